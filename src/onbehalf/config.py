@@ -1,0 +1,271 @@
+"""`onbehalf.yaml` as frozen values, parsed once.
+
+Every key states its unit, default and danger here, and the JSON Schema (`onbehalf init --schema`) is
+made from these classes. An unknown key is fatal and the error lists the known ones. Reading files is a
+door's work: this file turns text into `Settings` and knows no path's content.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from onbehalf.errors import ConfigInvalid
+from onbehalf.model import Json
+
+__all__ = [
+    "GatewaySettings", "IssuerSettings", "Limits", "LookupSettings", "McpUpstream", "ParameterSettings", "RowsSettings",
+    "Settings", "SqlUpstream", "TenantClaim", "ToolSettings", "json_schema", "parse", "row_attributes",
+]  # fmt: skip
+
+Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,39}$")]
+Algorithm = Literal["RS256", "PS256", "ES256", "EdDSA", "Ed25519"]
+
+
+class _Frozen(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Limits(_Frozen):
+    """Bounds on what a client may send. All are per request but `concurrency`."""
+
+    body_bytes: Annotated[int, Meta(ge=1024, le=16 * 2**20)] = 1 * 2**20
+    body_seconds: Annotated[float, Meta(gt=0, le=60)] = 10.0
+    depth: Annotated[int, Meta(ge=4, le=200)] = 32
+    call_seconds: Annotated[float, Meta(gt=0, le=600)] = 30.0
+    concurrency: Annotated[int, Meta(ge=1, le=10_000)] = 512
+    rows: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+
+
+class GatewaySettings(_Frozen):
+    """Who this gateway is and where it listens.
+
+    `resource` is its resource identifier (RFC 8707): the URL clients type, and the only accepted `aud`.
+    `listen` and `admin` are `host:port`; admin serves health and metrics and must not face clients.
+    `data` is the directory for the ledger, keys and directory database.
+    `hosts` and `origins` are the accepted Host and Origin headers beyond `resource`'s own.
+    `trust_domain` is the issuer name in call tokens; by default the resource's origin.
+    """
+
+    resource: Annotated[str, Meta(pattern="^https?://[^?#]+$")]
+    listen: str = "127.0.0.1:8100"
+    admin: str = "127.0.0.1:8101"
+    data: str = "data"
+    policies: str = "policies"
+    people: str = "people.yaml"
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    trust_domain: str = ""
+    insecure_http_for_tests: bool = False
+    """Accept http:// issuers and upstreams beyond loopback. Danger: tokens and data travel in the clear."""
+    limits: Limits = field(default_factory=Limits)
+
+
+class TenantClaim(_Frozen):
+    """The tenant is read from `claim`, and must be one of `allowed`."""
+
+    claim: str
+    allowed: Annotated[tuple[str, ...], Meta(min_length=1)]
+
+
+class IssuerSettings(_Frozen):
+    """One issuer of access tokens, and the tenants it may speak for.
+
+    `tenant` is one fixed tenant, or a claim with its allowed values. `metadata` is where its RFC 8414 or
+    OIDC discovery document is, by default derived from `issuer`. `client_claim` names who the client is.
+    `token_types` are accepted `typ` headers (RFC 9068: `at+jwt`); "JWT" is for issuers that cannot do better.
+    `outage_seconds` is how long known keys are still believed while the issuer cannot be reached.
+    """
+
+    issuer: Annotated[str, Meta(pattern="^https?://[^?#]+$")]
+    tenant: str | TenantClaim
+    algorithms: Annotated[tuple[Algorithm, ...], Meta(min_length=1)] = ("RS256", "PS256", "ES256", "EdDSA", "Ed25519")
+    metadata: str = ""
+    client_claim: str = "client_id"
+    token_types: Annotated[tuple[str, ...], Meta(min_length=1)] = ("at+jwt",)
+    outage_seconds: Annotated[int, Meta(ge=0, le=7 * 86400)] = 3600
+
+
+class RowsSettings(_Frozen):
+    """How rows become entities of one Cedar type, so that each is decided before it is released.
+
+    `at` is the dotted path to the list (or object) in an MCP tool's structured result; unused for SQL.
+    `id` and `tenant` name fields. `attributes` maps an attribute to a field, with its kind after a blank
+    where it is not text: `subject: "subject_id User"`, `rating: "rating Long"`. The attribute `tenant`
+    is always set from the field `tenant`.
+    """
+
+    type: str
+    id: str = "id"
+    tenant: str = "tenant"
+    at: str = ""
+    attributes: dict[str, str] = {}
+
+
+class LookupSettings(_Frozen):
+    """Before the call, find the one resource it is about by `tool`, giving it `argument` of this call
+    as `parameter` (by default of the same name). The tool must map rows; no row means not permitted."""
+
+    tool: Name
+    argument: str
+    parameter: str = ""
+
+
+class ParameterSettings(_Frozen):
+    """A parameter the gateway sets. Exactly one of the three: `principal: department`, `tenant: true`, `constant: 5`."""
+
+    principal: str = ""
+    tenant: bool = False
+    constant: Any | UnsetType = UNSET
+
+
+class ToolSettings(_Frozen):
+    """One tool. `action` is its Cedar action. For SQL, `statement` is a named, parameterised SELECT (`:name`)
+    and `parameters` the JSON Schema properties that the model may send. For MCP, name and schema are the
+    upstream's own (`remote`, by default the tool's name) and `pin` may hold its definition's digest.
+    """
+
+    action: str
+    title: str = ""
+    description: str = ""
+    statement: str = ""
+    remote: str = ""
+    parameters: dict[str, dict[str, Any]] = {}
+    required: tuple[str, ...] = ()
+    bound: dict[str, ParameterSettings] = {}
+    scopes: tuple[str, ...] = ()
+    rows: RowsSettings | None = None
+    resource: LookupSettings | None = None
+    writes: bool = False
+    exposed: bool = True
+    pin: str = ""
+
+
+class SqlUpstream(_Frozen, tag_field="kind", tag="sql"):
+    """A SQLite database, opened read-only. `database` is a path, relative to the configuration file."""
+
+    database: str
+    tools: dict[Name, ToolSettings]
+    audience: str = ""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
+
+
+class McpUpstream(_Frozen, tag_field="kind", tag="mcp"):
+    """An MCP server over Streamable HTTP. `audience` is who its call tokens are for, by default `url`.
+
+    `protocol` is the MCP revision to speak; `auto` asks the server. `response_bytes` bounds an answer.
+    """
+
+    url: Annotated[str, Meta(pattern="^https?://[^?#]+$")]
+    tools: dict[Name, ToolSettings]
+    audience: str = ""
+    protocol: Literal["auto", "2026-07-28", "2025-11-25", "2025-06-18"] = "auto"
+    timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 20.0
+    response_bytes: Annotated[int, Meta(ge=1024, le=64 * 2**20)] = 4 * 2**20
+
+
+class Settings(_Frozen):
+    """The whole of `onbehalf.yaml`."""
+
+    gateway: GatewaySettings
+    issuers: Annotated[tuple[IssuerSettings, ...], Meta(min_length=1)]
+    upstreams: dict[Name, SqlUpstream | McpUpstream]
+
+
+class _UniqueLoader(yaml.SafeLoader):
+    """YAML without duplicate keys: the second of two `tenant:` lines must not win silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]  # yaml ships no types here
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key `{key}` stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def load_yaml(text: str, *, what: str) -> Json:
+    """The value of one YAML document. Raises ConfigInvalid naming the line."""
+    try:
+        loaded: Json = yaml.load(text, _UniqueLoader)  # noqa: S506  # _UniqueLoader is a SafeLoader
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
+        raise ConfigInvalid(f"{what} is not YAML: {error}", hint="mend the line it names") from error
+    return loaded
+
+
+def parse(text: str) -> Settings:
+    """Settings from the text of `onbehalf.yaml`. Raises ConfigInvalid, listing the known keys for an unknown one."""
+    value = load_yaml(text, what="onbehalf.yaml")
+    try:
+        settings = msgspec.convert(value, Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigInvalid(_explained(str(error)), hint="docs/config.md describes every key") from error
+    for issuer in settings.issuers:
+        _require_https(issuer.issuer, settings)
+    if len({issuer.issuer for issuer in settings.issuers}) != len(settings.issuers):
+        raise ConfigInvalid("an issuer stands twice", hint="one entry per issuer, or a token could have two tenant rules")
+    names = [name for upstream in settings.upstreams.values() for name in upstream.tools]
+    if len(set(names)) != len(names):
+        raise ConfigInvalid("two upstreams offer a tool of one name", hint="tool names are unique within a gateway")
+    return settings
+
+
+def _require_https(url: str, settings: Settings) -> None:
+    loopback = re.match(r"^http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$)", url)
+    if url.startswith("http://") and not loopback and not settings.gateway.insecure_http_for_tests:
+        raise ConfigInvalid(f"`{url}` is not https", hint="use https; only loopback addresses may be http")
+
+
+def row_attributes(rows: RowsSettings) -> dict[str, tuple[str, str]]:
+    """`attributes` taken apart: attribute to (field, kind). Raises ConfigInvalid."""
+    parts = {attribute: text.split() for attribute, text in rows.attributes.items()}
+    for attribute, words in parts.items():
+        if len(words) not in (1, 2):
+            raise ConfigInvalid(f"attribute `{attribute}` must read `field` or `field Kind`", hint="such as `subject_id User`")
+    return {attribute: (words[0], words[1] if len(words) == 2 else "String") for attribute, words in parts.items()}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of `onbehalf.yaml`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Settings)}
+
+
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `(?P<path>[^`]*)`)?")
+
+
+def _explained(message: str) -> str:
+    """msgspec's message, with the known keys where a key is unknown."""
+    found = _UNKNOWN.search(message)
+    if found is None:
+        return message[:1].lower() + message[1:]
+    path = found["path"] or "$"
+    known = sorted({key for struct in _structs_at(path) for key in _keys(struct)})
+    return f"unknown key `{found['key']}` at `{path}`; known keys are {', '.join(f'`{key}`' for key in known)}"
+
+
+def _keys(struct: type[Struct]) -> list[str]:
+    tag = [struct.__struct_config__.tag_field] if struct.__struct_config__.tag_field else []
+    return [*struct.__struct_fields__, *tag]
+
+
+_PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
+    (r"\$", (Settings,)),
+    (r"\$\.gateway", (GatewaySettings,)),
+    (r"\$\.gateway\.limits", (Limits,)),
+    (r"\$\.issuers\[\d+\]|\$\.issuers\[\.\.\.\]", (IssuerSettings,)),
+    (r"\$\.issuers.*\.tenant", (TenantClaim,)),
+    (r"\$\.upstreams\[\.\.\.\]", (SqlUpstream, McpUpstream)),
+    (r"\$\.upstreams.*\.tools\[\.\.\.\]", (ToolSettings,)),
+    (r"\$\.upstreams.*\.rows", (RowsSettings,)),
+    (r"\$\.upstreams.*\.resource", (LookupSettings,)),
+    (r"\$\.upstreams.*\.bound\[\.\.\.\]", (ParameterSettings,)),
+)
+
+
+def _structs_at(path: str) -> tuple[type[Struct], ...]:
+    return next((structs for pattern, structs in _PLACES if re.fullmatch(pattern, path)), ())

@@ -1,0 +1,279 @@
+"""Every way a call can be refused, in one tree.
+
+The branch is the room that failed, `code` never changes, `status` is what an HTTP door answers,
+`hint` tells a person what to do next. Messages hold no secret: no token, key or payload.
+Must not hold anything that decides, formats for a wire, or logs.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class OnbehalfError(Exception):
+    """A refusal with a stable `code`, an HTTP `status` and a `hint` for a person."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+# --- configuration: the house is not built -------------------------------------------------
+
+
+class ConfigInvalid(OnbehalfError):
+    """`onbehalf.yaml`, a policy bundle or a directory file cannot be used as it is."""
+
+    code = "config_invalid"
+
+
+class PolicyInvalid(ConfigInvalid):
+    """A policy bundle failed to parse, validate or lint; the old one keeps running."""
+
+    code = "policy_invalid"
+
+
+class DirectoryInvalid(ConfigInvalid):
+    """The directory source breaks a constraint: a cycle, a cross-tenant edge, an unknown name."""
+
+    code = "directory_invalid"
+
+
+# --- the door: bytes that are not a request ------------------------------------------------
+
+
+class RequestRefused(OnbehalfError):
+    """The bytes are not a request this gateway answers."""
+
+    code = "request_refused"
+    status = 400
+
+
+class BodyTooLarge(RequestRefused):
+    code = "body_too_large"
+    status = 413
+
+
+class BodyMalformed(RequestRefused):
+    code = "body_malformed"
+
+
+class BodyTooSlow(RequestRefused):
+    code = "body_too_slow"
+    status = 408
+
+
+class HostRefused(RequestRefused):
+    code = "host_refused"
+    status = 421
+
+
+class OriginRefused(RequestRefused):
+    code = "origin_refused"
+    status = 403
+
+
+class HeaderMismatch(RequestRefused):
+    """A mirrored MCP header disagrees with the body (MCP 2026-07-28, -32020)."""
+
+    code = "header_mismatch"
+
+
+class Busy(RequestRefused):
+    """More calls under way than this gateway admits; nothing was done."""
+
+    code = "busy"
+    status = 503
+
+
+class SessionForeign(RequestRefused):
+    """A legacy MCP session belongs to another issuer, subject or client."""
+
+    code = "session_foreign"
+    status = 404
+
+
+# --- room 1, identify: who calls is not proven ---------------------------------------------
+
+
+class IdentifyError(OnbehalfError):
+    """Who calls is not proven."""
+
+    code = "invalid_token"
+    status = 401
+
+
+class TokenMissing(IdentifyError):
+    code = "token_missing"
+
+
+class TokenMalformed(IdentifyError):
+    code = "token_malformed"
+
+
+class TokenTooLarge(TokenMalformed):
+    code = "token_too_large"
+
+
+class AlgorithmRefused(IdentifyError):
+    code = "algorithm_refused"
+
+
+class UnknownIssuer(IdentifyError):
+    code = "unknown_issuer"
+
+
+class UnknownKey(IdentifyError):
+    code = "unknown_key"
+
+
+class SignatureMismatch(IdentifyError):
+    code = "signature_mismatch"
+
+
+class WrongType(IdentifyError):
+    code = "wrong_token_type"
+
+
+class WrongAudience(IdentifyError):
+    code = "wrong_audience"
+
+
+class ClaimRefused(IdentifyError):
+    """A required claim is missing or has the wrong shape."""
+
+    code = "claim_refused"
+
+
+class TokenExpired(IdentifyError):
+    code = "token_expired"
+
+
+class TokenNotYetValid(IdentifyError):
+    code = "token_not_yet_valid"
+
+
+class TenantRefused(IdentifyError):
+    """The issuer spoke for a tenant that is not its own."""
+
+    code = "tenant_refused"
+
+
+class ProofMissing(IdentifyError):
+    """The token is bound to a key (`cnf`, RFC 7800) and no proof of it can be checked here."""
+
+    code = "proof_missing"
+
+
+class IssuerUnavailable(IdentifyError):
+    """The issuer's keys cannot be had, and none young enough are kept."""
+
+    code = "issuer_unavailable"
+    status = 503
+
+
+# --- room 2, validate: they may not --------------------------------------------------------
+
+
+class ValidateError(OnbehalfError):
+    """The call cannot be decided, so it is denied."""
+
+    code = "not_permitted"
+    status = 403
+
+
+class UnknownTool(ValidateError):
+    code = "unknown_tool"
+    status = 404
+
+
+class ArgumentsRefused(ValidateError):
+    """The arguments do not fit the tool's schema."""
+
+    code = "arguments_refused"
+    status = 400
+
+
+class BoundParameter(ArgumentsRefused):
+    """The client sent a parameter that only the gateway sets."""
+
+    code = "bound_parameter"
+
+
+class ScopeMissing(ValidateError):
+    """The token lacks a scope the tool asks for (RFC 6750 section 3.1, `insufficient_scope`)."""
+
+    code = "insufficient_scope"
+
+    def __init__(self, message: str, *, scopes: frozenset[str], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.scopes = scopes
+
+
+class PersonUnknown(ValidateError):
+    """The token is good, and the directory has no such person."""
+
+    code = "person_unknown"
+
+
+class DirectoryUnavailable(ValidateError):
+    code = "directory_unavailable"
+    status = 503
+
+
+class PolicyUnavailable(ValidateError):
+    code = "policy_unavailable"
+    status = 503
+
+
+# --- room 3, act: it could not be done -----------------------------------------------------
+
+
+class ActError(OnbehalfError):
+    """Allowed and recorded, but it could not be sent."""
+
+    code = "act_failed"
+    status = 502
+
+
+class SignerUnavailable(ActError):
+    code = "signer_unavailable"
+    status = 503
+
+
+class CallTokenRefused(ActError):
+    """A backend refuses a call token: missing, forged, for another audience, tool or arguments, or used before."""
+
+    code = "call_token_refused"
+    status = 401
+
+
+# --- room 4, explain: it could not be recorded, so it is not done --------------------------
+
+
+class ExplainError(OnbehalfError):
+    code = "explain_failed"
+
+
+class LedgerUnavailable(ExplainError):
+    """The record cannot be made durable; nothing is done."""
+
+    code = "ledger_unavailable"
+    status = 503
+
+
+class LedgerCorrupt(ExplainError):
+    """The log does not verify; the message says where."""
+
+    code = "ledger_corrupt"
+
+
+class RecordMissing(ExplainError):
+    """No such call or record."""
+
+    code = "record_missing"
+    status = 404

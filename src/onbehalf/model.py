@@ -1,0 +1,395 @@
+"""The words that several rooms share, as frozen values.
+
+Presented (nothing proven) -> Caller -> ToolCall -> Allow | Deny -> Receipt -> Grant -> CallToken ->
+Outcome. Each proven type is made in one file of one room: `Caller` in identify/verify.py, `ToolCall`
+in validate/route.py, `Allow` and `Deny` in validate/decide.py, `Grant` in act/grant.py. Must not hold
+behaviour beyond canonical JSON and digests, which give these words one meaning for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NewType, TypeAlias, Union
+
+import orjson
+import rfc8785
+
+__all__ = [
+    "Allow", "AuditEntry", "Bound", "CallId", "CallToken", "Caller", "Candidate", "Conjunct", "Decision",
+    "Deny", "Digest", "Done", "Entity", "Evidence", "Failed", "Grant", "Json", "Judgement", "Lookup",
+    "Outcome", "Person", "Presented", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Tool",
+    "ToolCall", "ToolRequest", "UnixTime", "canonical", "digest",
+]  # fmt: skip
+
+Json: TypeAlias = Union[None, bool, int, float, str, list["Json"], dict[str, "Json"]]
+UnixTime = NewType("UnixTime", int)
+"""Whole seconds since 1970-01-01T00:00:00Z."""
+Digest = NewType("Digest", str)
+"""`sha256:` and 64 lower-case hex digits."""
+CallId = NewType("CallId", str)
+"""`call_` and 32 hex digits of a UUIDv7: unique, sortable by time, safe in a URL."""
+
+_SAFE_INTEGER = 2**53 - 1
+
+
+def canonical(value: Json) -> bytes:
+    """The one spelling of a JSON value: RFC 8785 (JCS).
+
+    Raises ValueError for what JCS has no spelling for: NaN, infinities, integers beyond 2**53 - 1,
+    lone surrogates, keys that are not strings.
+    """
+    if _plain(value):
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    try:
+        return rfc8785.dumps(value)  # type: ignore[arg-type]  # its own recursive alias is narrower in spelling only
+    except (rfc8785.CanonicalizationError, RecursionError, UnicodeError) as error:
+        raise ValueError(f"no canonical form: {error}") from error
+
+
+def _plain(value: Json) -> bool:
+    """Whether orjson's sorted output already is RFC 8785: ASCII keys and no floats or huge integers."""
+    if isinstance(value, str):
+        return value.isascii()
+    if isinstance(value, bool) or value is None:
+        return True
+    if isinstance(value, int):
+        return -_SAFE_INTEGER <= value <= _SAFE_INTEGER
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and key.isascii() and _plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_plain, value))
+    return False
+
+
+def digest(data: bytes) -> Digest:
+    """SHA-256 of some bytes, spelled as all digests here are."""
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+# --- identify ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presented:
+    """What a client showed at a door; nothing in it is proven."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """How we know who calls: the token's own facts, never the token."""
+
+    issuer: str
+    key: str
+    algorithm: str
+    token: Digest
+    issued_at: UnixTime
+    expires_at: UnixTime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """A person through a client, proven. `subject` is unique within `evidence.issuer` only.
+
+    `client` is the OAuth client id the issuer named; `actors` the `act` chain, nearest first (RFC 8693 section 4.1).
+    """
+
+    subject: str
+    tenant: str
+    client: str
+    actors: tuple[str, ...]
+    scopes: frozenset[str]
+    evidence: Evidence
+
+
+# --- tools ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ref:
+    """A Cedar entity uid, such as `User::"acme/alice"`."""
+
+    type: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entity:
+    """One Cedar entity. Attribute values that refer to entities are `Ref`."""
+
+    ref: Ref
+    attributes: Mapping[str, Json | Ref]
+    parents: tuple[Ref, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """A parameter that the gateway sets and the model never sees.
+
+    `source` is `tenant`, `principal` (then `name` is `id`, `subject`, `name`, `position` or a directory
+    attribute) or `constant` (then `value` is it).
+    """
+
+    parameter: str
+    source: Literal["tenant", "principal", "constant"]
+    name: str = ""
+    value: Json = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """How rows become Cedar entities of one type.
+
+    `at` is the path of keys to the list (or the one object) in the upstream's structured result, empty
+    for SQL. `id` names the field holding the entity id. `attributes` maps an attribute to
+    `(field, kind)`, where `kind` is `String`, `Long`, `Bool`, or an entity type: `Tenant`, `User` (a
+    person id of the row's own tenant) or another type's name. `tenant` names the field holding the tenant.
+    """
+
+    type: str
+    at: tuple[str, ...]
+    id: str
+    tenant: str
+    attributes: Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup:
+    """How a call on one resource finds it first: call `tool` with `parameter` taken from `argument`."""
+
+    tool: str
+    parameter: str
+    argument: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """One tool as offered. `schema` is what the model sees: bound parameters are absent and unknown
+    ones refused. `remote` is the upstream's own name for it; `definition` pins name, description,
+    schema and statement, so that a changed definition is another tool.
+
+    `exposed` is False for a tool that only lookups use. `rows` maps what comes back; where it is None
+    the reply is released whole, so only call-level policy guards it.
+    """
+
+    name: str
+    title: str
+    description: str
+    upstream: str
+    remote: str
+    action: str
+    scopes: frozenset[str]
+    schema: Mapping[str, Json]
+    bound: tuple[Bound, ...]
+    rows: Rows | None
+    lookup: Lookup | None
+    writes: bool
+    exposed: bool
+    definition: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolRequest:
+    """What a client asks for: a tool by name and arguments, both as sent. Nothing in it is proven."""
+
+    tool: str
+    arguments: Mapping[str, Json] = field(repr=False)
+    protocol: str
+    agent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """A caller's own slice of the directory at one revision: the User and all it is in.
+
+    `entities` holds the User, its Tenant, Position and Group entities with all their ancestors.
+    """
+
+    ref: Ref
+    tenant: str
+    name: str
+    active: bool
+    attributes: Mapping[str, Json]
+    entities: tuple[Entity, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A tool call by a proven caller, its arguments checked and bound parameters set.
+
+    `arguments` is canonical JSON (RFC 8785) of what the upstream will get; `digest` is over it.
+    """
+
+    id: CallId
+    at: UnixTime
+    caller: Caller
+    person: Person
+    tool: Tool
+    arguments: bytes = field(repr=False)
+    digest: Digest
+    protocol: str
+    agent: str
+
+
+# --- validate ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One question to a policy engine, with all the entities it may look at."""
+
+    principal: Ref
+    action: str
+    resource: Ref
+    context: Mapping[str, Json | Ref]
+    entities: tuple[Entity, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What an engine said, raw. Only validate/decide.py may turn this into a Decision."""
+
+    allowed: bool
+    policies: tuple[str, ...]
+    errors: tuple[str, ...]
+    validated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conjunct:
+    """One condition of one policy and whether it held; None means it could not be evaluated."""
+
+    text: str
+    holds: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A policy that could have spoken on a question, taken apart condition by condition."""
+
+    policy: str
+    effect: Literal["permit", "forbid"]
+    doc: str
+    remedy: str
+    conjuncts: tuple[Conjunct, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why: a stable `code`, a sentence for a person, and the policy where one spoke."""
+
+    code: str
+    text: str
+    policy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allow:
+    """The call may be done on `resource`, by `policies` of the bundle `policy` at directory `revision`."""
+
+    call: ToolCall
+    resource: Ref
+    policies: tuple[str, ...]
+    policy: Digest
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deny:
+    """The call may not be done. `reason.code` and `remedy` go to the model; `candidates` to people only."""
+
+    call: ToolCall
+    resource: Ref
+    reason: Reason
+    remedy: str
+    candidates: tuple[Candidate, ...]
+    policy: Digest
+    revision: int
+
+
+Decision: TypeAlias = Allow | Deny
+
+
+# --- explain -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One thing to put on the record, before it is salted and sealed.
+
+    `kind` is `intent`, `outcome`, `denial`, `unknown`, or an event of the house such as `start`,
+    `policy_change`, `key_change`. `call` ties records of one call; it is "" for events of the house.
+    Every member of `facts` gets a commitment of its own in the leaf; the values are sealed apart.
+    """
+
+    kind: str
+    call: str
+    at: UnixTime
+    facts: Mapping[str, Json] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """Proof that an entry is durable: its place in the log and its leaf hash (RFC 6962 section 2.1)."""
+
+    index: int
+    leaf: Digest
+
+
+# --- act -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The right to do one allowed, recorded call once, at one audience, until `expires_at`."""
+
+    allow: Allow
+    receipt: Receipt
+    audience: str
+    issued_at: UnixTime
+    expires_at: UnixTime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallToken:
+    """A signed Transaction Token for one grant (header `Txn-Token`)."""
+
+    grant: Grant
+    compact: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """The upstream answered. `rows` is the mapped part where the tool has a mapping; `content` the whole
+    result as MCP members (`content`, `structuredContent`, `isError`)."""
+
+    content: Mapping[str, Json] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The upstream did not do it, or we cannot know (`unknown` True: the effect may have happened)."""
+
+    code: str
+    message: str
+    unknown: bool
+
+
+Outcome: TypeAlias = Done | Failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What goes back to the client for one call: MCP tool-result members, and where it is on record.
+
+    `denial` is the stable code of a refusal, "" for a call that was done.
+    """
+
+    call: CallId
+    content: Mapping[str, Json] = field(repr=False)
+    receipt: Receipt
+    denial: str

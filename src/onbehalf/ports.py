@@ -1,0 +1,118 @@
+"""What the corridor needs from the world, as protocols; doors fulfil them.
+
+Every port has one contract suite in tests/ports/ that all its doors run. Must not import a door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from onbehalf.model import (
+    AuditEntry, CallToken, Caller, Candidate, Entity, Grant, Judgement, Outcome, Person, Presented,
+    Question, Receipt, ToolCall, UnixTime,
+)  # fmt: skip
+
+__all__ = ["Callers", "Clock", "Directory", "Engine", "Ids", "Ledger", "Meter", "Signer", "Upstream"]
+
+
+class Clock(Protocol):
+    """Now, in whole seconds. Asked once per call, by the corridor."""
+
+    def __call__(self) -> UnixTime: ...
+
+
+class Ids(Protocol):
+    """A fresh call id."""
+
+    def __call__(self) -> str: ...
+
+
+class Callers(Protocol):
+    """Proves who calls, with the issuers' keys at hand and verified tokens kept until they expire."""
+
+    async def prove(self, presented: Presented, *, now: UnixTime) -> Caller:
+        """The caller. Raises an IdentifyError."""
+        ...
+
+
+class Directory(Protocol):
+    """People, positions and groups. A person outside the asked tenant does not exist."""
+
+    async def person(self, caller: Caller) -> Person:
+        """The caller's own slice, by (issuer, subject) within the caller's tenant.
+
+        Raises PersonUnknown, DirectoryUnavailable.
+        """
+        ...
+
+    async def people(self, tenant: str, ids: Iterable[str]) -> Sequence[Entity]:
+        """User entities of these person ids in this tenant, with their position and group ancestors.
+
+        Unknown ids are left out, so that a policy looking at one errors and denies.
+        Raises DirectoryUnavailable.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """Answers policy questions, raw. Sync: it computes, it does not wait."""
+
+    @property
+    def policy(self) -> str:
+        """Digest of the bundle in force."""
+        ...
+
+    def judge(self, question: Question) -> Judgement:
+        """What the engine says. Never raises for what a question holds: errors are in the judgement."""
+        ...
+
+    def candidates(self, question: Question) -> tuple[Candidate, ...]:
+        """Every policy of the question's action, condition by condition. Slow; for denials only."""
+        ...
+
+
+class Ledger(Protocol):
+    """The record. Closed for good after a write error: the process must restart and verify."""
+
+    async def append(self, entry: AuditEntry) -> Receipt:
+        """Make the entry durable, then say where it is. Raises LedgerUnavailable."""
+        ...
+
+    def follow(self, entry: AuditEntry) -> None:
+        """Queue an entry for the next commit without waiting; a crash before it leaves an open intent.
+
+        Raises LedgerUnavailable when the ledger no longer takes entries.
+        """
+        ...
+
+
+class Signer(Protocol):
+    """Signs call tokens with the gateway's current key."""
+
+    def sign(self, grant: Grant) -> CallToken:
+        """The compact token for a grant. Raises SignerUnavailable."""
+        ...
+
+
+class Upstream(Protocol):
+    """A system behind the gateway. Does one call once; a failure is a value."""
+
+    @property
+    def audience(self) -> str:
+        """Who its call tokens are for."""
+        ...
+
+    async def send(self, call: ToolCall, token: CallToken) -> Outcome:
+        """Do the call. Bounded in time and size. Never raises for what the upstream does."""
+        ...
+
+
+class Meter(Protocol):
+    """Counts. No user ids in labels."""
+
+    def decided(self, *, tool: str, decision: str, code: str) -> None: ...
+    def acted(self, *, upstream: str, outcome: str, seconds: float) -> None: ...
+    def refused(self, *, code: str) -> None: ...
+
+
