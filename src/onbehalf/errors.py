@@ -83,6 +83,56 @@ class HeaderMismatch(RequestRefused):
     code = "header_mismatch"
 
 
+class CredentialsRefused(RequestRefused):
+    """More than one Authorization header, or a token in the query string (RFC 6750 section 2.3 is not served)."""
+
+    code = "credentials_refused"
+
+
+class MethodRefused(RequestRefused):
+    """The HTTP method is not served here."""
+
+    code = "method_refused"
+    status = 405
+
+
+class NotAcceptable(RequestRefused):
+    """The client does not accept `application/json`."""
+
+    code = "not_acceptable"
+    status = 406
+
+
+class MediaTypeRefused(RequestRefused):
+    """The body is not said to be `application/json`."""
+
+    code = "media_type_refused"
+    status = 415
+
+
+class ParametersInvalid(RequestRefused):
+    """The JSON-RPC parameters lack something the method needs (-32602)."""
+
+    code = "parameters_invalid"
+
+
+class UnknownMethod(RequestRefused):
+    """The JSON-RPC method is not served (-32601)."""
+
+    code = "unknown_method"
+    status = 404
+
+
+class VersionUnsupported(RequestRefused):
+    """The MCP revision asked for is not served (-32022)."""
+
+    code = "version_unsupported"
+
+    def __init__(self, message: str, *, requested: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.requested = requested
+
+
 class Busy(RequestRefused):
     """More calls under way than this gateway admits; nothing was done."""
 
@@ -238,6 +288,13 @@ class ActError(OnbehalfError):
 
     code = "act_failed"
     status = 502
+
+
+class CallTimedOut(ActError):
+    """The call took longer than `call_seconds`; whether it was done is for the record to say."""
+
+    code = "call_timed_out"
+    status = 504
 
 
 class SignerUnavailable(ActError):

@@ -10,10 +10,10 @@ from typing import Protocol
 
 from onbehalf.model import (
     AuditEntry, CallToken, Caller, Candidate, Entity, Grant, Judgement, Outcome, Person, Presented,
-    Question, Receipt, ToolCall, UnixTime,
+    Question, Receipt, Reply, Tool, ToolCall, ToolRequest, UnixTime,
 )  # fmt: skip
 
-__all__ = ["Callers", "Clock", "Directory", "Engine", "Ids", "Ledger", "Meter", "Signer", "Upstream"]
+__all__ = ["Callers", "Clock", "Directory", "Engine", "House", "Ids", "Ledger", "Meter", "Signer", "Upstream"]
 
 
 class Clock(Protocol):
@@ -116,3 +116,20 @@ class Meter(Protocol):
     def refused(self, *, code: str) -> None: ...
 
 
+class House(Protocol):
+    """What an inbound door asks of the house. The corridor is it."""
+
+    async def call(self, presented: Presented, request: ToolRequest) -> Reply:
+        """One tool call. A denial by policy is a Reply with `denial`; raises OnbehalfError where no reply may be given.
+
+        Cancelled when the client goes away or time runs out: what was sent by then must be on record as not known.
+        """
+        ...
+
+    async def tools(self, presented: Presented) -> Sequence[Tool]:
+        """What could be allowed to this person. Raises OnbehalfError."""
+        ...
+
+    async def who(self, presented: Presented) -> Caller:
+        """Who calls, proven, and no more. Raises an IdentifyError."""
+        ...

@@ -1,0 +1,127 @@
+"""Writes the demo's data directory: people, databases, configuration and policies.
+
+Files that a reader is meant to look at (configuration, policies) lie as they are in house/; the rest is
+made from data.py. Must not start anything.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+
+from onbehalf.demo.data import World
+from onbehalf.model import Json
+
+__all__ = ["Places", "people_yaml", "write"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where the demo listens, as origins such as `http://127.0.0.1:8100`."""
+
+    gateway: str
+    admin: str
+    issuer: str
+    tickets: str
+
+    @property
+    def resource(self) -> str:
+        """The gateway's resource identifier, which is also the URL a client types."""
+        return f"{self.gateway}/mcp"
+
+
+def write(directory: Path, world: World, places: Places) -> Path:
+    """Everything into `directory`, anew; the path of `onbehalf.yaml`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "people.yaml").write_text(people_yaml(world, issuer=places.issuer), encoding="utf-8")
+    _hr(directory / "hr.db", world)
+    _tickets(directory / "tickets.db", world)
+    house = files("onbehalf.demo") / "house"
+    policies = directory / "policies"
+    policies.mkdir(exist_ok=True)
+    for entry in house.iterdir():
+        if entry.name.endswith((".cedar", ".cedarschema")):
+            (policies / entry.name).write_text(entry.read_text(encoding="utf-8"), encoding="utf-8")
+    text = (house / "onbehalf.yaml").read_text(encoding="utf-8")
+    for mark, value in (
+        ("@GATEWAY@", places.gateway),
+        ("@LISTEN@", urlsplit(places.gateway).netloc),
+        ("@ADMIN@", urlsplit(places.admin).netloc),
+        ("@ISSUER@", places.issuer),
+        ("@TICKETS@", places.tickets),
+    ):
+        text = text.replace(mark, value)
+    config = directory / "onbehalf.yaml"
+    config.write_text(text, encoding="utf-8")
+    return config
+
+
+def people_yaml(world: World, *, issuer: str) -> str:
+    """The directory source: positions, groups, people and their logins at `issuer`."""
+    tenants: dict[str, Json] = {}
+    for tenant, above in world.positions.items():
+        people: dict[str, Json] = {}
+        for person in (p for p in world.people if p.tenant == tenant):
+            entry: dict[str, Json] = {"name": person.name}
+            if person.position:
+                entry["position"] = person.position
+            entry["groups"] = list(person.groups)
+            entry["active"] = person.active
+            entry["attributes"] = {"department": person.department}
+            entry["logins"] = [{"issuer": issuer, "subject": person.subject}]
+            people[person.id] = entry
+        tenants[tenant] = {
+            "positions": {position: parent or None for position, parent in above.items()},
+            "groups": {"hr": [], "hr-partners": ["hr"]},
+            "people": people,
+        }
+    return yaml.safe_dump({"tenants": tenants}, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _hr(path: Path, world: World) -> None:
+    path.unlink(missing_ok=True)
+    with sqlite3.connect(path) as base:
+        base.executescript(
+            """
+            CREATE TABLE people (tenant TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (tenant, id));
+            CREATE TABLE reviews (
+              tenant TEXT NOT NULL, id TEXT NOT NULL, subject_id TEXT NOT NULL, author_id TEXT NOT NULL,
+              period TEXT NOT NULL, rating INTEGER NOT NULL CHECK (rating BETWEEN 1 AND 5),
+              status TEXT NOT NULL CHECK (status IN ('draft', 'final')), feedback TEXT NOT NULL,
+              PRIMARY KEY (tenant, id),
+              FOREIGN KEY (tenant, subject_id) REFERENCES people (tenant, id),
+              FOREIGN KEY (tenant, author_id) REFERENCES people (tenant, id));
+            """
+        )
+        base.executemany("INSERT INTO people VALUES (?, ?, ?)", [(p.tenant, p.id, p.name) for p in world.people])
+        base.executemany(
+            "INSERT INTO reviews VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (r.tenant, r.id, r.subject_id, r.author_id, r.period, r.rating, r.status, r.feedback)
+                for r in world.reviews
+            ],
+        )
+    base.close()
+
+
+def _tickets(path: Path, world: World) -> None:
+    path.unlink(missing_ok=True)
+    with sqlite3.connect(path) as base:
+        base.executescript(
+            """
+            CREATE TABLE tickets (
+              tenant TEXT NOT NULL, id TEXT NOT NULL, owner_id TEXT NOT NULL, title TEXT NOT NULL,
+              status TEXT NOT NULL CHECK (status IN ('open', 'in_progress', 'closed')),
+              priority TEXT NOT NULL, queue TEXT NOT NULL, comment TEXT NOT NULL DEFAULT '', PRIMARY KEY (tenant, id));
+            """
+        )
+        base.executemany(
+            "INSERT INTO tickets (tenant, id, owner_id, title, status, priority, queue) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(t.tenant, t.id, t.owner_id, t.title, t.status, t.priority, t.queue) for t in world.tickets],
+        )
+    base.close()

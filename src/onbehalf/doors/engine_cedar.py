@@ -1,0 +1,398 @@
+"""Policy questions answered by Cedar (cedarpy), with all parsing done once at load.
+
+A bundle is a directory of `*.cedar` and `*.cedarschema` files. It is parsed, validated strictly and linted as a whole;
+one fault and nothing of it is used. What comes out is raw: Cedar skips a forbid that errors, so only
+validate/decide.py may turn a Judgement into a Decision.
+Trust: whoever can write the policy directory decides who may do what within a tenant, but cannot take down the walls.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import cedarpy
+import orjson
+
+from onbehalf.errors import PolicyInvalid
+from onbehalf.model import Candidate, Conjunct, Digest, Entity, Json, Judgement, Question, Ref, Tool
+from onbehalf.validate import bundle
+from onbehalf.validate.bundle import Est, Policy, Source
+from onbehalf.validate.questions import absent_people
+
+__all__ = ["CedarEngine", "ReloadingEngine"]
+
+_MAX_FILES = 500
+_MAX_FILE_BYTES = 1 * 2**20
+_MAX_BUNDLE_BYTES = 8 * 2**20
+_MAX_POLICIES = 2_000
+_KEPT_SLICES = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """One policy of an action, with the texts of its conditions."""
+
+    policy: Policy
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Slice:
+    """All policies that can speak on one action.
+
+    `probes` holds two permits a condition, `<part>.<condition>.t` for it and `.f` for its negation: where neither
+    applies, the condition errs.
+    """
+
+    policies: cedarpy.PolicySet
+    parts: tuple[_Part, ...]
+    probes: cedarpy.PolicySet
+
+
+class CedarEngine:
+    """One loaded bundle. Made by `load`; never changes."""
+
+    def __init__(self, *, policy: Digest, schema: cedarpy.Schema, slices: Mapping[str, _Slice]) -> None:
+        self._policy = policy
+        self._schema = schema
+        self._slices = slices
+        self._kept: OrderedDict[tuple[object, ...], tuple[cedarpy.Entities, tuple[Entity, ...]]] = OrderedDict()
+
+    @classmethod
+    def load(cls, directory: Path, *, tools: Sequence[Tool]) -> CedarEngine:
+        """A bundle from its directory, checked against these tools. Raises PolicyInvalid naming the file."""
+        policies, schemas = _files(directory, ".cedar"), _files(directory, ".cedarschema")
+        if not policies:
+            raise PolicyInvalid(f"`{directory}` holds no .cedar file", hint="`onbehalf init` writes an example")
+        core = resources.files("onbehalf.doors").joinpath("core.cedarschema").read_text("utf-8")
+        schema = _schema(core, schemas)
+        try:
+            parsed = [(each.name, _parsed(each)) for each in policies]
+            bundle.require_clean(parsed)
+            walls = bundle.policies_of(_parsed(Source(name="walls", text=bundle.WALLS)))
+            own = [policy for _, est in parsed for policy in bundle.policies_of(est)]
+            if len(own) > _MAX_POLICIES:
+                raise PolicyInvalid(f"a bundle has at most {_MAX_POLICIES} policies, this one has {len(own)}")
+            _validate(policies, schema)
+            slices = _slices((*walls, *own), schema, sorted({tool.action for tool in tools}))
+            policy = bundle.digest_of(policies, schemas, core=core)
+        except RecursionError as error:
+            raise PolicyInvalid(f"a condition in `{directory}` is nested too deep", hint="split it") from error
+        except ValueError as error:
+            raise PolicyInvalid(f"`{directory}` cannot be prepared: {error}") from error
+        engine = cls(policy=policy, schema=schema, slices=slices)
+        for tool in tools:
+            engine._require_tool(tool, tools)
+        return engine
+
+    @property
+    def policy(self) -> Digest:
+        """Digest of the bundle in force."""
+        return self._policy
+
+    def judge(self, question: Question) -> Judgement:
+        """What Cedar says. Whatever a question holds, the answer is a Judgement."""
+        slice_ = self._slices.get(question.action)
+        if slice_ is None:
+            return _unanswered(f"no tool has the action `{question.action}`")
+        try:
+            return _judgement(self._asked(question, slice_.policies), absent_people(question))
+        except Exception as error:  # hostile values end in many exception types; each denies and is in the record
+            return _unanswered(f"{type(error).__name__}: {error}"[:500])
+
+    def candidates(self, question: Question) -> tuple[Candidate, ...]:
+        """Every policy of the action, condition by condition, walls first, then in bundle order. For denials only."""
+        slice_ = self._slices.get(question.action)
+        if slice_ is None:
+            return ()
+        try:
+            held = frozenset(self._asked(question, slice_.probes).diagnostics.reasons)
+        except Exception:  # as in judge, whose Judgement says what went wrong; here no condition can be told
+            held = frozenset()
+        return tuple(
+            Candidate(
+                policy=part.policy.id,
+                effect=part.policy.est["effect"],
+                doc=part.policy.doc,
+                remedy=part.policy.remedy,
+                conjuncts=tuple(
+                    Conjunct(text=text, holds=_held(held, f"{number}.{place}")) for place, text in enumerate(part.texts)
+                ),
+            )
+            for number, part in enumerate(slice_.parts)
+        )
+
+    def _asked(self, question: Question, policies: cedarpy.PolicySet) -> cedarpy.AuthzResult:
+        request = {
+            "principal": {"type": question.principal.type, "id": question.principal.id},
+            "action": {"type": "Action", "id": question.action},
+            "resource": {"type": question.resource.type, "id": question.resource.id},
+            "context": orjson.dumps({key: _value(value) for key, value in question.context.items()}).decode(),
+        }
+        return cedarpy.is_authorized(request, policies, self._entities(question), schema=self._schema)
+
+    def _entities(self, question: Question) -> cedarpy.Entities:
+        """The question's entities, schema-checked. Those about a tool are kept: a person asks about many tools.
+
+        INVARIANT: entities are frozen values, and a kept slice holds on to its own, so within the cache an id() stands
+        for one content. The tool's entity is made afresh for each question and so is told by its content.
+        """
+        if question.resource.type != "Tool":
+            return _checked(question.entities, self._schema)
+        stable = tuple(each for each in question.entities if each.ref != question.resource)
+        fresh = [_entity(each) for each in question.entities if each.ref == question.resource]
+        key = (*map(id, stable), orjson.dumps(fresh))
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = (_checked(question.entities, self._schema), stable)
+            self._kept[key] = kept
+            if len(self._kept) > _KEPT_SLICES:
+                self._kept.popitem(last=False)
+        return kept[0]
+
+    def _require_tool(self, tool: Tool, tools: Sequence[Tool]) -> None:
+        """The action exists and applies to Tool and to what the tool's calls are decided on."""
+        shapes = [tool.rows] if tool.rows else []
+        shapes += [each.rows for each in tools if tool.lookup and each.name == tool.lookup.tool and each.rows]
+        for type_ in ("Tool", *(shape.type for shape in shapes)):
+            context: dict[str, Json | Ref] = {"client": Ref(type="Client", id="c"), "scopes": [], "now": 0}
+            user, resource = Ref(type="User", id="t/p"), Ref(type=type_, id="t/r")
+            probe = Question(principal=user, action=tool.action, resource=resource, context=context, entities=())
+            judgement = self.judge(probe)
+            if not judgement.validated:
+                raise PolicyInvalid(
+                    f"tool `{tool.name}`: action `{tool.action}` cannot be asked about {type_}: {judgement.errors[0]}",
+                    hint="declare it: appliesTo { principal: User, resource: [Tool, ...], context: Context }",
+                )
+        for shape in shapes:
+            kinds = {name: kind for name, (_, kind) in shape.attributes.items()} | {"tenant": "Tenant"}
+            sample = Entity(
+                ref=Ref(type=shape.type, id="t/r"),
+                attributes={name: _SAMPLES.get(kind, Ref(type=kind, id="t/x")) for name, kind in kinds.items()},
+                parents=(),
+            )
+            try:
+                _checked((sample,), self._schema)
+            except ValueError as error:
+                named = ", ".join(f"{name}: {kind}" for name, kind in sorted(kinds.items()))
+                raise PolicyInvalid(
+                    f"tool `{tool.name}`: rows of {{{named}}} do not fit type `{shape.type}`: {error}"
+                ) from error
+
+
+class ReloadingEngine:
+    """A bundle that can be replaced while running. A bad one changes nothing and `problem` says why.
+
+    `current` is the bundle in force: hold on to it where several answers must come from one bundle.
+    """
+
+    def __init__(self, directory: Path, *, tools: Sequence[Tool]) -> None:
+        """Load the first bundle. Raises PolicyInvalid: without any bundle there is no house."""
+        self._directory = directory
+        self._tools = tuple(tools)
+        self.current = CedarEngine.load(directory, tools=self._tools)
+        self.problem = ""
+
+    @property
+    def policy(self) -> Digest:
+        """Digest of the bundle in force."""
+        return self.current.policy
+
+    def judge(self, question: Question) -> Judgement:
+        """What the bundle in force says."""
+        return self.current.judge(question)
+
+    def candidates(self, question: Question) -> tuple[Candidate, ...]:
+        """The bundle in force, condition by condition."""
+        return self.current.candidates(question)
+
+    def reload(self, *, tools: Sequence[Tool] | None = None) -> bool:
+        """Load the directory again, for other tools where given. Whether another bundle is in force now."""
+        wanted = self._tools if tools is None else tuple(tools)
+        try:
+            loaded = CedarEngine.load(self._directory, tools=wanted)
+        except PolicyInvalid as error:
+            self.problem = error.message
+            return False
+        changed = loaded.policy != self.current.policy
+        self._tools, self.problem = wanted, ""
+        self.current = loaded  # one assignment: a question meets the old bundle or the new one, never a mix
+        return changed
+
+
+_SAMPLES: Mapping[str, Json] = {"String": "x", "Long": 0, "Bool": False}
+
+
+# --- loading -------------------------------------------------------------------------------
+
+
+def _files(directory: Path, suffix: str) -> tuple[Source, ...]:
+    """Files by suffix, sorted by path. Hidden ones are left out; a link out of the bundle is refused."""
+    if not directory.is_dir():
+        raise PolicyInvalid(f"`{directory}` is not a directory", hint="`gateway.policies` names the policy directory")
+    root = directory.resolve()
+    paths: list[Path] = []
+    for place, folders, names in os.walk(directory, onerror=_unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            if (Path(place) / name).is_symlink():  # left out silently, its forbids would be missing
+                raise PolicyInvalid(f"`{Path(place) / name}` is a link to a directory", hint="put the files there")
+        paths += [Path(place) / name for name in names if name.endswith(suffix) and not name.startswith(".")]
+        if len(paths) > _MAX_FILES:
+            raise PolicyInvalid(f"`{directory}` holds more than {_MAX_FILES} {suffix} files")
+    found, total = [], 0
+    for path in sorted(paths):
+        if not path.resolve().is_relative_to(root) or not path.is_file():
+            raise PolicyInvalid(f"`{path}` is not a file inside `{directory}`", hint="links must stay inside")
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MAX_FILE_BYTES + 1)
+            text = data.decode("utf-8")
+        except (OSError, UnicodeError) as error:
+            raise PolicyInvalid(f"`{path}` cannot be read: {error}") from error
+        total += len(data)
+        if len(data) > _MAX_FILE_BYTES or total > _MAX_BUNDLE_BYTES:
+            raise PolicyInvalid(f"`{path}` is over {_MAX_FILE_BYTES} bytes, or the bundle over {_MAX_BUNDLE_BYTES}")
+        source = Source(name=path.relative_to(directory).as_posix(), text=text)
+        bundle.require_shallow(source)
+        found.append(source)
+    return tuple(found)
+
+
+def _unreadable(error: OSError) -> None:
+    # os.walk passes over what it cannot list, and a forbid there would be missing
+    raise PolicyInvalid(f"`{error.filename}` cannot be listed: {error}") from error
+
+
+def _schema(core: str, schemas: Sequence[Source]) -> cedarpy.Schema:
+    named = ", ".join(each.name for each in schemas) or "the core schema"
+    try:
+        schema = cedarpy.Schema.from_str("\n".join([core, *(each.text for each in schemas)]))
+    except ValueError as error:
+        raise PolicyInvalid(f"{named}: {error}", hint="core types cannot be declared again") from error
+    bundle.require_flat(str(schema))
+    walls = cedarpy.validate_policies(bundle.WALLS, schema)
+    if not walls:
+        raise PolicyInvalid(
+            f"{named}: a type cannot stand behind the walls: {walls.errors[0].error}",
+            hint="every type an action applies to needs the attribute `tenant: Tenant`, every principal is a User",
+        )
+    return schema
+
+
+def _parsed(source: Source) -> Est:
+    try:
+        est: Est = orjson.loads(cedarpy.policies_to_json_str(source.text))
+    except ValueError as error:
+        raise PolicyInvalid(f"{source.name}: {error}", hint="mend the policy text") from error
+    return est
+
+
+def _validate(policies: Sequence[Source], schema: cedarpy.Schema) -> None:
+    """Strict validation, file by file, so that a message names its file and policy."""
+    for source in policies:
+        result = cedarpy.validate_policies(source.text, schema)
+        if not result:
+            ids = result.id_annotations_by_policy_id
+            shown = [f"policy `{ids.get(each.policy_id, each.policy_id)}`: {each.error}" for each in result.errors[:5]]
+            raise PolicyInvalid(f"{source.name}: {'; '.join(shown)}", hint="policies are validated strictly")
+
+
+def _slices(policies: Sequence[Policy], schema: cedarpy.Schema, actions: Sequence[str]) -> dict[str, _Slice]:
+    probes = _scope_probes(policies)
+    texts = {policy.id: tuple(_text(part) for part in bundle.conditions(policy.est)) for policy in policies}
+    slices: dict[str, _Slice] = {}
+    for action in actions:
+        silent = _silent(action, probes, schema)
+        chosen = [policy for policy in policies if orjson.dumps(policy.est["action"]) not in silent]
+        pairs: dict[str, Est] = {}
+        for number, policy in enumerate(chosen):
+            for place, part in enumerate(bundle.conditions(policy.est)):
+                pairs[f"{number}.{place}.t"] = bundle.permit(part)
+                pairs[f"{number}.{place}.f"] = bundle.permit(part, "unless")
+        slices[action] = _Slice(
+            policies=_policy_set({policy.id: policy.est for policy in chosen}),
+            parts=tuple(_Part(policy=policy, texts=texts[policy.id]) for policy in chosen),
+            probes=_policy_set(pairs),
+        )
+    return slices
+
+
+def _scope_probes(policies: Sequence[Policy]) -> dict[bytes, cedarpy.PolicySet]:
+    """For each distinct action scope, a policy set that allows exactly the actions in it."""
+    scopes = {orjson.dumps(policy.est["action"]): policy.est["action"] for policy in policies}
+    return {key: _policy_set({"scope": bundle.covering(scope)}) for key, scope in scopes.items()}
+
+
+def _silent(action: str, probes: Mapping[bytes, cedarpy.PolicySet], schema: cedarpy.Schema) -> set[bytes]:
+    """The action scopes that the engine itself says do not cover this action; a group may, so names are no measure."""
+    request = {
+        "principal": {"type": "User", "id": "t/p"},
+        "action": {"type": "Action", "id": action},
+        "resource": {"type": "Tool", "id": "t"},
+        "context": '{"client":{"__entity":{"type":"Client","id":"c"}},"scopes":[],"now":0}',
+    }
+    nobody = _checked((), schema)
+    asked = {key: cedarpy.is_authorized(request, probe, nobody, schema=schema) for key, probe in probes.items()}
+    return {key for key, result in asked.items() if result.decision is cedarpy.Decision.Deny}
+
+
+def _document(policies: Mapping[str, Est]) -> str:
+    return orjson.dumps({"templates": {}, "staticPolicies": policies, "templateLinks": []}).decode()
+
+
+def _policy_set(policies: Mapping[str, Est]) -> cedarpy.PolicySet:
+    return cedarpy.PolicySet.from_json_str(_document(policies))
+
+
+def _text(condition: Est) -> str:
+    written: str = cedarpy.policies_from_json_str(_document({"p": bundle.permit(condition)}))
+    return bundle.tidy(written[written.index("when {") + 6 : written.rindex("}")])
+
+
+# --- asking --------------------------------------------------------------------------------
+
+
+def _checked(entities: Sequence[Entity], schema: cedarpy.Schema) -> cedarpy.Entities:
+    """The only maker of entity handles: cedarpy checks them here or never. Raises ValueError, TypeError."""
+    return cedarpy.Entities.from_json_str(orjson.dumps([_entity(each) for each in entities]).decode(), schema)
+
+
+def _entity(entity: Entity) -> dict[str, Json]:
+    return {
+        "uid": {"type": entity.ref.type, "id": entity.ref.id},
+        "attrs": {name: _value(value) for name, value in entity.attributes.items()},
+        "parents": [{"type": parent.type, "id": parent.id} for parent in entity.parents],
+    }
+
+
+def _value(value: Json | Ref) -> Json:
+    if isinstance(value, Ref):
+        return {"__entity": {"type": value.type, "id": value.id}}
+    if isinstance(value, dict):  # `__entity` and `__extn` in data would turn text into entities
+        raise ValueError("a record cannot be a value here")
+    if isinstance(value, list):
+        return [_value(item) for item in value]
+    return value
+
+
+def _judgement(result: cedarpy.AuthzResult, absent: tuple[str, ...]) -> Judgement:
+    return Judgement(
+        allowed=result.decision is cedarpy.Decision.Allow,
+        policies=tuple(result.diagnostics.reasons),
+        errors=(*result.diagnostics.errors, *absent),
+        validated=result.decision is not cedarpy.Decision.NoDecision,
+    )
+
+
+def _unanswered(why: str) -> Judgement:
+    return Judgement(allowed=False, policies=(), errors=(why,), validated=False)
+
+
+def _held(held: frozenset[str], name: str) -> bool | None:
+    return True if f"{name}.t" in held else False if f"{name}.f" in held else None

@@ -1,0 +1,158 @@
+"""The rules for request headers: which stand once, the bearer, and MCP's mirrored headers against the body.
+
+Headers that speak of an identity (X-User-*, X-Tenant-*, Txn-Token, X-Forwarded-*, Forwarded) are never read,
+here or anywhere in the doors. Must not call the house.
+
+Trust: every header is the client's own word; a mirrored one counts only where the body says the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import cast
+from urllib.parse import parse_qsl
+
+from mcp.shared.inbound import (
+    InboundLadderRejection,
+    decode_header_value,
+    find_invalid_x_mcp_header,
+    validate_mcp_param_headers,
+    x_mcp_header_map,
+)
+
+from onbehalf.errors import CredentialsRefused, HeaderMismatch, TokenMalformed, TokenMissing
+from onbehalf.model import Json, Presented, Tool
+
+__all__ = ["ParameterHeaders", "accepts_json", "bearer", "check_mirrors", "is_json", "refuse_token_in_query", "unique"]
+
+_ONCE = frozenset(
+    {
+        b"mcp-protocol-version",
+        b"mcp-method",
+        b"mcp-name",
+        b"mcp-session-id",
+        b"host",
+        b"origin",
+        b"content-type",
+        b"content-length",
+    }
+)
+_TOKEN = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")  # b64token, RFC 6750 section 2.1
+_QUERY_TOKENS = frozenset({"access_token", "token", "bearer", "authorization", "id_token"})
+
+
+def unique(raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by lower-case name. Raises HeaderMismatch, CredentialsRefused for one that stands twice.
+
+    Two readers of a doubled header, one taking the first and one the last, would see two requests.
+    """
+    headers = dict(raw)
+    if len(headers) == len(raw):
+        return headers
+    seen: set[bytes] = set()
+    for name, _ in raw:
+        if name in seen:
+            if name == b"authorization":
+                raise CredentialsRefused("more than one Authorization header", hint="send one access token")
+            if name in _ONCE or name.startswith(b"mcp-param-"):
+                raise HeaderMismatch(f"header `{name.decode('latin-1')[:60]}` stands twice", hint="send it once")
+        seen.add(name)
+    if b"accept" in headers:
+        headers[b"accept"] = b",".join(value for name, value in raw if name == b"accept")
+    return headers
+
+
+def bearer(headers: Mapping[bytes, bytes]) -> Presented:
+    """What the one Authorization header shows. Raises TokenMissing, TokenMalformed."""
+    raw = headers.get(b"authorization")
+    if raw is None:
+        raise TokenMissing(
+            "no Authorization header", hint="log in at the authorization server and send its access token"
+        )
+    scheme, _, token = raw.partition(b" ")
+    if scheme.lower() != b"bearer":
+        raise TokenMissing("the Authorization scheme is not Bearer", hint="send `Authorization: Bearer <access token>`")
+    token = token.strip(b" ")
+    if _TOKEN.fullmatch(token) is None:
+        raise TokenMalformed("the access token is not one b64token", hint="send the access token as the issuer gave it")
+    return Presented(token=token.decode("ascii"))
+
+
+def refuse_token_in_query(query: bytes) -> None:
+    """Raise CredentialsRefused where the query names a token: URLs end up in logs (MCP authorization)."""
+    if not query:
+        return
+    names = {name.lower() for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)}
+    if names & _QUERY_TOKENS:
+        raise CredentialsRefused("a token stands in the query string", hint="send it in the Authorization header only")
+
+
+def accepts_json(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether Accept names `application/json`; an absent header does not, as in the SDK."""
+    for part in headers.get(b"accept", b"").split(b","):
+        if part.partition(b";")[0].strip().lower() in (b"application/json", b"application/*", b"*/*"):
+            return True
+    return False
+
+
+def is_json(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the body is said to be JSON."""
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"application/json"
+
+
+def check_mirrors(headers: Mapping[bytes, bytes], message: Mapping[str, Json], *, required: bool) -> None:
+    """Mcp-Method and Mcp-Name say what the body says. Raises HeaderMismatch.
+
+    In 2026-07-28 they are `required`; an older client need not send them, but what it sends must be true, or a
+    proxy before us that filters on them could be told one thing and we another.
+    """
+    method = message.get("method")
+    _agree(headers.get(b"mcp-method"), method, name="Mcp-Method", required=required)
+    if method != "tools/call":
+        return
+    params = message.get("params")
+    named = params.get("name") if isinstance(params, dict) else None
+    _agree(headers.get(b"mcp-name"), named, name="Mcp-Name", required=required)
+
+
+def _agree(raw: bytes | None, value: Json, *, name: str, required: bool) -> None:
+    if raw is None:
+        if required:
+            raise HeaderMismatch(f"header `{name}` is missing", hint="mirror the body in the headers (MCP 2026-07-28)")
+        return
+    if decode_header_value(raw.decode("latin-1")) != value:
+        raise HeaderMismatch(f"header `{name}` does not match the body", hint="mirror the body in the headers")
+
+
+class ParameterHeaders:
+    """`Mcp-Param-*` against arguments, where a tool's schema declares `x-mcp-header`.
+
+    Which tools declare any is worked out once per definition. Fails closed: where the comparison cannot be made,
+    the call is refused.
+    """
+
+    def __init__(self, tool: Callable[[str], Tool | None]) -> None:
+        self._tool = tool
+        self._declares: dict[str, tuple[str, bool]] = {}
+
+    def check(self, name: str, arguments: Mapping[str, Json], headers: Mapping[bytes, bytes]) -> None:
+        """Raises HeaderMismatch. An unknown tool has nothing declared; the house refuses it."""
+        tool = self._tool(name)
+        if tool is None:
+            return
+        known = self._declares.get(name)
+        if known is None or known[0] != tool.definition:
+            known = self._declares[name] = (tool.definition, _declares(tool.schema))
+        if not known[1]:
+            return
+        schema = cast("dict[str, Json]", tool.schema)
+        text = {key.decode("latin-1"): value.decode("latin-1") for key, value in headers.items()}
+        verdict = validate_mcp_param_headers(schema, arguments, text)
+        if isinstance(verdict, InboundLadderRejection):
+            raise HeaderMismatch(verdict.message, hint="mirror the arguments that the schema marks `x-mcp-header`")
+
+
+def _declares(schema: Mapping[str, Json]) -> bool:
+    # Clients drop a tool whose annotations are invalid and send no header for it, so there is nothing to compare.
+    return find_invalid_x_mcp_header(schema) is None and bool(x_mcp_header_map(schema))

@@ -1,0 +1,255 @@
+"""The public door: plain ASGI. Routes on the path, bounds everything, and asks the house.
+
+What every request to the MCP endpoint passes, in order:
+1 room for one more; 2 Host; 3 headers that stand once; 4 Origin; 5 no token in the query; 6 one bearer shown;
+7 method and media types; 8 body bounded in size, time and depth, and with one meaning; 9 the era by version;
+10 room for one more call. Whatever is refused leaves through inbound_refusal. The metadata of RFC 9728 and the
+gateway's public keys need no token. Imports the other inbound files, and no other door.
+
+Trust: this port faces clients. TLS ends before it; whatever ends it can read tokens, but no header it adds is read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from onbehalf.config import Limits, Settings
+from onbehalf.doors.inbound_body import parse, read
+from onbehalf.doors.inbound_headers import accepts_json, bearer, is_json, refuse_token_in_query, unique
+from onbehalf.doors.inbound_legacy import HANDSHAKE_PROTOCOL_VERSIONS, Legacy, SessionLimits
+from onbehalf.doors.inbound_mcp import Modern, ServerName, request_id, within
+from onbehalf.doors.inbound_refusal import Challenges, refusal
+from onbehalf.doors.inbound_wire import ClientGone, Exchange, Receive, Scope, Send, send_json
+from onbehalf.errors import (
+    Busy,
+    HostRefused,
+    MediaTypeRefused,
+    MethodRefused,
+    NotAcceptable,
+    OnbehalfError,
+    OriginRefused,
+    RequestRefused,
+)
+from onbehalf.model import Json, Tool
+from onbehalf.ports import House, Meter
+
+__all__ = ["Catalogue", "PublicApp", "ServerName", "SessionLimits"]
+
+_log = logging.getLogger(__name__)
+_HANDSHAKE = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
+_WELL_KNOWN = "/.well-known/oauth-protected-resource"
+_PUBLIC_HEADERS = ((b"access-control-allow-origin", b"*"),)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# Bodies may wait for calls, but not without end: this many arrivals per admitted call.
+_ARRIVALS_PER_CALL = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """What is publicly known of the house: a tool by name, the scopes to ask for at first, and the public keys."""
+
+    tool: Callable[[str], Tool | None]
+    scopes: Callable[[], frozenset[str]]
+    jwks: Callable[[], Mapping[str, Json]]
+
+
+class PublicApp:
+    """The one ASGI app of the public port.
+
+    Serve it with ASGI lifespan on, or inside `async with app.running()` with lifespan off.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        settings: Settings,
+        *,
+        catalogue: Catalogue,
+        server: ServerName,
+        meter: Meter,
+        sessions: SessionLimits | None = None,
+    ) -> None:
+        gateway = settings.gateway
+        resource = urlsplit(gateway.resource)
+        origin = f"{resource.scheme}://{resource.netloc}"
+        self._path = resource.path or "/"
+        suffix = "" if self._path == "/" else self._path
+        self._limits: Limits = gateway.limits
+        self._hosts = _hosts(settings)
+        self._origins = frozenset(text.lower().encode() for text in (origin, *gateway.origins))
+        self._metadata_paths = frozenset({_WELL_KNOWN, _WELL_KNOWN + suffix})
+        self._metadata: dict[str, Json] = {
+            "resource": gateway.resource,
+            "authorization_servers": [issuer.issuer for issuer in settings.issuers],
+            "bearer_methods_supported": ["header"],
+            "resource_name": server.title or server.name,
+        }
+        self._catalogue = catalogue
+        self._challenges = Challenges(metadata_url=f"{origin}{_WELL_KNOWN}{suffix}", scopes=catalogue.scopes)
+        self._house = house
+        self._meter = meter
+        self._modern = Modern(house, tool=catalogue.tool, server=server, limits=gateway.limits)
+        self._legacy = Legacy(house, server=server, limits=gateway.limits, sessions=sessions or SessionLimits())
+        self._arrivals = 0
+        self._calls = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Legacy sessions live inside this. Enter it once per app."""
+        async with self._legacy.running():
+            yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["path"] == self._path:
+            await self._endpoint(scope, receive, send)
+        else:
+            await self._public(scope, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with self.running():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    # --- what needs no token ---------------------------------------------------------------
+
+    async def _public(self, scope: Scope, send: Send) -> None:
+        path = scope["path"]
+        answer: Json
+        if path == "/healthz":
+            answer = {"status": "ok"}  # the process serves; readiness is the admin port's to say
+        elif path in self._metadata_paths:
+            answer = {**self._metadata, "scopes_supported": [*sorted(self._catalogue.scopes())]}
+        elif path == "/.well-known/jwks.json":
+            answer = dict(self._catalogue.jwks())
+        else:
+            await send_json(send, 404, {"error": "not_found"})
+            return
+        if scope["method"] != "GET":
+            await send_json(send, 405, {"error": "method_not_allowed"}, ((b"allow", b"GET"),))
+            return
+        await send_json(send, 200, answer, _PUBLIC_HEADERS)
+
+    # --- the MCP endpoint ------------------------------------------------------------------
+
+    async def _endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; whatever goes wrong is refused in one way."""
+        seen = _Seen()
+
+        async def watched(message: Scope) -> None:
+            seen.started = True
+            await send(message)
+
+        self._arrivals += 1
+        try:
+            await self._admitted(scope, receive, watched, seen)
+        except ClientGone:
+            self._meter.refused(code="client_gone")
+        except OnbehalfError as error:
+            await self._refuse(error, seen, send)
+        except Exception as error:  # the door's last resort: refuse without details, and log them
+            _log.exception("a request failed")
+            await self._refuse(OnbehalfError(type(error).__name__), seen, send)
+        finally:
+            self._arrivals -= 1
+
+    async def _refuse(self, error: OnbehalfError, seen: _Seen, send: Send) -> None:
+        self._meter.refused(code=error.code)
+        if error.status >= 500:
+            _log.error("refused with %s: %s", error.code, error.message)
+        else:
+            _log.info("refused with %s: %s", error.code, error.message)
+        if seen.started:
+            return  # an answer is under way and cannot be taken back
+        form = refusal(error, self._challenges)
+        await send_json(send, form.status, form.body(seen.request_id), form.headers)
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send, seen: _Seen) -> None:
+        if self._arrivals > self._limits.concurrency * _ARRIVALS_PER_CALL:  # 1
+            raise _busy()
+        headers = self._checked_headers(scope)  # 2-4
+        refuse_token_in_query(scope["query_string"])  # 5
+        exchange = Exchange(scope=scope, receive=receive, send=send, headers=headers, presented=bearer(headers))  # 6
+        version = headers.get(b"mcp-protocol-version")
+        legacy = version is None or version in _HANDSHAKE
+        if scope["method"] != "POST":
+            await self._without_body(exchange, legacy=legacy)
+            return
+        if not accepts_json(headers):  # 7
+            raise NotAcceptable(
+                "the client does not accept `application/json`", hint="accept it, and text/event-stream"
+            )
+        if not is_json(headers):
+            raise MediaTypeRefused("the body is not said to be JSON", hint="send `Content-Type: application/json`")
+        body = await read(receive, headers, self._limits)  # 8
+        message = parse(body, depth=self._limits.depth)
+        if not isinstance(message, dict):
+            raise RequestRefused("the body is not one JSON-RPC message", hint="send one message per request, no batch")
+        seen.request_id = request_id(message)
+        if self._calls >= self._limits.concurrency:  # 10
+            raise _busy()
+        self._calls += 1
+        try:
+            if legacy:  # 9
+                await self._legacy.answer(exchange, body, message)
+            else:
+                await self._modern.answer(exchange, message)
+        finally:
+            self._calls -= 1
+
+    async def _without_body(self, exchange: Exchange, *, legacy: bool) -> None:
+        """DELETE ends a legacy session. There is no GET stream in either era."""
+        if legacy and exchange.scope["method"] == "DELETE":
+            await self._legacy.end(exchange)
+            return
+        await within(self._limits.call_seconds, self._house.who(exchange.presented))
+        raise MethodRefused("only POST is served here", hint="send JSON-RPC by POST")
+
+    def _checked_headers(self, scope: Scope) -> dict[bytes, bytes]:
+        headers = unique(scope["headers"])
+        host = headers.get(b"host", b"").lower()
+        if host not in self._hosts:
+            raise HostRefused("the Host header is not one of this gateway's", hint="use the gateway's own URL")
+        origin = headers.get(b"origin")
+        if origin is not None and origin.lower() not in self._origins:
+            raise OriginRefused(
+                "the Origin header is not allowed here", hint="an administrator can allow it in `origins`"
+            )
+        return headers
+
+
+class _Seen:
+    """What is known of one request by the time it is refused."""
+
+    __slots__ = ("request_id", "started")
+
+    def __init__(self) -> None:
+        self.request_id: str | int | None = None
+        self.started = False
+
+
+def _busy() -> Busy:
+    return Busy("more calls are under way than this gateway admits", hint="nothing was done; try again in a moment")
+
+
+def _hosts(settings: Settings) -> frozenset[bytes]:
+    """The Host headers that are ours: the resource's, the listening address, and the configured ones."""
+    gateway = settings.gateway
+    resource = urlsplit(gateway.resource)
+    hosts = {resource.netloc, gateway.listen, *gateway.hosts}
+    default = _DEFAULT_PORTS[resource.scheme]
+    if resource.port is None:
+        hosts.add(f"{resource.netloc}:{default}")
+    elif resource.port == default:
+        hosts.add(resource.netloc.rpartition(":")[0])
+    return frozenset(host.lower().encode() for host in hosts)

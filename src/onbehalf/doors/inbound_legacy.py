@@ -1,0 +1,258 @@
+"""MCP 2025-11-25 and older: the SDK's own transport behind the same checks and the same house.
+
+A session is state of the SDK's, never proof: the bearer of every HTTP request is proven before the transport
+sees it, a session answers only the issuer, subject and client that opened it, and a call is made with the token
+of the request that carries it. There is no GET stream: nothing is ever sent unasked, and a stream would outlive
+its token. Must not know HTTP routing, hosts or bodies.
+
+Trust: whoever guesses a session id still needs a token of the same person through the same client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import mcp_types as types
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from pydantic import ValidationError
+
+from onbehalf.config import Limits
+from onbehalf.doors.inbound_headers import check_mirrors
+from onbehalf.doors.inbound_mcp import ServerName, within
+from onbehalf.doors.inbound_wire import Exchange, Message, Receive, listed
+from onbehalf.errors import Busy, HeaderMismatch, OnbehalfError, RequestRefused, SessionForeign
+from onbehalf.model import Caller, Json, ToolRequest
+from onbehalf.ports import House
+
+__all__ = ["HANDSHAKE_PROTOCOL_VERSIONS", "Legacy", "SessionLimits"]
+
+_log = logging.getLogger(__name__)
+_EXCHANGE = "onbehalf.exchange"
+_REFUSED = "onbehalf.refused"
+
+Owner = tuple[str, str, str]
+
+
+class SessionLimits:
+    """How many legacy sessions there may be at once, in all and per person and client, and for how long idle."""
+
+    max_sessions = 1000
+    max_per_owner = 16
+    idle_seconds = 900.0
+
+
+class Legacy:
+    """Answers older clients. `running()` must be entered once around serving."""
+
+    def __init__(self, house: House, *, server: ServerName, limits: Limits, sessions: SessionLimits) -> None:
+        self._house = house
+        self._seconds = limits.call_seconds
+        self._limits = sessions
+        self._opened: OrderedDict[Owner, deque[str]] = OrderedDict()
+        sdk: Server[Any] = Server(  # Any: the SDK's lifespan type, which we do not use
+            server.name,
+            version=server.version,
+            title=server.title or None,
+            instructions=server.instructions or None,
+            on_list_tools=self._list,
+            on_call_tool=self._call,
+        )
+        self._manager = StreamableHTTPSessionManager(
+            sdk,
+            json_response=True,
+            session_idle_timeout=sessions.idle_seconds,
+            max_request_body_size=limits.body_bytes,
+            max_sessions=sessions.max_sessions,
+        )
+        self._running = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Sessions live inside this. Once per object."""
+        async with self._manager.run():
+            self._running = True
+            try:
+                yield
+            finally:
+                self._running = False
+
+    async def answer(self, exchange: Exchange, body: bytes, message: dict[str, Json]) -> None:
+        """Pass one checked POST to the SDK. Raises OnbehalfError before anything is sent."""
+        _refuse_modern_body(exchange, message)
+        check_mirrors(exchange.headers, message, required=False)
+        await self._pass(exchange, _replay(body, exchange.receive))
+
+    async def end(self, exchange: Exchange) -> None:
+        """DELETE: end the session, if it is the caller's."""
+        await self._pass(exchange, _replay(b"", exchange.receive))
+
+    async def _pass(self, exchange: Exchange, receive: Receive) -> None:
+        if not self._running:
+            raise Busy("legacy sessions are not running", hint="try again later")
+        caller = await within(self._seconds, self._house.who(exchange.presented))
+        owner = (caller.evidence.issuer, caller.subject, caller.client)
+        scope = {**exchange.scope, "user": _user(caller), _EXCHANGE: exchange}
+        relay = _Relay(exchange, scope)
+        await self._manager.handle_request(scope, receive, relay)
+        if relay.error is not None:
+            raise relay.error
+        if relay.opened:
+            await self._remember(owner, relay.opened, scope)
+
+    async def _remember(self, owner: Owner, session: str, scope: MutableMapping[str, Any]) -> None:
+        """Bound the sessions of one owner by ending the oldest, so that nobody can use up all there are."""
+        mine = self._opened.setdefault(owner, deque())
+        self._opened.move_to_end(owner)
+        mine.append(session)
+        while len(self._opened) > self._limits.max_sessions:
+            self._opened.popitem(last=False)
+        if len(mine) > self._limits.max_per_owner:
+            oldest = mine.popleft()
+            headers = [pair for pair in scope["headers"] if pair[0] not in (b"mcp-session-id", b"content-length")]
+            headers.append((b"mcp-session-id", oldest.encode("latin-1")))
+            ended = {**scope, "method": "DELETE", "headers": headers}
+            await self._manager.handle_request(ended, _replay(b"", _never), _discard)
+
+    async def _list(
+        self, ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        exchange = _exchange(ctx)
+        try:
+            tools = await within(self._seconds, self._house.tools(exchange.presented))
+            shown = [types.Tool.model_validate(listed(tool)) for tool in sorted(tools, key=lambda tool: tool.name)]
+            return types.ListToolsResult(tools=shown)
+        except Exception as error:  # the door's last resort: _refuse records what is not a refusal
+            _refuse(ctx, error)
+            return types.ListToolsResult(tools=[])
+
+    async def _call(self, ctx: ServerRequestContext[Any], params: types.CallToolRequestParams) -> types.CallToolResult:
+        exchange = _exchange(ctx)
+        request = ToolRequest(
+            tool=params.name,
+            arguments=params.arguments or {},
+            protocol=ctx.protocol_version or "",
+            agent=_agent(ctx),
+        )
+        try:
+            reply = await within(self._seconds, self._house.call(exchange.presented, request))
+            return _result(reply.content)
+        except Exception as error:  # the door's last resort: _refuse records what is not a refusal
+            _refuse(ctx, error)
+            return types.CallToolResult(content=[], is_error=True)
+
+
+class _Relay:
+    """An ASGI send that lets the SDK's answer through, unless a refusal takes its place."""
+
+    def __init__(self, exchange: Exchange, scope: MutableMapping[str, Any]) -> None:
+        self._exchange = exchange
+        self._scope = scope
+        self.error: Exception | None = None
+        self.opened = ""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._look(message)
+        if self.error is None:
+            await self._exchange.send(message)
+
+    def _look(self, message: Message) -> None:
+        session = self._exchange.header(b"mcp-session-id")
+        self.error = self._scope.get(_REFUSED)
+        status = message["status"]
+        if self.error is None and status == 404 and session is not None:
+            # One answer for absent, expired and another's: an id must not be worth guessing.
+            self.error = SessionForeign("there is no such session", hint="initialize a new session")
+        elif self.error is None and status == 503:
+            self.error = Busy("too many sessions are open", hint="end one, or try again later")
+        elif session is None and status == 200:
+            given = dict(message.get("headers", ())).get(b"mcp-session-id", b"")
+            self.opened = given.decode("latin-1")
+
+
+def _refuse_modern_body(exchange: Exchange, message: dict[str, Json]) -> None:
+    """A body that claims a revision other than its header's must not choose the door with the fewer checks."""
+    params = message.get("params")
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    claimed = meta.get(types.PROTOCOL_VERSION_META_KEY) if isinstance(meta, dict) else None
+    if claimed is not None and claimed != exchange.header(b"mcp-protocol-version"):
+        raise HeaderMismatch("header `MCP-Protocol-Version` does not match `_meta`", hint="send one version in both")
+
+
+def _user(caller: Caller) -> AuthenticatedUser:
+    """Who owns sessions, in the SDK's words. The token itself stays out of them."""
+    token = AccessToken(
+        token="",
+        client_id=caller.client,
+        scopes=[],
+        subject=caller.subject,
+        claims={"iss": caller.evidence.issuer},
+    )
+    return AuthenticatedUser(token)
+
+
+def _exchange(ctx: ServerRequestContext[Any]) -> Exchange:
+    """The HTTP exchange that carries the message being answered: never the one that opened the session."""
+    request = ctx.request
+    exchange = request.scope.get(_EXCHANGE) if request is not None else None
+    if not isinstance(exchange, Exchange):
+        raise RequestRefused("a message without its HTTP request")
+    return exchange
+
+
+def _refuse(ctx: ServerRequestContext[Any], error: Exception) -> None:
+    """Have the refusal take the place of the SDK's answer, in `_Relay`."""
+    if not isinstance(error, OnbehalfError):
+        _log.error("a legacy call failed", exc_info=error)
+    assert ctx.request is not None  # INVARIANT: _exchange found it
+    ctx.request.scope[_REFUSED] = error
+
+
+def _result(content: Any) -> types.CallToolResult:  # Any: MCP members, validated here by the SDK's own model
+    members = dict(content)
+    if not isinstance(members.get("structuredContent", {}), dict):
+        del members["structuredContent"]  # before 2026-07-28 only an object may stand there
+    try:
+        return types.CallToolResult.model_validate({"content": [], **members})
+    except ValidationError as error:
+        raise RuntimeError("the reply is not a tool result") from error
+
+
+def _agent(ctx: ServerRequestContext[Any]) -> str:
+    params = ctx.session.client_params
+    if params is None:
+        return ""
+    text = f"{params.client_info.name}/{params.client_info.version}"[:120]
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _replay(body: bytes, then: Receive) -> Receive:
+    sent = False
+
+    async def receive() -> Message:
+        nonlocal sent
+        if sent:
+            return await then()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+async def _never() -> Message:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def _discard(message: Message) -> None:
+    """The answer to an ending that nobody asked for."""

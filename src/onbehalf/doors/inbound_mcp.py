@@ -1,0 +1,229 @@
+"""MCP 2026-07-28: one stateless request in, one JSON answer out.
+
+The ladder, in the specification's order (basic/index, streamable-http):
+1 the envelope of JSON-RPC; 2 `_meta` with version and capabilities; 3 headers agree with the body; 4 the version
+is served; 5 the method is served; 6 its parameters. Then the house is asked. Must not know HTTP routing, the
+challenge or the older protocol.
+
+Trust: `clientInfo` is self-reported and goes on record as such; nothing else of the envelope outlives the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mcp_types import (
+    CLIENT_CAPABILITIES_META_KEY,
+    CLIENT_INFO_META_KEY,
+    PROTOCOL_VERSION_META_KEY,
+    SERVER_INFO_META_KEY,
+)
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from onbehalf.config import Limits
+from onbehalf.doors.inbound_headers import ParameterHeaders, check_mirrors
+from onbehalf.doors.inbound_wire import Exchange, listed, send_json, until_gone
+from onbehalf.errors import (
+    CallTimedOut,
+    HeaderMismatch,
+    ParametersInvalid,
+    RequestRefused,
+    UnknownMethod,
+    VersionUnsupported,
+)
+from onbehalf.model import Json, Tool, ToolRequest
+from onbehalf.ports import House
+
+__all__ = ["Modern", "ServerName", "agent", "request_id", "within"]
+
+Answer = TypeVar("Answer")
+
+_log = logging.getLogger(__name__)
+_LIST_TTL_MS = 60_000
+_DISCOVER_TTL_MS = 3_600_000
+_MAX_AGENT = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerName:
+    """How this gateway calls itself to clients. Self-reported; nobody decides on it."""
+
+    name: str
+    version: str
+    title: str = ""
+    instructions: str = ""
+
+    def info(self) -> dict[str, Json]:
+        """MCP's `serverInfo`."""
+        titled: dict[str, Json] = {"title": self.title} if self.title else {}
+        return {"name": self.name, "version": self.version, **titled}
+
+
+class Modern:
+    """Answers parsed 2026-07-28 messages. Holds no state between requests but the shown form of tools."""
+
+    def __init__(self, house: House, *, tool: Callable[[str], Tool | None], server: ServerName, limits: Limits) -> None:
+        self._house = house
+        self._parameter_headers = ParameterHeaders(tool)
+        self._server = server
+        self._seconds = limits.call_seconds
+        self._stamp: dict[str, Json] = {SERVER_INFO_META_KEY: server.info()}
+        self._shown: dict[str, tuple[str, dict[str, Json]]] = {}
+
+    async def answer(self, exchange: Exchange, message: dict[str, Json]) -> None:
+        """Send the one response. Raises OnbehalfError before anything is sent, ClientGone."""
+        if "id" not in message:
+            await self._acknowledge(exchange, message)
+            return
+        # 1
+        method, params, identifier = message.get("method"), message.get("params"), request_id(message)
+        if message.get("jsonrpc") != "2.0" or not isinstance(method, str) or identifier is None:
+            raise RequestRefused(
+                "the body is not one JSON-RPC request or notification", hint="see JSON-RPC 2.0 section 4"
+            )
+        meta = _envelope(params)  # 2
+        version = meta[PROTOCOL_VERSION_META_KEY]
+        # 3
+        if exchange.header(b"mcp-protocol-version") != version:
+            raise HeaderMismatch(
+                "header `MCP-Protocol-Version` does not match `_meta`", hint="send one version in both"
+            )
+        check_mirrors(exchange.headers, message, required=True)
+        # 4
+        if version not in MODERN_PROTOCOL_VERSIONS:
+            raise _unsupported(str(version))
+        assert isinstance(params, dict)  # INVARIANT: _envelope raised otherwise
+        # 5
+        if method == "tools/call":
+            result = await self._call(exchange, params, meta)
+        elif method == "tools/list":
+            result = await self._list(exchange, params)
+        elif method == "server/discover":
+            result = await self._discover(exchange)
+        else:
+            raise UnknownMethod(f"method `{method[:80]}` is not served", hint="server/discover names what is")
+        await send_json(exchange.send, 200, {"jsonrpc": "2.0", "id": identifier, "result": result})
+
+    async def _call(self, exchange: Exchange, params: dict[str, Json], meta: dict[str, Json]) -> dict[str, Json]:
+        name, arguments = params.get("name"), params.get("arguments")
+        if not isinstance(name, str):
+            raise ParametersInvalid("`params.name` is not a string", hint="name the tool to call")
+        if arguments is None:
+            arguments = {}
+        if not isinstance(arguments, dict):
+            raise ParametersInvalid("`params.arguments` is not an object", hint="send arguments as a JSON object")
+        self._parameter_headers.check(name, arguments, exchange.headers)
+        request = ToolRequest(
+            tool=name,
+            arguments=arguments,
+            protocol=str(meta[PROTOCOL_VERSION_META_KEY]),
+            agent=agent(meta.get(CLIENT_INFO_META_KEY)),
+        )
+        call = within(self._seconds, self._house.call(exchange.presented, request))
+        reply = await until_gone(exchange.receive, call)
+        content = reply.content
+        return {"content": [], **content, **self._complete(content.get("_meta"))}
+
+    async def _list(self, exchange: Exchange, params: dict[str, Json]) -> dict[str, Json]:
+        if params.get("cursor") is not None:
+            raise ParametersInvalid(
+                "`params.cursor` was not given out here", hint="leave it out; the list has one page"
+            )
+        tools = await within(self._seconds, self._house.tools(exchange.presented))
+        shown: list[Json] = [self._show(tool) for tool in sorted(tools, key=lambda tool: tool.name)]
+        # private: the list is this person's own (caching section of 2026-07-28)
+        return {**self._complete(), "tools": shown, "ttlMs": _LIST_TTL_MS, "cacheScope": "private"}
+
+    async def _discover(self, exchange: Exchange) -> dict[str, Json]:
+        await within(self._seconds, self._house.who(exchange.presented))
+        found: dict[str, Json] = {
+            **self._complete(),
+            "supportedVersions": list(MODERN_PROTOCOL_VERSIONS),
+            "capabilities": {"tools": {}},
+            "ttlMs": _DISCOVER_TTL_MS,
+            "cacheScope": "private",
+        }
+        if self._server.instructions:
+            found["instructions"] = self._server.instructions
+        return found
+
+    async def _acknowledge(self, exchange: Exchange, message: dict[str, Json]) -> None:
+        """202 for a notification: the revision defines none that act over HTTP, so it is proven and dropped."""
+        method = message.get("method")
+        if message.get("jsonrpc") != "2.0" or not isinstance(method, str):
+            raise RequestRefused(
+                "the body is not one JSON-RPC request or notification", hint="see JSON-RPC 2.0 section 4"
+            )
+        version = exchange.header(b"mcp-protocol-version") or ""
+        if version not in MODERN_PROTOCOL_VERSIONS:
+            raise _unsupported(version)
+        check_mirrors(exchange.headers, message, required=False)
+        await within(self._seconds, self._house.who(exchange.presented))
+        await exchange.send({"type": "http.response.start", "status": 202, "headers": [(b"content-length", b"0")]})
+        await exchange.send({"type": "http.response.body", "body": b""})
+
+    def _show(self, tool: Tool) -> dict[str, Json]:
+        known = self._shown.get(tool.name)
+        if known is None or known[0] != tool.definition:
+            known = self._shown[tool.name] = (tool.definition, listed(tool))
+        return known[1]
+
+    def _complete(self, meta: Json = None) -> dict[str, Json]:
+        stamped = {**meta, **self._stamp} if isinstance(meta, dict) else self._stamp
+        return {"resultType": "complete", "_meta": stamped}
+
+
+async def within(seconds: float, work: Awaitable[Answer]) -> Answer:
+    """Await `work` for at most `seconds`. Raises CallTimedOut."""
+    try:
+        async with asyncio.timeout(seconds) as timer:
+            return await work
+    except TimeoutError as error:
+        if not timer.expired():
+            raise
+        raise CallTimedOut(
+            f"the call took longer than {seconds:g} s",
+            hint="do not repeat a change before a person has looked at the record",
+        ) from error
+
+
+def request_id(message: Mapping[str, Json]) -> str | int | None:
+    """The id of a request, or None where it has none that JSON-RPC for MCP allows."""
+    identifier = message.get("id")
+    if isinstance(identifier, bool) or not isinstance(identifier, str | int):
+        return None
+    return identifier
+
+
+def agent(info: Json) -> str:
+    """What the client calls itself, bounded and printable; "" where it says nothing."""
+    if not isinstance(info, dict):
+        return ""
+    parts = [part for part in (info.get("name"), info.get("version")) if isinstance(part, str) and part]
+    text = "/".join(parts)[:_MAX_AGENT]
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _envelope(params: Json) -> dict[str, Json]:
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    if not isinstance(meta, dict):
+        raise ParametersInvalid(
+            "`params._meta` is missing",
+            hint=f"send `{PROTOCOL_VERSION_META_KEY}` and `{CLIENT_CAPABILITIES_META_KEY}` in it",
+        )
+    for key in (PROTOCOL_VERSION_META_KEY, CLIENT_CAPABILITIES_META_KEY):
+        if key not in meta:
+            raise ParametersInvalid(f"`params._meta` lacks `{key}`", hint="send it with every request (MCP 2026-07-28)")
+    if not isinstance(meta[CLIENT_CAPABILITIES_META_KEY], dict):
+        raise ParametersInvalid(f"`{CLIENT_CAPABILITIES_META_KEY}` is not an object", hint="send `{}` for none")
+    return meta
+
+
+def _unsupported(version: str) -> VersionUnsupported:
+    return VersionUnsupported(
+        "this MCP revision is not served", requested=version[:40], hint=f"use {', '.join(MODERN_PROTOCOL_VERSIONS)}"
+    )

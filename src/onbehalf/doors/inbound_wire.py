@@ -1,0 +1,113 @@
+"""What the inbound files share: ASGI types, one exchange, sending JSON, and a tool as MCP clients see it.
+
+Must not refuse, decide or call the house.
+
+Trust: what is sent from here was decided elsewhere; a header value is never taken from a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import orjson
+
+from onbehalf.model import Json, Presented, Tool
+
+__all__ = ["ClientGone", "Exchange", "Message", "Receive", "Scope", "Send", "listed", "send_json", "until_gone"]
+
+Scope = MutableMapping[str, Any]  # Any: ASGI's own loose dictionaries
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+Answer = TypeVar("Answer")
+
+_JSON_HEADERS = (
+    (b"content-type", b"application/json"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+)
+
+
+class ClientGone(Exception):  # not a refusal: there is nobody to answer
+    """The client closed the connection; what was under way for it is cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One authenticated-looking HTTP request to the MCP endpoint. Headers are unique and lower-case."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    headers: dict[bytes, bytes]
+    presented: Presented
+
+    def header(self, name: bytes) -> str | None:
+        """A header's text, or None."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+
+async def send_json(send: Send, status: int, value: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Answer with JSON, not to be cached or sniffed."""
+    try:
+        body = orjson.dumps(value)
+    except TypeError:
+        # integers beyond 64 bits that an upstream sent
+        body = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*_JSON_HEADERS, length, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def until_gone(receive: Receive, work: Awaitable[Answer]) -> Answer:
+    """Await `work`; if the client goes away first, cancel it and raise ClientGone.
+
+    MCP 2026-07-28 streamable-http: closing the response is how a client cancels.
+    """
+    here = asyncio.current_task()
+    assert here is not None  # INVARIANT: a coroutine runs in a task
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        here.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if gone and here.uncancel() == 0:
+            raise ClientGone from None
+        raise
+    finally:
+        watcher.cancel()
+
+
+def listed(tool: Tool) -> dict[str, Json]:
+    """A tool as tools/list shows it, with the hints and security schemes that hosts ask for."""
+    scopes: list[Json] = [*sorted(tool.scopes)]
+    schemes: list[Json] = [{"type": "oauth2", "scopes": scopes}]
+    shown: dict[str, Json] = {
+        "name": tool.name,
+        "description": tool.description,
+        "inputSchema": _schema(tool.schema),
+        "annotations": {"readOnlyHint": not tool.writes, "destructiveHint": tool.writes, "openWorldHint": False},
+        "securitySchemes": schemes,
+        "_meta": {"securitySchemes": schemes},
+    }
+    if tool.title:
+        shown["title"] = tool.title
+    return shown
+
+
+def _schema(schema: Mapping[str, Json]) -> dict[str, Json]:
+    return {"type": "object", **schema}

@@ -1,0 +1,95 @@
+"""The ledger's keys as files in one directory: `log.key` signs checkpoints, `payload.key` seals payloads.
+
+`log.pub` beside them is the vkey an auditor needs. Must not hold what the keys do (explain/checkpoint.py, seal.py).
+
+Trust: whoever reads `log.key` can sign another history, whoever reads `payload.key` can read every payload; both files
+are 0600 and refused otherwise. Losing `payload.key` erases all payloads; losing `log.key` ends the log.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from onbehalf.errors import ConfigInvalid
+from onbehalf.explain.checkpoint import NoteSigner
+from onbehalf.explain.seal import LedgerKeys, Sealer
+
+__all__ = ["open_ledger_keys", "read_ledger_keys"]
+
+_KEY_BYTES = 32
+_MAX_FILE_BYTES = 1024
+
+
+def open_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
+    """The keys in `directory`, made where they are missing. `origin` names the log. Raises ConfigInvalid."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("log.key", "payload.key"):
+            if not (directory / name).exists():
+                _create(directory / name, base64.b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n", mode=0o600)
+        keys = read_ledger_keys(directory, origin=origin)
+        if not (directory / "log.pub").exists():
+            _create(directory / "log.pub", keys.signer.verifier.vkey.encode() + b"\n", mode=0o644)
+    except OSError as error:
+        raise ConfigInvalid(f"keys cannot be made in `{directory}`: {error.strerror}") from error
+    return keys
+
+
+def read_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
+    """The keys in `directory`, none made. Raises ConfigInvalid."""
+    try:
+        signer = NoteSigner(origin, _secret(directory / "log.key"))
+    except ValueError as error:
+        raise ConfigInvalid(str(error)) from error
+    return LedgerKeys(signer=signer, sealer=Sealer(_secret(directory / "payload.key")))
+
+
+def _secret(path: Path) -> bytes:
+    """The 32 bytes of a key file, refused unless only its owner can read it."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigInvalid(f"key file `{path}` cannot be read: {error.strerror}") from error
+    try:
+        status = os.fstat(handle)
+        mode = stat.filemode(status.st_mode)
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid not in (os.geteuid(), 0):
+            raise ConfigInvalid(
+                f"key file `{path}` must be a regular file of mode 0600 and your own, found {mode}",
+                hint=f"chmod 600 {path}, and think about who may have read it",
+            )
+        data = os.read(handle, _MAX_FILE_BYTES)
+    finally:
+        os.close(handle)
+    try:
+        key = base64.b64decode(data.strip(), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise ConfigInvalid(f"key file `{path}` does not hold {_KEY_BYTES} bytes of base64", hint="restore a backup")
+    return key
+
+
+def _create(path: Path, content: bytes, *, mode: int) -> None:
+    """Make a file whole or not at all, and never over another: a key that was lost by a race would end the log."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was first: its key stands
+            os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

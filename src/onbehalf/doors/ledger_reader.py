@@ -1,0 +1,304 @@
+"""The ledger in SQLite, for reading: its tables, its start-up check, and what people ask of it.
+
+Reads while a gateway writes, each question in one snapshot. Must not write.
+
+Trust: what is read is believed only as far as the signed head and the leaf hashes carry it; whoever can replace the
+whole file by an older copy is found out only by someone who kept a newer checkpoint.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable, RecordMissing
+from onbehalf.explain import checkpoint, tree
+from onbehalf.explain.checkpoint import NoteVerifier
+from onbehalf.explain.leaf import Leaf, Record, open_payload, read
+from onbehalf.explain.seal import LedgerKeys
+from onbehalf.model import Digest, Json, UnixTime
+
+__all__ = ["SCHEMA", "Finding", "InclusionProof", "LedgerReader", "OpenIntent", "Scan", "VerifyReport", "scan"]
+
+_CALL = "json_extract(CAST(entry AS TEXT), '$.call')"
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS leaf(idx INTEGER PRIMARY KEY, hash BLOB NOT NULL, entry BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS payload(idx INTEGER PRIMARY KEY, sealed BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS head(one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL,
+    note TEXT NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS leaf_call ON leaf({_CALL});
+"""
+_MAX_FINDINGS = 1000
+_ROWS_A_STEP = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenIntent:
+    """An intent without outcome: whether it was done is not known from the record."""
+
+    index: int
+    leaf: bytes
+    call: str
+    at: UnixTime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that does not hold, and the index where; -1 where it is about the whole log."""
+
+    index: int
+    code: str
+    text: str
+
+
+@dataclass(slots=True)
+class Scan:
+    """All leaves, read once: the tree over them, the intents still open, and what was found wrong."""
+
+    frontier: tree.Frontier = field(default_factory=tree.Frontier)
+    open: dict[int, OpenIntent] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    kinds: dict[str, int] = field(default_factory=dict)
+    erased: int = 0
+
+    def found(self, index: int, code: str, text: str) -> None:
+        if len(self.findings) < _MAX_FINDINGS:
+            self.findings.append(Finding(index=index, code=code, text=text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What a check of the whole log found. `ok` is that nothing was found."""
+
+    size: int
+    root: bytes
+    note: str
+    kinds: dict[str, int]
+    erased: int
+    opened: bool
+    open_intents: tuple[OpenIntent, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InclusionProof:
+    """One leaf with its path to a signed head. `text` is it as C2SP tlog-proof."""
+
+    index: int
+    entry: bytes
+    path: tuple[bytes, ...]
+    size: int
+    root: bytes
+    note: str
+
+    @property
+    def text(self) -> str:
+        return checkpoint.tlog_proof(self.index, self.path, self.note)
+
+
+def scan(
+    connection: sqlite3.Connection, verifier: NoteVerifier, *, keys: LedgerKeys | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Scan, str]:  # fmt: skip
+    """Read the whole log and its head within the caller's transaction; also payloads where `keys` are given."""
+    result = Scan()
+    sealed = "p.sealed" if keys else "p.idx"
+    rows = connection.execute(
+        f"SELECT l.idx, l.hash, l.entry, {sealed} FROM leaf l LEFT JOIN payload p USING (idx) ORDER BY l.idx"  # noqa: S608
+    )
+    expected = 0
+    while batch := rows.fetchmany(_ROWS_A_STEP):
+        for index, hash_, entry, payload in batch:
+            if index != expected:
+                result.found(expected, "leaf_missing", f"leaf {expected} is missing, the next one is {index}")
+                expected = index
+            _scan_leaf(result, index, hash_, entry)
+            if payload is None:
+                result.erased += 1
+            elif keys is not None:
+                _scan_payload(result, keys, index, (entry, payload))
+            expected += 1
+        if progress is not None:
+            progress(expected)
+    strays = connection.execute("SELECT idx FROM payload WHERE idx NOT IN (SELECT idx FROM leaf) ORDER BY idx LIMIT 10")
+    for (index,) in strays:
+        result.found(index, "payload_without_leaf", f"payload {index} belongs to no leaf")
+    return result, _scan_head(result, connection, verifier)
+
+
+def _scan_leaf(result: Scan, index: int, hash_: bytes, entry: bytes) -> None:
+    actual = tree.leaf_hash(entry)
+    result.frontier.append(actual)
+    if actual != hash_:
+        result.found(index, "leaf_changed", f"leaf {index} does not have the hash it was stored with")
+    try:
+        leaf = read(entry)
+    except LedgerCorrupt as error:
+        result.found(index, "leaf_malformed", f"leaf {index} is {error.message}")
+        return
+    result.kinds[leaf.kind] = result.kinds.get(leaf.kind, 0) + 1
+    if leaf.kind == "intent":
+        result.open[index] = OpenIntent(index=index, leaf=actual, call=leaf.call, at=UnixTime(leaf.at))
+    elif leaf.kind in ("outcome", "unknown"):
+        opened = result.open.pop(leaf.of, None)
+        if opened is None:
+            result.found(index, "outcome_unpaired", f"{leaf.kind} {index} is about {leaf.of}, which is no open intent")
+        elif opened.call != leaf.call:
+            result.found(index, "outcome_unpaired", f"{leaf.kind} {index} names another call than its intent {leaf.of}")
+
+
+def _scan_payload(result: Scan, keys: LedgerKeys, index: int, row: tuple[bytes, bytes]) -> None:
+    entry, sealed = row
+    try:
+        open_payload(read(entry), keys.sealer.open(sealed, index=index, leaf=tree.leaf_hash(entry)))
+    except LedgerCorrupt as error:
+        result.found(index, "payload_changed", f"payload {index}: {error.message}")
+
+
+def _scan_head(result: Scan, connection: sqlite3.Connection, verifier: NoteVerifier) -> str:
+    head = connection.execute("SELECT size, root, note FROM head").fetchone()
+    if head is None:
+        result.found(-1, "head_missing", "the log has no signed head")
+        return ""
+    size, root, note = head
+    try:
+        signed = checkpoint.read(note, verifier, origin=verifier.name)
+    except LedgerCorrupt as error:
+        result.found(-1, "head_changed", f"the signed head: {error.message}")
+        return str(note)
+    if (signed.size, signed.root) != (size, root):
+        result.found(-1, "head_changed", "the head's columns say another size or root than its signed note")
+    count = result.frontier.size
+    if count < signed.size and not result.findings:
+        result.found(count, "tail_missing", f"{signed.size} leaves were signed for, {count} are here: cut at {count}")
+    elif count > signed.size:
+        result.found(signed.size, "tail_unsigned", f"{signed.size} leaves were signed for, {count} are here")
+    elif result.frontier.root() != signed.root:
+        result.found(-1, "root_mismatch", "the leaves do not have the root that was signed")
+    return str(note)
+
+
+class LedgerReader:
+    """A ledger, opened for reading. With `keys` payloads can be opened; with a vkey only the log is checked."""
+
+    def __init__(self, path: Path, *, keys: LedgerKeys | None = None, vkey: str = "") -> None:
+        """Raises ConfigInvalid where neither keys nor a vkey are given, LedgerUnavailable where there is no ledger."""
+        try:
+            verifier = keys.signer.verifier if keys else NoteVerifier(vkey)
+        except ValueError as error:
+            raise ConfigInvalid(f"the log's public key: {error}", hint="give the line in log.pub") from error
+        self._keys, self._verifier = keys, verifier
+        try:
+            uri = f"{path.absolute().as_uri()}?mode=ro"
+            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+            self._connection.execute("SELECT 1 FROM leaf LIMIT 1")
+        except sqlite3.Error as error:
+            raise LedgerUnavailable(f"no ledger can be read at `{path}`: {error}") from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def verify(self, progress: Callable[[int], None] | None = None) -> VerifyReport:
+        """Check the whole log. Raises nothing: what does not hold is a finding."""
+        result, note = Scan(), ""
+        damage: list[Finding] = []
+        for step in (self._integrity, self._scanned):
+            try:
+                result, note = step(result, progress) or (result, note)
+            except (sqlite3.Error, LedgerCorrupt, TypeError, ValueError) as error:
+                damage.append(Finding(index=-1, code="file_damaged", text=f"the file cannot be read: {error}"))
+        result.findings[:0] = damage
+        return VerifyReport(
+            size=result.frontier.size, root=result.frontier.root(), note=note, kinds=result.kinds, erased=result.erased,
+            opened=self._keys is not None, open_intents=tuple(result.open.values()), findings=tuple(result.findings),
+        )  # fmt: skip
+
+    def _integrity(self, _: Scan, __: Callable[[int], None] | None) -> None:
+        with self._snapshot() as connection:
+            for (text,) in connection.execute("PRAGMA integrity_check(10)").fetchall():
+                if text != "ok":
+                    raise LedgerCorrupt(f"SQLite says: {text}")
+
+    def _scanned(self, _: Scan, progress: Callable[[int], None] | None) -> tuple[Scan, str]:
+        with self._snapshot() as connection:
+            return scan(connection, self._verifier, keys=self._keys, progress=progress)
+
+    def open_intents(self) -> tuple[OpenIntent, ...]:
+        """Intents without outcome, oldest first; on a running gateway these are the calls under way."""
+        with self._snapshot() as connection:
+            return tuple(scan(connection, self._verifier)[0].open.values())
+
+    def records(self, call: str) -> tuple[Record, ...]:
+        """All records of one call, oldest first. Raises RecordMissing."""
+        found = self._select(f"WHERE {_CALL} = ? ORDER BY idx LIMIT 1000", call) if call else ()
+        if not found:
+            raise RecordMissing(f"no call `{call}` is on record", hint="`onbehalf audit list` shows the latest")
+        return found
+
+    def find(self, prefix: str) -> tuple[str, ...]:
+        """Call ids that begin with `prefix`, at most 20."""
+        query = f"SELECT DISTINCT {_CALL} FROM leaf WHERE {_CALL} >= ? AND {_CALL} < ? ORDER BY 1 LIMIT 20"  # noqa: S608
+        if not prefix:
+            return ()
+        with self._snapshot() as connection:
+            return tuple(call for (call,) in connection.execute(query, (prefix, prefix + "\U0010ffff")))
+
+    def latest(self, count: int) -> tuple[Record, ...]:
+        """The newest records, oldest first."""
+        return self._select("ORDER BY idx DESC LIMIT ?", max(0, min(count, 10_000)))[::-1]
+
+    def record(self, index: int) -> Record:
+        """One record by its index. Raises RecordMissing."""
+        found = self._select("WHERE idx = ?", index)
+        if not found:
+            raise RecordMissing(f"no record {index}")
+        return found[0]
+
+    def proof(self, index: int) -> InclusionProof:
+        """Proof that the leaf at `index` is under the newest signed head. Raises RecordMissing, LedgerCorrupt."""
+        with self._snapshot() as connection:
+            note = connection.execute("SELECT note FROM head").fetchone()
+            signed = checkpoint.read(note[0] if note else "", self._verifier, origin=self._verifier.name)
+            hashes = [row[0] for row in connection.execute("SELECT hash FROM leaf ORDER BY idx")]
+            entry = connection.execute("SELECT entry FROM leaf WHERE idx = ?", (index,)).fetchone()
+        if entry is None or index >= len(hashes):
+            raise RecordMissing(f"no record {index}")
+        path, size = tuple(tree.inclusion(index, hashes)), len(hashes)
+        leaf = tree.leaf_hash(entry[0])
+        proven = tree.verify_inclusion(leaf=leaf, index=index, size=size, path=path, root=signed.root)
+        if size != signed.size or not proven:
+            raise LedgerCorrupt(f"leaf {index} is not under the signed head", hint="`onbehalf audit verify` says where")
+        return InclusionProof(index=index, entry=entry[0], path=path, size=size, root=signed.root, note=note[0])
+
+    def _select(self, where: str, *values: Json) -> tuple[Record, ...]:
+        query = f"SELECT idx, entry, (SELECT sealed FROM payload p WHERE p.idx = leaf.idx) FROM leaf {where}"  # noqa: S608
+        with self._snapshot() as connection:
+            return tuple(self._record(*row) for row in connection.execute(query, values))
+
+    def _record(self, index: int, entry: bytes, sealed: bytes | None) -> Record:
+        hash_ = tree.leaf_hash(entry)
+        leaf: Leaf = read(entry)
+        facts: dict[str, Json] = {}
+        if sealed is not None and self._keys is not None:
+            facts = open_payload(leaf, self._keys.sealer.open(sealed, index=index, leaf=hash_))
+        return Record(
+            index=index, leaf=Digest(f"sha256:{hash_.hex()}"), kind=leaf.kind, call=leaf.call, at=UnixTime(leaf.at),
+            facts=facts, erased=sealed is None or self._keys is None,
+        )  # fmt: skip
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """One unchanging view of the log, head and leaves alike."""
+        self._connection.execute("BEGIN")
+        try:
+            yield self._connection
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")

@@ -1,0 +1,326 @@
+"""The ledger in one SQLite file, for writing: one thread, group commit, closed for good after any error.
+
+An entry becomes leaf and sealed payload where it is handed in, so that later changes of its facts cannot matter. The
+writer drains the queue, extends the tree, and commits leaves, payloads and the new signed head in one transaction
+(WAL, `synchronous=FULL`); only then are callers woken, once a batch. Reading is ledger_reader.py's, which this door
+uses for the start-up check.
+
+Trust: whoever can write this file and `log.key` can write another history; without the key they can destroy the log,
+but not change it unseen. A commit that failed may still be on disk: it shows as `unknown` after the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, scan
+from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
+from onbehalf.explain import checkpoint, tree
+from onbehalf.explain.leaf import make
+from onbehalf.explain.seal import NONCE_BYTES, LedgerKeys
+from onbehalf.model import AuditEntry, Digest, Receipt, UnixTime
+
+__all__ = ["LedgerReader", "SqliteLedger"]
+
+_QUEUE = 4096
+_BATCH = 1024
+_MAX_PAYLOAD_BYTES = 32 * 2**20
+_CHUNKS = (256, 64, 16, 4, 1)
+"""Rows a statement: each statement gives up the interpreter lock and must win it back, so few are better than many."""
+_UNKNOWN = "the gateway stopped before an outcome was on record; whether it was done is not known"
+
+_Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Receipt]"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    index: int
+    hash: bytes
+    entry: bytes
+    sealed: bytes
+    waiter: _Waiter | None
+
+
+def _pass(_: str) -> None:
+    return None
+
+
+class SqliteLedger:
+    """The Ledger port on one file. Made by `open`, used from any number of event loops, ended by `close`."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, frontier: tree.Frontier, *, keys: LedgerKeys, lock: int,
+        failpoint: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        """Only for `open`, which has checked the log that `frontier` is of."""
+        self._connection = connection
+        self._frontier = frontier
+        self._next = frontier.size
+        self._keys = keys
+        self._lock_handle = lock
+        self._failpoint = failpoint
+        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._gate = threading.Lock()
+        self._closed = ""
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self.recovered: tuple[OpenIntent, ...] = ()
+        """The intents found without outcome at start-up, now on record as `unknown`."""
+
+    @classmethod
+    def open(
+        cls, path: Path, *, keys: LedgerKeys, origin: str, now: Callable[[], UnixTime],
+        failpoint: Callable[[str], None] = _pass,
+    ) -> SqliteLedger:  # fmt: skip
+        """Check the whole log at `path`, put every open intent on record as `unknown`, and take entries.
+
+        Makes the ledger where there is none. `now` is asked once, and only for those records. `failpoint` is called
+        with the name of each step of a commit, for tests that stop the process there.
+        Raises LedgerCorrupt saying where, LedgerUnavailable where another process writes it.
+        """
+        if origin != keys.signer.name:
+            raise LedgerUnavailable(f"the log's key is for `{keys.signer.name}`, this log is `{origin}`")
+        try:
+            lock = _lock(path)
+        except OSError as error:
+            raise LedgerUnavailable(f"the ledger at `{path}` cannot be made: {error.strerror}") from error
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = _connect(path, keys)
+            frontier, open_intents = _checked(connection, keys)
+            ledger = cls(connection, frontier, keys=keys, lock=lock, failpoint=failpoint)
+            ledger._recover(open_intents, now)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            os.close(lock)
+            if isinstance(error, sqlite3.DatabaseError | OSError):
+                raise LedgerCorrupt(f"the ledger at `{path}` cannot be read: {error}", hint=_RESTORE) from error
+            raise
+        ledger._thread.start()
+        return ledger
+
+    @property
+    def closed(self) -> str:
+        """Why no entry is taken any more; "" while they are."""
+        return self._closed
+
+    async def append(self, entry: AuditEntry) -> Receipt:
+        """Make the entry durable, then say where it is. A caller that is cancelled does not undo the entry."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Receipt] = loop.create_future()
+        self._offer(entry, (loop, future))
+        return await future
+
+    def follow(self, entry: AuditEntry) -> None:
+        """Queue an entry for the next commit without waiting."""
+        self._offer(entry, None)
+
+    def close(self) -> None:
+        """Commit what is queued, then close. Later entries are refused. Blocks until done."""
+        with self._gate:
+            self._closed = self._closed or "the ledger is closed"
+            self._queue.put(None)
+        self._thread.join()
+
+    def _offer(self, entry: AuditEntry, waiter: _Waiter | None) -> None:
+        # INVARIANT: indices are given out in queue order, because the gate is held from giving one to queueing it
+        with self._gate:
+            if self._closed:
+                raise LedgerUnavailable(self._closed, hint="restart the gateway; it checks the log first")
+            if self._queue.qsize() >= _QUEUE:
+                raise LedgerUnavailable(f"{_QUEUE} entries wait to be written", hint="the disk is too slow; try later")
+            self._queue.put(self._item(self._next, entry, waiter))
+            self._next += 1
+        self._failpoint("queued")
+
+    def _item(self, index: int, entry: AuditEntry, waiter: _Waiter | None) -> _Item:
+        fresh = os.urandom(32 + 16 + NONCE_BYTES)
+        try:
+            made = make(entry, id_=fresh[32:48].hex(), salt=fresh[:32])
+        except ValueError as error:
+            raise LedgerUnavailable(f"the entry cannot be recorded: {error}") from error
+        if len(made.payload) > _MAX_PAYLOAD_BYTES:
+            raise LedgerUnavailable(f"an entry has at most {_MAX_PAYLOAD_BYTES} bytes of facts")
+        hash_ = tree.leaf_hash(made.leaf)
+        sealed = self._keys.sealer.seal(made.payload, nonce=fresh[48:], index=index, leaf=hash_)
+        return _Item(index, hash_, made.leaf, sealed, waiter)
+
+    def _recover(self, open_intents: Iterable[OpenIntent], now: Callable[[], UnixTime]) -> None:
+        """One transaction of `unknown` records. If we stop here, the next start finds the same open intents."""
+        self.recovered = tuple(open_intents)
+        at = now() if self.recovered else UnixTime(0)
+        items = []
+        for index, each in enumerate(self.recovered, start=self._next):
+            items.append(self._item(index, _unknown(each, at), None))
+        if items:
+            self._commit(items)
+            self._next += len(items)
+
+    def _run(self) -> None:
+        """The writer: one batch after another until told to stop or something fails."""
+        batch: list[_Item] = []
+        try:
+            running = True
+            while running:
+                batch, running = self._drain()
+                if batch:
+                    self._commit(batch)
+                    _wake(batch)
+                    self._failpoint("woken")
+                    batch = []
+        except Exception as error:  # whatever it is, nothing after it may count as recorded
+            self._fail(batch, error)
+        finally:
+            try:
+                self._connection.close()
+            finally:
+                os.close(self._lock_handle)
+
+    def _drain(self) -> tuple[list[_Item], bool]:
+        item = self._queue.get()
+        batch: list[_Item] = []
+        while item is not None:
+            batch.append(item)
+            if len(batch) == _BATCH:
+                return batch, True
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return batch, True
+        return batch, False
+
+    def _commit(self, batch: list[_Item]) -> None:
+        execute, frontier = self._connection.execute, self._frontier
+        self._failpoint("before_begin")
+        execute("BEGIN IMMEDIATE")
+        for item in batch:
+            frontier.append(item.hash)
+        _insert(execute, "INSERT INTO leaf(idx, hash, entry) VALUES ", [(i.index, i.hash, i.entry) for i in batch])
+        _insert(execute, "INSERT INTO payload(idx, sealed) VALUES ", [(i.index, i.sealed) for i in batch])
+        self._failpoint("inserted")
+        _write_head(self._connection, frontier, self._keys)
+        self._failpoint("before_commit")
+        execute("COMMIT")
+        self._failpoint("committed")
+
+    def _fail(self, batch: list[_Item], error: Exception) -> None:
+        """Close for good and refuse everyone who waits: after a failed fsync nobody knows what the disk holds."""
+        with self._gate:
+            self._closed = f"the record could not be written ({error})"
+            while True:
+                try:
+                    item = self._queue.get_nowait()
+                except Empty:
+                    break
+                if item is not None:
+                    batch.append(item)
+        _wake(batch, LedgerUnavailable(self._closed, hint="mend the disk, then restart the gateway; it checks the log"))
+
+
+_RESTORE = "keep the file as evidence; `onbehalf audit verify` lists what does not hold"
+
+
+def _lock(path: Path) -> int:
+    """The handle of the lock that one writer holds; the kernel frees it when the process ends, however it ends."""
+    handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise LedgerUnavailable(
+            f"another process writes the ledger at `{path}`", hint="one gateway a ledger; stop the other one first"
+        ) from error
+    return handle
+
+
+def _connect(path: Path, keys: LedgerKeys) -> sqlite3.Connection:
+    """The file; a new one gets an empty signed head, so that an emptied log cannot pass for a new one."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise LedgerUnavailable(f"`{path}` cannot be kept in WAL mode", hint="use a local file system")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            connection.executescript("BEGIN IMMEDIATE;" + SCHEMA)
+            _write_head(connection, tree.Frontier(), keys)
+            connection.execute("COMMIT")
+            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _checked(connection: sqlite3.Connection, keys: LedgerKeys) -> tuple[tree.Frontier, tuple[OpenIntent, ...]]:
+    """The tree over all leaves and the open intents. Raises LedgerCorrupt where leaves and signed head disagree."""
+    result, _ = scan(connection, keys.signer.verifier)
+    if result.findings:
+        more = f" (and {len(result.findings) - 1} more)" if len(result.findings) > 1 else ""
+        raise LedgerCorrupt(f"{result.findings[0].text}{more}", hint=_RESTORE)
+    return result.frontier, tuple(result.open.values())
+
+
+def _write_head(connection: sqlite3.Connection, frontier: tree.Frontier, keys: LedgerKeys) -> None:
+    head = checkpoint.Checkpoint(origin=keys.signer.name, size=frontier.size, root=frontier.root())
+    note = checkpoint.write(head, keys.signer)
+    connection.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?, ?)", (head.size, head.root, note))
+
+
+def _insert(execute: Callable[..., object], insert: str, rows: list[tuple[int | bytes, ...]]) -> None:
+    """Insert rows in as few statements as the fixed chunk sizes allow, so that SQLite's statement cache knows them."""
+    place = "(" + ",".join("?" * len(rows[0])) + ")"
+    start = 0
+    for chunk in _CHUNKS:
+        while len(rows) - start >= chunk:
+            part = rows[start : start + chunk]
+            execute(insert + ",".join([place] * chunk), [value for row in part for value in row])
+            start += chunk
+
+
+def _unknown(intent: OpenIntent, at: UnixTime) -> AuditEntry:
+    return AuditEntry(
+        kind="unknown",
+        call=intent.call,
+        at=at,
+        facts={
+            "intent": {"index": intent.index, "leaf": Digest(f"sha256:{intent.leaf.hex()}")},
+            "outcome": {"status": "unknown", "code": "interrupted", "message": _UNKNOWN, "unknown": True},
+        },
+    )
+
+
+def _wake(batch: list[_Item], error: LedgerUnavailable | None = None) -> None:
+    """Tell everyone who waits, with one call a loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Item]] = {}
+    for item in batch:
+        if item.waiter is not None:
+            by_loop.setdefault(item.waiter[0], []).append(item)
+    for loop, items in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_answer, items, error)
+        except RuntimeError:  # that loop is closed: nobody waits there any more
+            continue
+
+
+def _answer(items: list[_Item], error: LedgerUnavailable | None) -> None:
+    for item in items:
+        if item.waiter is None or item.waiter[1].done():  # a cancelled caller's future is done
+            continue
+        if error is not None:
+            item.waiter[1].set_exception(LedgerUnavailable(error.message, hint=error.hint))
+        else:
+            item.waiter[1].set_result(Receipt(index=item.index, leaf=Digest("sha256:" + item.hash.hex())))

@@ -1,0 +1,146 @@
+"""What happened, as entries for the record: one function a kind.
+
+Facts are plain JSON, so that each gets a commitment of its own and can be opened alone. Must not hold
+formatting for people (story.py) or what the model is told (reply.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from onbehalf.errors import OnbehalfError
+from onbehalf.model import (
+    Allow, AuditEntry, CallId, Caller, Candidate, Deny, Done, Json, Outcome, Receipt, Ref, ToolCall, ToolRequest,
+    UnixTime, canonical, digest,
+)  # fmt: skip
+
+__all__ = ["Released", "denial", "intent", "outcome", "refusal"]
+
+_MAX_REFUSED_BYTES = 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """Which rows came back and which of them went on to the client. `ids` are entity ids."""
+
+    returned: int
+    ids: Sequence[str]
+
+
+def intent(allow: Allow, *, lookup: bool = False) -> AuditEntry:
+    """What is about to be done, and why it may be. Durable before anything is sent."""
+    call = allow.call
+    facts = _about(call)
+    facts["decision"] = {
+        "effect": "allow",
+        "policies": list(allow.policies),
+        "policy": allow.policy,
+        "revision": allow.revision,
+        "resource": _ref(allow.resource),
+    }
+    if lookup:
+        facts["purpose"] = "lookup"
+    return AuditEntry(kind="intent", call=call.id, at=call.at, facts=facts)
+
+
+def denial(deny: Deny) -> AuditEntry:
+    """A decided refusal, condition by condition; the one record of such a call."""
+    facts = _about(deny.call)
+    facts["decision"] = {
+        "effect": "deny",
+        "code": deny.reason.code,
+        "text": deny.reason.text,
+        "remedy": deny.remedy,
+        "policy": deny.policy,
+        "revision": deny.revision,
+        "resource": _ref(deny.resource),
+        "candidates": [_candidate(candidate) for candidate in deny.candidates],
+    }
+    return AuditEntry(kind="denial", call=deny.call.id, at=deny.call.at, facts=facts)
+
+
+def refusal(call: CallId, error: OnbehalfError, *, caller: Caller, request: ToolRequest, now: UnixTime) -> AuditEntry:
+    """A call refused before it could be decided: unknown tool, arguments, scope, unknown person."""
+    facts: dict[str, Json] = {
+        "caller": _caller(caller),
+        "tool": {"name": request.tool[:200]},
+        "decision": {"effect": "deny", "code": error.code, "text": error.message, "remedy": error.hint},
+        "via": {"agent": request.agent, "protocol": request.protocol},
+    }
+    try:
+        sent = canonical(dict(request.arguments))
+    except ValueError:
+        sent = b""
+    if len(sent) <= _MAX_REFUSED_BYTES and sent:
+        facts["arguments"] = orjson.loads(sent)
+    return AuditEntry(kind="denial", call=call, at=now, facts=facts)
+
+
+def outcome(call: ToolCall, receipt: Receipt, result: Outcome, released: Released | None, *, now: UnixTime) -> AuditEntry:
+    """What came of an intent. Payload stays out: the digest of what the upstream said, and row ids."""
+    facts: dict[str, Json] = {"intent": {"index": receipt.index, "leaf": receipt.leaf}}
+    if isinstance(result, Done):
+        facts["outcome"] = {"status": "done", "code": "", "message": "", "unknown": False}
+        facts["result_digest"] = digest(orjson.dumps(result.content, option=orjson.OPT_SORT_KEYS))
+    else:
+        status: Json = "failed"
+        facts["outcome"] = {"status": status, "code": result.code, "message": result.message, "unknown": result.unknown}
+    if released is not None:
+        withheld = released.returned - len(released.ids)
+        facts["rows"] = {
+            "returned": released.returned,
+            "released": len(released.ids),
+            "withheld": withheld,
+            "ids": list(released.ids),
+        }
+    return AuditEntry(kind="outcome", call=call.id, at=now, facts=facts)
+
+
+def _about(call: ToolCall) -> dict[str, Json]:
+    tool = call.tool
+    return {
+        "caller": _caller(call.caller),
+        "person": {"id": call.person.ref.id, "name": call.person.name, "revision": call.person.revision},
+        "tool": {
+            "name": tool.name,
+            "upstream": tool.upstream,
+            "remote": tool.remote,
+            "action": tool.action,
+            "definition": tool.definition,
+            "writes": tool.writes,
+        },
+        "arguments": orjson.loads(call.arguments),
+        "arguments_digest": call.digest,
+        "via": {"agent": call.agent, "protocol": call.protocol},
+    }
+
+
+def _caller(caller: Caller) -> dict[str, Json]:
+    return {
+        "subject": caller.subject,
+        "tenant": caller.tenant,
+        "client": caller.client,
+        "actors": list(caller.actors),
+        "scopes": list(sorted(caller.scopes)),
+        "issuer": caller.evidence.issuer,
+        "key": caller.evidence.key,
+        "algorithm": caller.evidence.algorithm,
+        "token": caller.evidence.token,
+    }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Json]:
+    return {
+        "policy": candidate.policy,
+        "effect": candidate.effect,
+        "doc": candidate.doc,
+        "remedy": candidate.remedy,
+        "conjuncts": [{"text": conjunct.text, "holds": conjunct.holds} for conjunct in candidate.conjuncts],
+    }
+
+
+def _ref(ref: Ref) -> dict[str, Json]:
+    return {"type": ref.type, "id": ref.id}

@@ -1,0 +1,178 @@
+"""What one leaf of the record says, and how its facts are opened.
+
+A leaf is canonical JSON (RFC 8785) of at most 65,535 bytes: `v`, `kind`, `id`, `call`, `at`, for an outcome `of` (the
+index of its intent), and under `facts` for every fact a salted commitment, never a value: leaves are for ever, payloads
+can be erased. The salt of a fact is derived from the record's own salt, so that a fact can be opened alone.
+Randomness is given by the door. Must not hold the tree (tree.py), signatures (checkpoint.py) or encryption (seal.py).
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import msgspec
+import orjson
+
+from onbehalf.errors import LedgerCorrupt
+from onbehalf.model import AuditEntry, Digest, Json, UnixTime, canonical
+
+__all__ = ["MAX_LEAF_BYTES", "Leaf", "Made", "Record", "commitment", "make", "open_leaf", "open_payload", "read"]
+
+MAX_LEAF_BYTES = 65_535
+"""C2SP tlog-tiles gives a bundle entry a uint16 length."""
+_SALT_BYTES = 32
+_DOMAIN = b"onbehalf/leaf/v1/"
+_INNER, _INNER_REST = bytes(each ^ 0x36 for each in range(256)), b"\x36" * 32
+_OUTER, _OUTER_REST = bytes(each ^ 0x5C for each in range(256)), b"\x5c" * 32
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A leaf, read. `facts` maps a fact's name to its commitment, as hex; `of` is an outcome's intent index."""
+
+    at: int
+    call: str
+    facts: dict[str, str]
+    id: str
+    kind: str
+    v: int
+    of: int = -1
+
+
+class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    facts: dict[str, msgspec.Raw]
+    salt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """An entry ready for the log: the leaf bytes, and the payload that opens them, to be sealed apart."""
+
+    leaf: bytes
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One record as a person may read it. `facts` is empty and `erased` true where the payload is gone."""
+
+    index: int
+    leaf: Digest
+    kind: str
+    call: str
+    at: UnixTime
+    facts: Mapping[str, Json] = field(repr=False)
+    erased: bool = False
+
+
+_read_leaf = msgspec.json.Decoder(Leaf).decode
+_read_payload = msgspec.json.Decoder(_Payload).decode
+
+
+def make(entry: AuditEntry, *, id_: str, salt: bytes) -> Made:
+    """The leaf of an entry, and the payload that opens it.
+
+    `id_` names the record; `salt` is 32 fresh random bytes. Raises ValueError for facts without a canonical form,
+    for names that are none, and for a leaf of more than 65,535 bytes.
+    """
+    _require_salt(salt)
+    commitments: dict[str, str] = {}
+    opened: list[bytes] = []
+    for name in sorted(entry.facts):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"`{name[:64]}` cannot name a fact")
+        spelled, encoded = canonical(entry.facts[name]), name.encode()
+        commitments[name] = _commit(salt, encoded, spelled)
+        opened.append(b'"%b":%b' % (encoded, spelled))
+    if not (entry.kind.isascii() and id_.isascii() and entry.call.isascii()):
+        raise ValueError("kind, id and call are ASCII")
+    said: dict[str, Json] = {"at": entry.at, "call": entry.call, "facts": commitments}  # type: ignore[dict-item]  # invariance
+    said |= {"id": id_, "kind": entry.kind}
+    of = _intent_index(entry.facts)
+    if of >= 0:
+        said["of"] = of
+    said["v"] = 1
+    leaf = orjson.dumps(said)  # the keys stand sorted and all is ASCII and whole numbers, so this is RFC 8785
+    if len(leaf) > MAX_LEAF_BYTES:
+        raise ValueError(f"a leaf is at most {MAX_LEAF_BYTES} bytes, this one has {len(leaf)}")
+    return Made(leaf=leaf, payload=b'{"facts":{%b},"salt":"%b"}' % (b",".join(opened), salt.hex().encode()))
+
+
+def read(entry: bytes) -> Leaf:
+    """A leaf from its bytes. Raises LedgerCorrupt for what is no leaf of version 1."""
+    try:
+        leaf = _read_leaf(entry)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise LedgerCorrupt(f"not a leaf: {error}") from error
+    if leaf.v != 1:
+        raise LedgerCorrupt(f"expected leaf version 1, found {leaf.v}", hint="read it with a newer release")
+    return leaf
+
+
+def open_leaf(leaf: Leaf, facts: Mapping[str, Json], salt: bytes) -> None:
+    """Check that `facts` are exactly what the leaf commits to: none missing, none added, none changed.
+
+    Raises LedgerCorrupt naming the fact.
+    """
+    try:
+        spelled = {name: canonical(value) for name, value in facts.items()}
+    except ValueError as error:
+        raise LedgerCorrupt(f"a fact cannot be what was committed to: {error}") from error
+    _check(leaf, spelled, salt)
+
+
+def open_payload(leaf: Leaf, payload: bytes) -> dict[str, Json]:
+    """The facts of a payload, checked against the leaf as `open_leaf` does. Raises LedgerCorrupt."""
+    try:
+        opened = _read_payload(payload)
+        salt = bytes.fromhex(opened.salt)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise LedgerCorrupt(f"not a payload: {error}") from error
+    _check(leaf, {name: bytes(raw) for name, raw in opened.facts.items()}, salt)
+    facts: dict[str, Json] = {name: orjson.loads(bytes(raw)) for name, raw in opened.facts.items()}
+    if _intent_index(facts) != leaf.of:
+        raise LedgerCorrupt(f"the leaf is about intent {leaf.of}, its payload about {_intent_index(facts)}")
+    return facts
+
+
+def commitment(name: str, value: Json, salt: bytes) -> str:
+    """The commitment to one fact, as hex. `salt` is the record's."""
+    _require_salt(salt)
+    return _commit(salt, name.encode(), canonical(value))
+
+
+def _check(leaf: Leaf, spelled: Mapping[str, bytes], salt: bytes) -> None:
+    if len(salt) != _SALT_BYTES:
+        raise LedgerCorrupt(f"expected a salt of {_SALT_BYTES} bytes, found {len(salt)}")
+    if leaf.facts.keys() != spelled.keys():
+        wrong = sorted(leaf.facts.keys() ^ spelled.keys())
+        raise LedgerCorrupt(f"the facts `{'`, `'.join(wrong)}` stand on one side only")
+    for name, value in spelled.items():
+        if not hmac.compare_digest(leaf.facts[name].encode(), _commit(salt, name.encode(), value).encode()):
+            raise LedgerCorrupt(f"the fact `{name}` is not what the leaf commits to")
+
+
+def _commit(salt: bytes, name: bytes, spelled: bytes) -> str:
+    return _hmac(_hmac(salt, name), b"%b%b\0%b" % (_DOMAIN, name, spelled)).hex()
+
+
+def _hmac(key: bytes, message: bytes) -> bytes:
+    """HMAC-SHA-256 (RFC 2104) for keys of 32 bytes: half the time of `hmac.digest`, of which a record needs sixteen."""
+    inner = sha256(key.translate(_INNER) + _INNER_REST + message).digest()
+    return sha256(key.translate(_OUTER) + _OUTER_REST + inner).digest()
+
+
+def _intent_index(facts: Mapping[str, Json]) -> int:
+    """The index an `intent` fact names, -1 where there is none."""
+    intent = facts.get("intent")
+    index = intent.get("index") if isinstance(intent, dict) else None
+    return index if isinstance(index, int) and not isinstance(index, bool) and index >= 0 else -1
+
+
+def _require_salt(salt: bytes) -> None:
+    if len(salt) != _SALT_BYTES:
+        raise ValueError(f"expected a salt of {_SALT_BYTES} bytes, found {len(salt)}")

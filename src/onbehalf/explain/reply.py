@@ -1,0 +1,65 @@
+"""What the client, and so the model, is told: the result, or a reason class and a remedy, no more.
+
+Conditions, policies and the existence of rows outside a person's reach are for the record only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from onbehalf.errors import OnbehalfError
+from onbehalf.model import CallId, Deny, Failed, Json, Receipt, Reply
+
+__all__ = ["answered", "denied", "failed", "refused"]
+
+_CLASSES = {
+    "not_permitted": "you are not permitted to do this",
+    "policy_error": "this could not be decided, so it is denied",
+    "arguments_refused": "the arguments do not fit this tool",
+    "bound_parameter": "an argument was sent that only the gateway may set",
+    "insufficient_scope": "the access token lacks a scope this tool needs",
+    "person_unknown": "the directory does not know you",
+    "unknown_tool": "there is no such tool for you",
+}
+
+
+def answered(call: CallId, content: Mapping[str, Json], receipt: Receipt) -> Reply:
+    """The released result, with where it is on record."""
+    return Reply(call=call, content={**content, "_meta": _meta(call, receipt)}, receipt=receipt, denial="")
+
+
+def denied(deny: Deny, receipt: Receipt) -> Reply:
+    """A decided refusal: its class and its remedy."""
+    return _refusal(deny.call.id, deny.reason.code, deny.remedy, receipt)
+
+
+def refused(call: CallId, error: OnbehalfError, receipt: Receipt) -> Reply:
+    """A refusal before a decision. For arguments the message itself goes back, so that the model can mend them."""
+    detail = f"{error.message}; {error.hint}" if error.code in ("arguments_refused", "bound_parameter") else error.hint
+    return _refusal(call, error.code, detail, receipt)
+
+
+def failed(call: CallId, failure: Failed, receipt: Receipt) -> Reply:
+    """Allowed and recorded, but not done, or not known to be done."""
+    text = (
+        "it is not known whether this was done; do not repeat it, ask a person to look at the record"
+        if failure.unknown
+        else "the system behind this tool did not do it; it may be tried again later"
+    )
+    return _refusal(call, failure.code, f"{text} ({call})", receipt, verb="Failed")
+
+
+def _refusal(call: CallId, code: str, remedy: str, receipt: Receipt, *, verb: str = "Denied") -> Reply:
+    reason = _CLASSES.get(code, code.replace("_", " "))
+    text = f"{verb}: {reason}." + (f" What to do: {remedy}." if remedy else "") + f" On record as {call}."
+    denial: dict[str, Json] = {"code": code, "call": call, "remedy": remedy}
+    content: dict[str, Json] = {
+        "content": [{"type": "text", "text": text}],
+        "isError": True,
+        "_meta": {**_meta(call, receipt), "onbehalf/denial": denial},
+    }
+    return Reply(call=call, content=content, receipt=receipt, denial=code)
+
+
+def _meta(call: CallId, receipt: Receipt) -> dict[str, Json]:
+    return {"onbehalf/call": call, "onbehalf/receipt": {"index": receipt.index, "leaf": receipt.leaf}}

@@ -1,0 +1,225 @@
+"""One call as sentences a person can read, from its records alone.
+
+Says only what the records say; where a payload is gone it says that. Must not hold colours, tables or HTML: whoever
+shows a story lays it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from onbehalf.explain.leaf import Record
+from onbehalf.model import Json, canonical
+
+__all__ = ["Line", "Story", "story"]
+
+_MAX_VALUE = 300
+_HELD: Mapping[bool | None, str] = {True: "held", False: "did not hold", None: "could not be evaluated"}
+_Role = Literal["who", "asked", "looked_up", "decided", "condition", "remedy", "came_back", "recorded", "missing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One sentence, what it is about, and the index of the record that says so."""
+
+    role: _Role
+    text: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """A call told in order. `ending` is `denied`, `done`, `failed`, `unknown`, `open` or `none` (no call)."""
+
+    call: str
+    ending: str
+    lines: tuple[Line, ...]
+
+    def as_json(self) -> dict[str, Json]:
+        """The story as plain JSON."""
+        lines: list[Json] = [{"role": line.role, "text": line.text, "index": line.index} for line in self.lines]
+        return {"call": self.call, "ending": self.ending, "lines": lines}
+
+    def as_text(self) -> str:
+        """One sentence a line."""
+        return "\n".join(("  - " if line.role == "condition" else "") + line.text for line in self.lines)
+
+
+def story(records: Sequence[Record]) -> Story:
+    """The story of one call, from all its records in log order."""
+    lines: list[Line] = []
+    ending = "none"
+    answered = {index for record in records if (index := _intent(record)) is not None}
+    lookups = {record.index for record in records if record.facts.get("purpose") == "lookup"}
+    told = False
+    for record in records:
+        aside = record.index in lookups or _intent(record) in lookups
+        lines += _lines(record, told=told, aside=aside)
+        told = told or record.kind in ("intent", "denial")
+        if not aside:
+            ending = _ending(record, answered) or ending
+        if record.kind == "intent" and record.index not in answered:
+            text = "No outcome is on record: the call is under way, or the gateway stopped and has not started again."
+            lines.append(Line(role="missing", text=text, index=record.index))
+    return Story(call=records[0].call if records else "", ending=ending, lines=tuple(lines))
+
+
+def _lines(record: Record, *, told: bool, aside: bool) -> list[Line]:
+    facts, lines = record.facts, list[Line]()
+
+    def say(role: _Role, text: str) -> None:
+        lines.append(Line(role=role, text=text, index=record.index))
+
+    if record.erased:
+        say("missing", f"What this {record.kind} says cannot be read here; its leaf still proves that it was recorded.")
+    elif record.kind in ("intent", "denial"):
+        if not told:
+            say("who", _who(facts))
+        if record.kind == "intent":
+            say("looked_up" if aside else "asked", _asked(facts, aside=aside))
+            say("decided", _allowed(_map(facts.get("decision"))))
+        else:
+            say("asked", _asked(facts, aside=False))
+            _deny(_map(facts.get("decision")), say)
+    elif record.kind in ("outcome", "unknown"):
+        say("came_back", _came_back(record.kind, facts, aside=aside))
+    else:
+        say("recorded", f"{record.kind.replace('_', ' ')}: {_value(dict(facts))}.")
+    say("recorded", f"On record as {record.kind} {record.index}, {_time(record.at)}, leaf {record.leaf}.")
+    return lines
+
+
+def _who(facts: Mapping[str, Json]) -> str:
+    caller, person, via = _map(facts.get("caller")), _map(facts.get("person")), _map(facts.get("via"))
+    name = _text(person, "name")
+    who = (
+        f"{name} ({_text(person, 'id')})"
+        if name
+        else f"Subject {_text(caller, 'subject')}, not found in the directory,"
+    )
+    text = f"{who} of tenant {_text(caller, 'tenant')} called through the client {_text(caller, 'client')}"
+    if agent := _text(via, "agent"):
+        text += f", which calls itself {_clean(agent)}"
+    actors = [_clean(str(actor)) for actor in _list(caller.get("actors"))]
+    if actors:
+        text += f", acting through {' for '.join(actors)}"
+    return (
+        text
+        + f"; {_text(caller, 'issuer')} vouched for this (key {_text(caller, 'key')}, {_text(caller, 'algorithm')})."
+    )
+
+
+def _asked(facts: Mapping[str, Json], *, aside: bool) -> str:
+    tool = _map(facts.get("tool"))
+    verb = "To decide that, the gateway first looked the resource up with" if aside else "They asked for"
+    text = f"{verb} the tool {_clean(_text(tool, 'name'))}"
+    if upstream := _text(tool, "upstream"):
+        text += f" of {upstream} ({'it writes' if tool.get('writes') else 'it reads'})"
+    arguments = _map(facts.get("arguments"))
+    if not arguments:
+        return f"{text} with no arguments on record." if "arguments" not in facts else f"{text} without arguments."
+    return f"{text} with {', '.join(f'{_clean(name)} = {_value(value)}' for name, value in arguments.items())}."
+
+
+def _allowed(decision: Mapping[str, Json]) -> str:
+    policies = [str(policy) for policy in _list(decision.get("policies"))]
+    where = f"on {_ref(decision)}" if decision.get("resource") else ""
+    return f"Allowed {where} by {_and(policies)}, {_basis(decision)}."
+
+
+def _deny(decision: Mapping[str, Json], say: Callable[[_Role, str], None]) -> None:
+    where = f" on {_ref(decision)}" if decision.get("resource") else ""
+    basis = f", {_basis(decision)}" if decision.get("policy") else ""
+    say("decided", f"Denied{where} ({_text(decision, 'code')}): {_clean(_text(decision, 'text'))}{basis}.")
+    for candidate in map(_map, _list(decision.get("candidates"))):
+        doc = f", “{_clean(_text(candidate, 'doc'))}”" if candidate.get("doc") else ""
+        conditions = [_map(conjunct) for conjunct in _list(candidate.get("conjuncts"))]
+        say("decided", f"The {_text(candidate, 'effect')} policy {_text(candidate, 'policy')}{doc}:")
+        for conjunct in conditions:
+            holds = conjunct.get("holds")
+            held = _HELD[holds if isinstance(holds, bool) else None]
+            say("condition", f"{_clean(_text(conjunct, 'text'))}: {held}")
+    if remedy := _text(decision, "remedy"):
+        say("remedy", f"What to do: {_clean(remedy)}.")
+
+
+def _came_back(kind: str, facts: Mapping[str, Json], *, aside: bool) -> str:
+    outcome, rows = _map(facts.get("outcome")), _map(facts.get("rows"))
+    message = _clean(_text(outcome, "message")) or _text(outcome, "code")
+    if kind == "unknown" or outcome.get("unknown") is True:
+        return f"It is not known whether this was done: {message}. It must not be repeated blindly."
+    if outcome.get("status") != "done":
+        return f"It was not done ({_text(outcome, 'code')}): {message}."
+    if not rows:
+        return "The lookup was answered." if aside else "It was done, and the answer was released whole."
+    ids = [_clean(str(each)) for each in _list(rows.get("ids"))]
+    shown = ", ".join(ids[:20]) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")
+    counts = f"{_value(rows.get('returned'))} rows came back, {_value(rows.get('released'))} were released"
+    return f"{counts}{f' ({shown})' if ids else ''}, {_value(rows.get('withheld'))} were withheld by policy."
+
+
+def _ending(record: Record, answered: set[int]) -> str:
+    if record.kind == "denial":
+        return "denied"
+    if record.kind == "intent":
+        return "open"
+    if record.kind == "unknown":
+        return "unknown"
+    if record.kind != "outcome" or record.erased:
+        return "unknown" if record.kind == "outcome" else ""
+    outcome = _map(record.facts.get("outcome"))
+    if outcome.get("unknown") is True:
+        return "unknown"
+    return "done" if outcome.get("status") == "done" else "failed"
+
+
+def _intent(record: Record) -> int | None:
+    if record.kind not in ("outcome", "unknown"):
+        return None
+    index = _map(record.facts.get("intent")).get("index")
+    return index if isinstance(index, int) else None
+
+
+def _basis(decision: Mapping[str, Json]) -> str:
+    return f"under policies {_text(decision, 'policy')[:19]}… and directory revision {_value(decision.get('revision'))}"
+
+
+def _ref(decision: Mapping[str, Json]) -> str:
+    resource = _map(decision.get("resource"))
+    return f'{_text(resource, "type")}::"{_clean(_text(resource, "id"))}"'
+
+
+def _and(names: Sequence[str]) -> str:
+    if not names:
+        return "no policy on record"
+    return f"the polic{'y' if len(names) == 1 else 'ies'} {', '.join(names)}"
+
+
+def _time(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _map(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+def _text(facts: Mapping[str, Json], name: str) -> str:
+    value = facts.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _clean(text: str) -> str:
+    """One line without control characters: what a client sent must not be able to write a second sentence's line."""
+    shown = "".join(each if each.isprintable() else "�" for each in text)
+    return shown if len(shown) <= _MAX_VALUE else shown[: _MAX_VALUE - 1] + "…"
+
+
+def _value(value: Json) -> str:
+    return _clean(canonical(value).decode())

@@ -1,0 +1,118 @@
+"""What an engine's judgement is worth: the one file that makes an Allow or a Deny.
+
+A Cedar engine alone is not fail-closed: a forbid that errors is skipped, and the request allowed. So the answer
+counts only when 1 it is about this call, 2 it was asked on schema-checked entities, 3 nothing erred, 4 it says
+allow, and 5 at least one policy said so. Must not hold what is asked (questions.py) or an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from onbehalf.model import Allow, Candidate, Conjunct, Decision, Deny, Digest, Judgement, Question, Reason, ToolCall
+
+__all__ = ["DEFAULT_REMEDY", "decide", "may"]
+
+DEFAULT_REMEDY = "Ask the owner of this data, or whoever looks after access in your company."
+_MAX_TEXT = 1_000
+_MAX_NAMED = 4
+
+
+def may(judgement: Judgement) -> bool:
+    """Whether a judgement counts as yes: legs 2 to 5. For rows and for listing tools."""
+    return (
+        judgement.validated is True
+        and not judgement.errors
+        and judgement.allowed is True
+        and len(judgement.policies) > 0
+    )
+
+
+def decide(
+    call: ToolCall,
+    *,
+    question: Question,
+    judgement: Judgement,
+    candidates: Callable[[], tuple[Candidate, ...]],
+    policy: Digest,
+) -> Decision:
+    """Allow or deny one call. `candidates` is asked only for a denial.
+
+    `policy_error` is told apart from `not_permitted` only about a tool: about a row it would tell a missing row,
+    or one of another tenant, from one that is merely not permitted.
+    """
+    own = _is_about(call, question)
+    if own and may(judgement):
+        return Allow(
+            call=call,
+            resource=question.resource,
+            policies=judgement.policies,
+            policy=policy,
+            revision=call.person.revision,
+        )
+    named = candidates()
+    broken = not own or not judgement.validated or bool(judgement.errors)
+    code = "policy_error" if broken and question.resource.type == "Tool" else "not_permitted"
+    wall = next((each for each in named if each.effect == "forbid" and _holds(each)), None)
+    reason = Reason(
+        code=code,
+        text=_sentence(wall, named, judgement if own else None)[:_MAX_TEXT],
+        policy=wall.policy if wall else "",
+    )
+    return Deny(
+        call=call,
+        resource=question.resource,
+        reason=reason,
+        remedy=_remedy(named),
+        candidates=named,
+        policy=policy,
+        revision=call.person.revision,
+    )
+
+
+def _is_about(call: ToolCall, question: Question) -> bool:
+    """Leg 1: this person, in their own tenant, doing this tool's action."""
+    return (
+        question.principal == call.person.ref
+        and question.action == call.tool.action
+        and call.person.tenant == call.caller.tenant
+    )
+
+
+def _remedy(candidates: Sequence[Candidate]) -> str:
+    # of every permit whatever held: a remedy that followed the conditions would tell which row exists
+    remedies = dict.fromkeys(each.remedy for each in candidates if each.effect == "permit" and each.remedy)
+    return " ".join(remedies) or DEFAULT_REMEDY
+
+
+def _sentence(wall: Candidate | None, candidates: Sequence[Candidate], judgement: Judgement | None) -> str:
+    """Why, for people: what forbade it, or what went wrong, or what each permit lacked."""
+    if judgement is None:
+        return "The question asked was not about this call, which denies."
+    if wall is not None:
+        return f"Forbidden by `{wall.policy}`: {wall.doc}"
+    if not judgement.validated:
+        return f"The question could not be put to the policies, which denies: {_first(judgement.errors)}."
+    if judgement.errors:
+        return f"A policy could not be evaluated, which denies: {_first(judgement.errors)}."
+    lacking = [_lack(each) for each in candidates if each.effect == "permit" and not _holds(each)]
+    if not lacking:
+        return "No policy permits this."
+    more = f"; and {len(lacking) - _MAX_NAMED} more" if len(lacking) > _MAX_NAMED else ""
+    return f"No policy permits this: {'; '.join(lacking[:_MAX_NAMED])}{more}."
+
+
+def _lack(candidate: Candidate) -> str:
+    unmet: Conjunct | None = next((each for each in candidate.conjuncts if each.holds is False), None)
+    if unmet is not None:
+        return f"`{candidate.policy}` asks for `{unmet.text}`, which is not so"
+    unmet = next((each for each in candidate.conjuncts if each.holds is None), None)
+    return f"`{candidate.policy}` asks for `{unmet.text}`, which cannot be told" if unmet else f"`{candidate.policy}`"
+
+
+def _holds(candidate: Candidate) -> bool:
+    return all(conjunct.holds is True for conjunct in candidate.conjuncts)
+
+
+def _first(errors: Sequence[str]) -> str:
+    return errors[0].rstrip(".") if errors else "no reason was given"

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from onbehalf.model import Entity, Json, Ref
+from onbehalf.validate import questions, rows
+from validate.policy_house import BOB, CAROL, DANA, IC, LEAD, NOW, PEOPLE, SHAPE, ZOE, caller, person, review, tool
+
+
+def read(row: dict[str, Json]) -> rows.Row:
+    [found] = rows.extract(SHAPE, {"structuredContent": {"rows": [row]}}, limit=1).rows
+    return found
+
+
+def test_a_tool_is_asked_about_in_the_callers_tenant() -> None:
+    question = questions.about_tool(person(DANA), caller(), tool(), NOW)
+    assert question.principal == DANA[0].ref
+    assert question.resource == Ref(type="Tool", id="reviews_list")
+    assert question.entities[-1].attributes == {"tenant": Ref(type="Tenant", id="acme"), "writes": False}
+    assert question.context == {"client": Ref(type="Client", id="chat"), "scopes": ["reviews.read"], "now": NOW}
+
+
+def test_a_row_is_asked_about_with_those_it_names_each_entity_once() -> None:
+    question = questions.about_row(person(DANA), caller(), tool(), NOW, read(review(subject="bob")), PEOPLE)
+    refs = [entity.ref for entity in question.entities]
+    assert len(refs) == len(set(refs))
+    assert BOB[0].ref in refs
+    assert IC.ref in refs
+    assert CAROL[0].ref not in refs
+
+
+def test_a_flat_list_of_people_gives_the_same_question() -> None:
+    flat = [*DANA, *BOB, *CAROL, *ZOE]
+    row = read(review(subject="bob"))
+    grouped = questions.about_row(person(DANA), caller(), tool(), NOW, row, PEOPLE)
+    assert set(map(ref_of, grouped.entities)) == set(
+        map(ref_of, questions.about_row(person(DANA), caller(), tool(), NOW, row, flat).entities)
+    )
+
+
+def ref_of(entity: Entity) -> Ref:
+    return entity.ref
+
+
+def test_a_row_of_another_tenant_does_not_borrow_a_person_of_the_same_id() -> None:
+    row = read(review(tenant="globex", subject="bob"))
+    question = questions.about_row(person(DANA), caller(), tool(), NOW, row, PEOPLE)
+    assert BOB[0].ref not in [entity.ref for entity in question.entities]
+
+
+def test_a_row_cannot_redefine_the_callers_own_entities() -> None:
+    raised = Entity(ref=DANA[0].ref, attributes={}, parents=())
+    row = read(review(subject="dana"))
+    question = questions.about_row(person(DANA), caller(), tool(), NOW, row, {raised.ref.id: (raised,)})
+    assert [entity for entity in question.entities if entity.ref == raised.ref] == [DANA[0]]
+
+
+def test_a_missing_row_is_asked_about_without_an_entity() -> None:
+    ref = Ref(type="Review", id="acme/1")
+    question = questions.about_missing(person(DANA), caller(), tool(), NOW, ref)
+    assert question.resource == ref
+    assert question.entities == DANA
+
+
+def test_people_are_grouped_with_all_they_refer_to() -> None:
+    grouped = questions.by_person([*BOB, *DANA])
+    assert set(grouped) == {"acme/bob", "acme/dana"}
+    assert set(map(ref_of, grouped["acme/bob"])) == {BOB[0].ref, IC.ref, LEAD.ref}
