@@ -22,15 +22,15 @@ __all__ = [
     "Settings", "SqlUpstream", "TenantClaim", "ToolSettings", "json_schema", "parse", "row_attributes",
 ]  # fmt: skip
 
-Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,39}$")]
+Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
 Algorithm = Literal["RS256", "PS256", "ES256", "EdDSA", "Ed25519"]
 
 
-class _Frozen(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _Keys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
 
 
-class Limits(_Frozen):
+class Limits(_Keys, frozen=True):
     """Bounds on what a client may send. All are per request but `concurrency`."""
 
     body_bytes: Annotated[int, Meta(ge=1024, le=16 * 2**20)] = 1 * 2**20
@@ -41,14 +41,15 @@ class Limits(_Frozen):
     rows: Annotated[int, Meta(ge=1, le=10_000)] = 1000
 
 
-class GatewaySettings(_Frozen):
+class GatewaySettings(_Keys, frozen=True):
     """Who this gateway is and where it listens.
 
     `resource` is its resource identifier (RFC 8707): the URL clients type, and the only accepted `aud`.
     `listen` and `admin` are `host:port`; admin serves health and metrics and must not face clients.
     `data` is the directory for the ledger, keys and directory database.
     `hosts` and `origins` are the accepted Host and Origin headers beyond `resource`'s own.
-    `trust_domain` is the issuer name in call tokens; by default the resource's origin.
+    `trust_domain` is the issuer name in call tokens; by default the resource's origin. `log_origin` names the record
+    in its checkpoints, by default from the trust domain; it never changes for a record once begun.
     """
 
     resource: Annotated[str, Meta(pattern="^https?://[^?#]+$")]
@@ -60,19 +61,20 @@ class GatewaySettings(_Frozen):
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     trust_domain: str = ""
+    log_origin: str = ""
     insecure_http_for_tests: bool = False
     """Accept http:// issuers and upstreams beyond loopback. Danger: tokens and data travel in the clear."""
     limits: Limits = field(default_factory=Limits)
 
 
-class TenantClaim(_Frozen):
+class TenantClaim(_Keys, frozen=True):
     """The tenant is read from `claim`, and must be one of `allowed`."""
 
     claim: str
     allowed: Annotated[tuple[str, ...], Meta(min_length=1)]
 
 
-class IssuerSettings(_Frozen):
+class IssuerSettings(_Keys, frozen=True):
     """One issuer of access tokens, and the tenants it may speak for.
 
     `tenant` is one fixed tenant, or a claim with its allowed values. `metadata` is where its RFC 8414 or
@@ -90,7 +92,7 @@ class IssuerSettings(_Frozen):
     outage_seconds: Annotated[int, Meta(ge=0, le=7 * 86400)] = 3600
 
 
-class RowsSettings(_Frozen):
+class RowsSettings(_Keys, frozen=True):
     """How rows become entities of one Cedar type, so that each is decided before it is released.
 
     `at` is the dotted path to the list (or object) in an MCP tool's structured result; unused for SQL.
@@ -106,7 +108,7 @@ class RowsSettings(_Frozen):
     attributes: dict[str, str] = {}
 
 
-class LookupSettings(_Frozen):
+class LookupSettings(_Keys, frozen=True):
     """Before the call, find the one resource it is about by `tool`, giving it `argument` of this call
     as `parameter` (by default of the same name). The tool must map rows; no row means not permitted."""
 
@@ -115,15 +117,15 @@ class LookupSettings(_Frozen):
     parameter: str = ""
 
 
-class ParameterSettings(_Frozen):
-    """A parameter the gateway sets. Exactly one of the three: `principal: department`, `tenant: true`, `constant: 5`."""
+class ParameterSettings(_Keys, frozen=True):
+    """A parameter the gateway sets, from one of: `principal: department`, `tenant: true`, `constant: 5`."""
 
     principal: str = ""
     tenant: bool = False
     constant: Any | UnsetType = UNSET
 
 
-class ToolSettings(_Frozen):
+class ToolSettings(_Keys, frozen=True):
     """One tool. `action` is its Cedar action. For SQL, `statement` is a named, parameterised SELECT (`:name`)
     and `parameters` the JSON Schema properties that the model may send. For MCP, name and schema are the
     upstream's own (`remote`, by default the tool's name) and `pin` may hold its definition's digest.
@@ -145,7 +147,7 @@ class ToolSettings(_Frozen):
     pin: str = ""
 
 
-class SqlUpstream(_Frozen, tag_field="kind", tag="sql"):
+class SqlUpstream(_Keys, frozen=True, tag_field="kind", tag="sql"):
     """A SQLite database, opened read-only. `database` is a path, relative to the configuration file."""
 
     database: str
@@ -154,7 +156,7 @@ class SqlUpstream(_Frozen, tag_field="kind", tag="sql"):
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
 
 
-class McpUpstream(_Frozen, tag_field="kind", tag="mcp"):
+class McpUpstream(_Keys, frozen=True, tag_field="kind", tag="mcp"):
     """An MCP server over Streamable HTTP. `audience` is who its call tokens are for, by default `url`.
 
     `protocol` is the MCP revision to speak; `auto` asks the server. `response_bytes` bounds an answer.
@@ -168,7 +170,7 @@ class McpUpstream(_Frozen, tag_field="kind", tag="mcp"):
     response_bytes: Annotated[int, Meta(ge=1024, le=64 * 2**20)] = 4 * 2**20
 
 
-class Settings(_Frozen):
+class Settings(_Keys, frozen=True):
     """The whole of `onbehalf.yaml`."""
 
     gateway: GatewaySettings
@@ -182,7 +184,7 @@ class _UniqueLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]  # yaml ships no types here
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key `{key}` stands twice", key_node.start_mark)
             seen.add(key)
@@ -208,7 +210,9 @@ def parse(text: str) -> Settings:
     for issuer in settings.issuers:
         _require_https(issuer.issuer, settings)
     if len({issuer.issuer for issuer in settings.issuers}) != len(settings.issuers):
-        raise ConfigInvalid("an issuer stands twice", hint="one entry per issuer, or a token could have two tenant rules")
+        raise ConfigInvalid(
+            "an issuer stands twice", hint="one entry per issuer, or a token could have two tenant rules"
+        )
     names = [name for upstream in settings.upstreams.values() for name in upstream.tools]
     if len(set(names)) != len(names):
         raise ConfigInvalid("two upstreams offer a tool of one name", hint="tool names are unique within a gateway")
@@ -226,7 +230,9 @@ def row_attributes(rows: RowsSettings) -> dict[str, tuple[str, str]]:
     parts = {attribute: text.split() for attribute, text in rows.attributes.items()}
     for attribute, words in parts.items():
         if len(words) not in (1, 2):
-            raise ConfigInvalid(f"attribute `{attribute}` must read `field` or `field Kind`", hint="such as `subject_id User`")
+            raise ConfigInvalid(
+                f"attribute `{attribute}` must read `field` or `field Kind`", hint="such as `subject_id User`"
+            )
     return {attribute: (words[0], words[1] if len(words) == 2 else "String") for attribute, words in parts.items()}
 
 

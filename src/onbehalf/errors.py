@@ -230,15 +230,20 @@ class IssuerUnavailable(IdentifyError):
 
 
 class ValidateError(OnbehalfError):
-    """The call cannot be decided, so it is denied."""
+    """The call cannot be decided, so it is denied.
+
+    `protocol` says that the client must see an error of the protocol, where else a tool result tells the model.
+    """
 
     code = "not_permitted"
     status = 403
+    protocol: ClassVar[bool] = False
 
 
 class UnknownTool(ValidateError):
     code = "unknown_tool"
     status = 404
+    protocol = True
 
 
 class ArgumentsRefused(ValidateError):
@@ -258,6 +263,7 @@ class ScopeMissing(ValidateError):
     """The token lacks a scope the tool asks for (RFC 6750 section 3.1, `insufficient_scope`)."""
 
     code = "insufficient_scope"
+    protocol = True
 
     def __init__(self, message: str, *, scopes: frozenset[str], hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -272,6 +278,14 @@ class PersonUnknown(ValidateError):
 
 class DirectoryUnavailable(ValidateError):
     code = "directory_unavailable"
+    status = 503
+    protocol = True
+
+
+class ResourceUnavailable(ValidateError):
+    """The one resource a call is about could not be looked up, so nothing could be decided."""
+
+    code = "resource_unavailable"
     status = 503
 
 
@@ -297,16 +311,59 @@ class CallTimedOut(ActError):
     status = 504
 
 
+class UpstreamUnavailable(ActError):
+    """An upstream cannot say what tools it has."""
+
+    code = "upstream_unavailable"
+    status = 503
+
+
 class SignerUnavailable(ActError):
     code = "signer_unavailable"
     status = 503
 
 
 class CallTokenRefused(ActError):
-    """A backend refuses a call token: missing, forged, for another audience, tool or arguments, or used before."""
+    """A backend refuses a call token: not one of this gateway's, for another audience, or misshapen."""
 
     code = "call_token_refused"
     status = 401
+
+
+class CallTokenMissing(CallTokenRefused):
+    """A backend was asked for something that needs exactly one call token, and got none or several."""
+
+    code = "call_token_missing"
+
+
+class CallTokenExpired(CallTokenRefused):
+    """The call token's time is over, has not begun, or is too long."""
+
+    code = "call_token_expired"
+
+
+class CallTokenMismatch(CallTokenRefused):
+    """The call token is for another tool or other arguments than the request."""
+
+    code = "call_token_mismatch"
+
+
+class CallTokenReplayed(CallTokenRefused):
+    """The call token was used before."""
+
+    code = "call_token_replayed"
+
+
+class ReplayUnknown(CallTokenRefused):
+    """Whether the call token was used before cannot be told, so it counts as used."""
+
+    code = "replay_unknown"
+
+
+class CallKeysUnavailable(CallTokenRefused):
+    """The gateway's public keys cannot be had."""
+
+    code = "call_keys_unavailable"
 
 
 # --- room 4, explain: it could not be recorded, so it is not done --------------------------

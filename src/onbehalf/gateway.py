@@ -9,43 +9,64 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from onbehalf.act import grant
-from onbehalf.errors import LedgerUnavailable, OnbehalfError, UnknownTool, ValidateError
+from onbehalf.errors import ResourceUnavailable, SignerUnavailable, UnknownTool, ValidateError
 from onbehalf.explain import entries, reply
 from onbehalf.model import (
-    Allow, CallId, Caller, Decision, Deny, Digest, Done, Outcome, Presented, Question, Receipt, Ref, Reply, Tool, ToolCall,
+    Allow,
+    Caller,
+    CallId,
+    Decision,
+    Deny,
+    Digest,
+    Failed,
+    Outcome,
+    Presented,
+    Question,
+    Receipt,
+    Ref,
+    Reply,
+    Tool,
+    ToolCall,
     ToolRequest,
-)  # fmt: skip
+)
 from onbehalf.ports import Callers, Clock, Directory, Engine, Ids, Ledger, Meter, Signer, Upstream
 from onbehalf.validate import decide, questions, route, rows
 
-__all__ = ["Gateway", "Offer"]
+__all__ = ["Gateway", "Offer", "Standing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """A tool with its prepared argument check."""
+    """A tool with its prepared argument check and the upstream that does it."""
 
     tool: Tool
     check: route.ArgumentCheck
+    upstream: Upstream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What may change while the house runs, and only as a whole: the policies, and the tools on offer."""
+
+    engine: Engine
+    offers: Mapping[str, Offer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """The house in walking order. Built by app.py; every part is a port."""
+    """The house in walking order. Built by app.py; every part is a port. `standing` is asked once a call."""
 
     clock: Clock
     ids: Ids
     callers: Callers
     directory: Directory
-    engine: Engine
     ledger: Ledger
     signer: Signer
-    upstreams: Mapping[str, Upstream]
-    offers: Callable[[], Mapping[str, Offer]]
     meter: Meter
+    standing: Callable[[], Standing]
     max_rows: int
 
     async def who(self, presented: Presented) -> Caller:
@@ -57,102 +78,159 @@ class Gateway:
         now = self.clock()
         caller = await self.callers.prove(presented, now=now)
         person = await self.directory.person(caller)
-        offered = [offer.tool for _, offer in sorted(self.offers().items()) if offer.tool.exposed]
+        standing = self.standing()
+        exposed = [offer.tool for _, offer in sorted(standing.offers.items()) if offer.tool.exposed]
         return [
             tool
-            for tool in offered
-            if decide.may(self.engine.judge(questions.about_tool(person, caller, tool, now)))
+            for tool in exposed
+            if decide.may(standing.engine.judge(questions.about_tool(person, caller, tool, now)))
         ]
 
     async def call(self, presented: Presented, request: ToolRequest) -> Reply:
-        """One tool call, from a presented token to a recorded reply. Raises OnbehalfError where no reply may be given."""
+        """One tool call, from a presented token to a recorded reply. Raises OnbehalfError where none may be given."""
         now = self.clock()
         caller = await self.callers.prove(presented, now=now)
+        walk = _Walk(house=self, standing=self.standing())
         call_id = CallId(self.ids())
         try:
-            call = await self._routed(caller, request, call_id)
+            person = await self.directory.person(caller)
+            offer = walk.standing.offers.get(request.tool)
+            if offer is None or not offer.tool.exposed:
+                raise UnknownTool("there is no such tool", hint="list the tools and use one of them")
+            arrival = route.Arrival(id=call_id, at=now, caller=caller, person=person)
+            call = route.route(request, tool=offer.tool, check=offer.check, arrival=arrival)
+            decision = walk.decided(call, questions.about_tool(person, caller, call.tool, now))
+            if isinstance(decision, Allow) and call.tool.lookup is not None:
+                decision = await walk.decided_on_resource(call)
         except ValidateError as error:
             return await self._refused(call_id, error, caller, request)
-        decision = self._decided(call, questions.about_tool(call.person, caller, call.tool, now))
-        if isinstance(decision, Allow) and call.tool.lookup is not None:
-            decision = await self._decided_on_resource(call)
         if isinstance(decision, Deny):
             return await self._denied(decision)
-        return await self._performed(decision)
+        return await walk.performed(decision)
 
-    async def _routed(self, caller: Caller, request: ToolRequest, call_id: CallId) -> ToolCall:
-        offer = self.offers().get(request.tool)
-        if offer is None or not offer.tool.exposed:
-            raise UnknownTool("there is no such tool", hint="list the tools and use one of them")
-        person = await self.directory.person(caller)
-        arrival = route.Arrival(id=call_id, at=self.clock(), caller=caller, person=person)
-        return route.route(request, tool=offer.tool, check=offer.check, arrival=arrival)
+    async def _denied(self, deny: Deny) -> Reply:
+        receipt = await self.ledger.append(entries.denial(deny))
+        self.meter.decided(tool=deny.call.tool.name, decision="deny", code=deny.reason.code)
+        return reply.denied(deny, receipt)
 
-    def _decided(self, call: ToolCall, question: Question) -> Decision:
-        decision = decide.decide(
+    async def _refused(self, call_id: CallId, error: ValidateError, caller: Caller, request: ToolRequest) -> Reply:
+        """Record a call that could not be decided. A refusal that clients must see as such goes on as an error."""
+        entry = entries.refusal(call_id, error, caller=caller, request=request, now=self.clock())
+        receipt = await self.ledger.append(entry)
+        known = request.tool if request.tool in self.standing().offers else ""
+        self.meter.decided(tool=known, decision="deny", code=error.code)
+        if error.protocol:
+            raise error
+        return reply.refused(call_id, error, receipt)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Walk:
+    """One call on its way through the house, under the policies and tools that stood when it came in."""
+
+    house: Gateway
+    standing: Standing
+
+    def decided(self, call: ToolCall, question: Question) -> Decision:
+        """What the policies say to one question about this call."""
+        engine = self.standing.engine
+        return decide.decide(
             call,
             question=question,
-            judgement=self.engine.judge(question),
-            candidates=lambda: self.engine.candidates(question),
-            policy=Digest(self.engine.policy),
+            judgement=engine.judge(question),
+            candidates=lambda: engine.candidates(question),
+            policy=Digest(engine.policy),
         )
-        return decision
 
-    async def _decided_on_resource(self, call: ToolCall) -> Decision:
+    async def decided_on_resource(self, call: ToolCall) -> Decision:
         """Find the one resource the call is about, in the caller's name and on record, and decide on it.
 
-        A resource that is not there is asked about all the same, so that "absent" and "not yours" are one answer.
+        A resource that is not there, or may not be looked up, is asked about all the same, so that "absent" and
+        "not yours" are one answer. Raises ResourceUnavailable where it could not be looked up at all.
         """
         assert call.tool.lookup is not None
-        offer = self.offers()[call.tool.lookup.tool]
+        offer = self.standing.offers[call.tool.lookup.tool]
+        shape = offer.tool.rows
+        assert shape is not None  # app.py builds no lookup by a tool without rows
         lookup = route.route_lookup(call, tool=offer.tool, check=offer.check)
-        allowed = self._decided(lookup, questions.about_tool(lookup.person, lookup.caller, lookup.tool, lookup.at))
-        if isinstance(allowed, Deny):
-            return replace(allowed, call=call)
-        _, result = await self._sent(allowed, lookup=True)
-        if not isinstance(result, Done):
-            return self._decided(call, self._about_missing(call))
-        assert lookup.tool.rows is not None
-        found = rows.extract(lookup.tool.rows, result.content, limit=2).rows
-        wanted = f"{call.caller.tenant}/{route.lookup_value(call)}"
-        if len(found) != 1 or found[0].ref.id != wanted:
-            return self._decided(call, self._about_missing(call))
-        people = await self.directory.people(call.caller.tenant, found[0].people)
-        return self._decided(
-            call, questions.about_row(call.person, call.caller, call.tool, call.at, found[0], people)
-        )
+        missing = Ref(type=shape.type, id=f"{call.caller.tenant}/{route.lookup_value(call)}")
+        allowed = self.decided(lookup, questions.about_tool(lookup.person, lookup.caller, lookup.tool, lookup.at))
+        if isinstance(allowed, Allow):
+            receipt, result = await self._sent(allowed, lookup=True)
+            self._close(lookup, receipt, result)
+            if isinstance(result, Failed):
+                raise ResourceUnavailable(
+                    "the resource could not be looked up", hint="nothing was done; try again later"
+                )
+            found = rows.extract(shape, result.content, limit=2).rows
+            if len(found) == 1 and found[0].ref == missing:
+                people = await self.house.directory.people(call.caller.tenant, found[0].people)
+                return self.decided(
+                    call, questions.about_row(call.person, call.caller, call.tool, call.at, found[0], people)
+                )
+        return self.decided(call, questions.about_missing(call.person, call.caller, call.tool, call.at, missing))
 
-    def _about_missing(self, call: ToolCall) -> Question:
-        assert call.tool.lookup is not None
-        shape = self.offers()[call.tool.lookup.tool].tool.rows
-        assert shape is not None
-        ref = Ref(type=shape.type, id=f"{call.caller.tenant}/{route.lookup_value(call)}")
-        return questions.about_missing(call.person, call.caller, call.tool, call.at, ref)
+    async def performed(self, allow: Allow) -> Reply:
+        """Do what is allowed, once, and release of what comes back only the rows that are allowed."""
+        receipt, result = await self._sent(allow)
+        call, shape = allow.call, allow.call.tool.rows
+        self.house.meter.decided(tool=call.tool.name, decision="allow", code="")
+        if isinstance(result, Failed):
+            self._close(call, receipt, result)
+            return reply.failed(call.id, result, receipt)
+        if shape is None:
+            self._close(call, receipt, result)
+            return reply.answered(call.id, result.content, receipt)
+        found = rows.extract(shape, result.content, limit=self.house.max_rows)
+        kept: Sequence[rows.Row] = ()
+        try:
+            if found.returned <= self.house.max_rows:
+                kept = await self._permitted(call, found.rows)
+        finally:  # done is done: whatever went wrong with its rows, the outcome belongs on record
+            released = entries.Released(returned=found.returned, ids=[row.ref.id for row in kept])
+            self._close(call, receipt, result, released)
+        if found.returned > self.house.max_rows:
+            return reply.failed(call.id, _too_many(call.tool), receipt)
+        return reply.answered(call.id, rows.release(shape, result.content, kept), receipt)
+
+    async def _permitted(self, call: ToolCall, found: Sequence[rows.Row]) -> Sequence[rows.Row]:
+        """The rows this person may have, each decided by itself."""
+        named = {person for row in found for person in row.people}
+        people = questions.by_person(await self.house.directory.people(call.caller.tenant, named))
+        judge = self.standing.engine.judge
+        return [
+            row
+            for row in found
+            if decide.may(judge(questions.about_row(call.person, call.caller, call.tool, call.at, row, people)))
+        ]
 
     async def _sent(self, allow: Allow, *, lookup: bool = False) -> tuple[Receipt, Outcome]:
-        """Record the intent, then do it once. A lookup's outcome is recorded here; a call's with its rows."""
-        receipt = await self.ledger.append(entries.intent(allow, lookup=lookup))
-        call = allow.call
-        upstream = self.upstreams[call.tool.upstream]
-        token = self.signer.sign(grant(allow, receipt, audience=upstream.audience, now=self.clock()))
+        """Record the intent, then do it once. The caller of this closes the intent with its outcome.
+
+        Whatever breaks on the way, even being cancelled, the outcome is on record as failed or not known.
+        """
+        house, call = self.house, allow.call
+        upstream = self.standing.offers[call.tool.name].upstream
+        receipt = await house.ledger.append(entries.intent(allow, lookup=lookup))
         started = time.perf_counter()
-        result = await upstream.send(call, token)
-        self.meter.acted(
-            upstream=call.tool.upstream, outcome=type(result).__name__.lower(), seconds=time.perf_counter() - started
-        )
-        if lookup:
-            self.ledger.follow(entries.outcome(call, receipt, result, None, now=self.clock()))
+        result: Outcome = Failed(code="interrupted", message="the call was broken off", unknown=call.tool.writes)
+        try:
+            token = house.signer.sign(grant(allow, receipt, audience=upstream.audience, now=house.clock()))
+            result = await upstream.send(call, token)
+        except SignerUnavailable as error:
+            result = Failed(code=error.code, message=error.message, unknown=False)
+        except BaseException:
+            self._close(call, receipt, result)
+            raise
+        spent = time.perf_counter() - started
+        house.meter.acted(upstream=call.tool.upstream, outcome=type(result).__name__.lower(), seconds=spent)
         return receipt, result
 
-    async def _performed(self, allow: Allow) -> Reply:
-        receipt, result = await self._sent(allow)
-        call = allow.call
-        self.meter.decided(tool=call.tool.name, decision="allow", code="")
-        if not isinstance(result, Done):
-            self.ledger.follow(entries.outcome(call, receipt, result, None, now=self.clock()))
-            return reply.failed(call.id, result, receipt)
-        content, released = dict(result.content), None
-        if call.tool.rows is not None:
-            content, released = await self._released(call, call.tool.rows, result)
-        self.ledger.follow(entries.outcome(call, receipt, result, released, now=self.clock()))
-        return reply.answered(call.id, content, receipt)
+    def _close(
+        self, call: ToolCall, receipt: Receipt, result: Outcome, released: entries.Released | None = None
+    ) -> None:
+        self.house.ledger.follow(entries.outcome(call, receipt, result, released, now=self.house.clock()))
+
+
+def _too_many(tool: Tool) -> Failed:
+    return Failed(code="too_many_rows", message="more rows came back than this gateway releases", unknown=tool.writes)

@@ -23,7 +23,7 @@ __all__ = [
     "ToolCall", "ToolRequest", "UnixTime", "canonical", "digest",
 ]  # fmt: skip
 
-Json: TypeAlias = Union[None, bool, int, float, str, list["Json"], dict[str, "Json"]]
+Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]
 UnixTime = NewType("UnixTime", int)
 """Whole seconds since 1970-01-01T00:00:00Z."""
 Digest = NewType("Digest", str)
@@ -43,7 +43,7 @@ def canonical(value: Json) -> bytes:
     if _plain(value):
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     try:
-        return rfc8785.dumps(value)  # type: ignore[arg-type]  # its own recursive alias is narrower in spelling only
+        return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, RecursionError, UnicodeError) as error:
         raise ValueError(f"no canonical form: {error}") from error
 

@@ -9,8 +9,23 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from onbehalf.model import (
-    AuditEntry, CallToken, Caller, Candidate, Entity, Grant, Judgement, Outcome, Person, Presented,
-    Question, Receipt, Reply, Tool, ToolCall, ToolRequest, UnixTime,
+    AuditEntry,
+    Caller,
+    CallToken,
+    Candidate,
+    Entity,
+    Grant,
+    Judgement,
+    Outcome,
+    Person,
+    Presented,
+    Question,
+    Receipt,
+    Reply,
+    Tool,
+    ToolCall,
+    ToolRequest,
+    UnixTime,
 )  # fmt: skip
 
 __all__ = ["Callers", "Clock", "Directory", "Engine", "House", "Ids", "Ledger", "Meter", "Signer", "Upstream"]

@@ -12,6 +12,7 @@ import httpx
 import uvicorn
 
 from onbehalf.config import GatewaySettings, IssuerSettings, Limits, Settings
+from onbehalf.doors.inbound_head import BoundedHttp
 from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName, SessionLimits
 from onbehalf.errors import (
     LedgerUnavailable,
@@ -21,7 +22,7 @@ from onbehalf.errors import (
     SignatureMismatch,
     TokenExpired,
 )
-from onbehalf.model import CallId, Caller, Digest, Evidence, Presented, Receipt, Reply, Tool, ToolRequest, UnixTime
+from onbehalf.model import Caller, CallId, Digest, Evidence, Presented, Receipt, Reply, Tool, ToolRequest, UnixTime
 
 MODERN = "2026-07-28"
 PEOPLE = {
@@ -36,7 +37,8 @@ PEOPLE = {
 def tool(name: str, *, schema: dict[str, Any] | None = None, writes: bool = False) -> Tool:
     return Tool(
         name=name, title=name.title(), description=f"does {name}", upstream="hr", remote=name, action=name,
-        scopes=frozenset({f"{name}:use"}), schema=schema or {"type": "object", "properties": {"word": {"type": "string"}}},
+        scopes=frozenset({f"{name}:use"}),
+        schema=schema or {"type": "object", "properties": {"word": {"type": "string"}}},
         bound=(), rows=None, lookup=None, writes=writes, exposed=True, definition=Digest(f"sha256:{name}"),
     )  # fmt: skip
 
@@ -55,17 +57,27 @@ class FakeHouse:
         self.requests: list[tuple[str, ToolRequest]] = []
         self.cancelled = asyncio.Event()
         self.entered = asyncio.Event()
+        self.release = asyncio.Event()
         self.proofs = 0
+        self.removed: set[str] = set()
+        self.revoked: set[str] = set()
 
     async def who(self, presented: Presented) -> Caller:
         self.proofs += 1
+        if presented.token in self.revoked:
+            raise TokenExpired("revoked", hint="log in again")
         if presented.token == "expired":
             raise TokenExpired("the token of `secret-person` expired", hint='log in "again"\r\nX-Evil: 1')
         if presented.token not in PEOPLE:
             raise SignatureMismatch("inner detail", hint="log in again")
         issuer, subject, client = PEOPLE[presented.token]
         evidence = Evidence(
-            issuer=issuer, key="k", algorithm="EdDSA", token=Digest("sha256:0"), issued_at=UnixTime(0), expires_at=UnixTime(9)
+            issuer=issuer,
+            key="k",
+            algorithm="EdDSA",
+            token=Digest("sha256:0"),
+            issued_at=UnixTime(0),
+            expires_at=UnixTime(9),
         )
         return Caller(
             subject=subject, tenant="acme", client=client, actors=(), scopes=frozenset({"echo:use"}), evidence=evidence
@@ -73,10 +85,14 @@ class FakeHouse:
 
     async def tools(self, presented: Presented) -> list[Tool]:
         caller = await self.who(presented)
+        if caller.subject in self.removed:
+            raise PersonUnknown("inner", hint="ask for an entry")
         return list(TOOLS.values()) if caller.subject == "alice" else [TOOLS["echo"]]
 
     async def call(self, presented: Presented, request: ToolRequest) -> Reply:
-        await self.who(presented)
+        caller = await self.who(presented)
+        if caller.subject in self.removed:
+            raise PersonUnknown("inner", hint="ask for an entry")
         self.requests.append((presented.token, request))
         word = request.arguments.get("word")
         errors: dict[Any, OnbehalfError] = {
@@ -91,7 +107,7 @@ class FakeHouse:
         if word == "hang":
             self.entered.set()
             try:
-                await asyncio.Event().wait()
+                await self.release.wait()
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
@@ -128,21 +144,29 @@ class Door:
         self.url = f"{self.origin}/mcp"
         self.house = FakeHouse()
         self.meter = CountingMeter()
+        self.server: uvicorn.Server
         settings = Settings(
-            gateway=GatewaySettings(resource=self.url, listen="127.0.0.1:0", origins=("https://page.example",), limits=limits),
+            gateway=GatewaySettings(
+                resource=self.url, listen="127.0.0.1:0", origins=("https://page.example",), limits=limits
+            ),
             issuers=(IssuerSettings(issuer="https://idp.example", tenant="acme"),),
             upstreams={},
         )
         catalogue = Catalogue(
             tool=TOOLS.get, scopes=lambda: frozenset({"echo:use", "zebra:use"}), jwks=lambda: {"keys": []}
         )
+        server = ServerName(name="onbehalf", version="1")
         self.app = PublicApp(
-            self.house, settings, catalogue=catalogue, server=ServerName(name="onbehalf", version="1"), meter=self.meter,
-            sessions=sessions,
-        )  # fmt: skip
+            self.house, settings, catalogue=catalogue, server=server, meter=self.meter, sessions=sessions
+        )
 
     async def post(
-        self, body: object, *, token: str | None = "alice", headers: dict[str, str] | None = None, drop: tuple[str, ...] = ()
+        self,
+        body: object,
+        *,
+        token: str | None = "alice",
+        headers: dict[str, str] | None = None,
+        drop: tuple[str, ...] = (),
     ) -> httpx.Response:
         """One modern POST; `body` is a message or raw bytes, `headers` overrule and `drop` takes away."""
         message: Any = body
@@ -187,6 +211,14 @@ class Door:
         assert ready.status_code == 202, ready.text
         return session
 
+    def head(self, framing: bytes, *, method: bytes = b"POST") -> bytes:
+        """The head of a raw request, up to what frames its body."""
+        lines = (
+            f"/mcp HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nAuthorization: Bearer alice\r\n"
+            f"Content-Type: application/json\r\nAccept: */*\r\nMCP-Protocol-Version: {MODERN}\r\n"
+        )
+        return method + b" " + lines.encode() + framing + b"\r\n"
+
     async def raw(self, data: bytes, *, until_close: bool = False) -> bytes:
         """Bytes on a socket, and what comes back first (or all of it)."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -215,13 +247,15 @@ async def door(*, limits: Limits | None = None, sessions: SessionLimits | None =
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     built = Door(listening.getsockname()[1], limits or Limits(), sessions)
-    async with served(built.app, listening):
+    async with served(built.app, listening) as built.server:
         yield built
 
 
 @asynccontextmanager
-async def served(app: Callable[..., Any], listening: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(app, log_level="error", lifespan="on", http="httptools", ws="none", timeout_graceful_shutdown=1)
+async def served(app: Callable[..., Any], listening: socket.socket) -> AsyncIterator[uvicorn.Server]:
+    config = uvicorn.Config(
+        app, log_level="error", lifespan="on", http=BoundedHttp, ws="none", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     server.config.load()
     task = asyncio.create_task(server.serve(sockets=[listening]))
@@ -229,7 +263,7 @@ async def served(app: Callable[..., Any], listening: socket.socket) -> AsyncIter
         await asyncio.sleep(0.005)
         assert not task.done(), task.exception()
     try:
-        yield
+        yield server
     finally:
         server.should_exit = True
         await task

@@ -9,16 +9,19 @@ from typing import Any
 
 import httpx2
 import pytest
-from doors.inbound_house import Door, door
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+
+from doors.inbound_house import Door, door
 
 
 @asynccontextmanager
 async def client(at: Door, mode: str, token: str = "alice") -> AsyncIterator[Any]:
-    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as http:
-        async with Client(streamable_http_client(at.url, http_client=http), mode=mode) as made:
-            yield made
+    async with (
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as http,
+        Client(streamable_http_client(at.url, http_client=http), mode=mode) as made,
+    ):
+        yield made
 
 
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy", "auto"])
@@ -27,7 +30,8 @@ def test_a_real_client_of_either_era_lists_and_calls(mode: str) -> None:
         async with door() as at, client(at, mode) as session:
             tools = (await session.list_tools()).tools
             assert [tool.name for tool in tools] == ["echo", "regional", "zebra"]
-            assert tools[0].annotations.read_only_hint and tools[2].annotations.destructive_hint
+            assert tools[0].annotations.read_only_hint
+            assert tools[2].annotations.destructive_hint
             result = await session.call_tool("echo", {"word": "grüße"})
             assert result.structured_content == {"word": "grüße", "token": "alice"}
             assert not result.is_error

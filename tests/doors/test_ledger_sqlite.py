@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -303,3 +304,34 @@ def test_key_files_are_private_and_refused_otherwise(tmp_path: Path) -> None:
     (tmp_path / "payload.key").write_text("short\n")
     with pytest.raises(ConfigInvalid, match="32 bytes"):
         open_ledger_keys(tmp_path, origin=ORIGIN)
+
+
+def test_an_intent_whose_caller_was_cancelled_before_it_was_durable_is_closed_as_not_sent(tmp_path: Path) -> None:
+    held, release = threading.Event(), threading.Event()
+
+    def hold(step: str) -> None:
+        if step == "before_begin":
+            held.set()
+            release.wait(10)
+
+    ledger = opened(tmp_path, failpoint=hold)
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(ledger.append(entry(1, "intent")))
+        await asyncio.to_thread(held.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        release.set()
+
+    asyncio.run(cancelled())
+    ledger.close()
+    records = reader(tmp_path).records(f"call_{1:032x}")
+    assert [record.kind for record in records] == ["intent", "outcome"]
+    assert records[1].facts["outcome"] == {
+        "status": "failed",
+        "code": "not_sent",
+        "message": "the client went away, or time ran out, before anything was sent",
+        "unknown": False,
+    }
+    assert reader(tmp_path).open_intents() == ()

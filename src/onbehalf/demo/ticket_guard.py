@@ -6,7 +6,8 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from onbehalf.backend.asgi import CallTokenMiddleware
+from onbehalf.backend import VerifiedCall
+from onbehalf.backend.asgi import SCOPE_KEY, CallTokenMiddleware
 
 __all__ = ["guarded", "verified_tenant"]
 
@@ -18,4 +19,5 @@ def guarded(app: ASGIApp, *, gateway: str, jwks: str, audience: str) -> ASGIApp:
 
 def verified_tenant(request: Any) -> str:
     """The tenant that the verified call token of an HTTP request names. Raises KeyError where there was none."""
-    return str(request.scope["onbehalf.call"].tenant)
+    call: VerifiedCall = request.scope[SCOPE_KEY]
+    return call.tenant

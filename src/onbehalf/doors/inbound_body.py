@@ -3,7 +3,8 @@
 Every reader of the same bytes must see the same value, so duplicate members, a byte order mark and invalid
 UTF-8 are refused, and depth is bounded before a parser recurses. Must not know what the value is for.
 
-Trust: whoever can send bytes here can cost at most `body_bytes` of memory and `body_seconds` of one slot.
+Trust: whoever can send bytes here can cost 64 KiB of memory and `body_seconds` of one slot, and
+up to `body_bytes` once proven.
 """
 
 from __future__ import annotations
@@ -18,12 +19,19 @@ from onbehalf.doors.inbound_wire import ClientGone, Receive
 from onbehalf.errors import BodyMalformed, BodyTooLarge, BodyTooSlow
 from onbehalf.model import Json
 
-__all__ = ["parse", "read"]
+__all__ = ["is_small", "parse", "read"]
 
 # Possessive, and `\Z` ends an unterminated string, so that no byte is looked at twice (ReDoS).
 _STRING = re.compile(rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 _NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _OPENING = b"[{"
+_SMALL_BYTES = 64 * 1024
+
+
+def is_small(headers: dict[bytes, bytes]) -> bool:
+    """Whether a body is declared so short that it may be read before its sender is proven."""
+    declared = headers.get(b"content-length", b"")
+    return declared.isdigit() and len(declared) <= 6 and int(declared) <= _SMALL_BYTES
 
 
 async def read(receive: Receive, headers: dict[bytes, bytes], limits: Limits) -> bytes:

@@ -21,10 +21,17 @@ from mcp.shared.inbound import (
     x_mcp_header_map,
 )
 
-from onbehalf.errors import CredentialsRefused, HeaderMismatch, TokenMalformed, TokenMissing
+from onbehalf.errors import (
+    CredentialsRefused,
+    HeaderMismatch,
+    MediaTypeRefused,
+    NotAcceptable,
+    TokenMalformed,
+    TokenMissing,
+)
 from onbehalf.model import Json, Presented, Tool
 
-__all__ = ["ParameterHeaders", "accepts_json", "bearer", "check_mirrors", "is_json", "refuse_token_in_query", "unique"]
+__all__ = ["ParameterHeaders", "bearer", "check_media", "check_mirrors", "refuse_token_in_query", "unique"]
 
 _ONCE = frozenset(
     {
@@ -39,6 +46,7 @@ _ONCE = frozenset(
     }
 )
 _TOKEN = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")  # b64token, RFC 6750 section 2.1
+_ACCEPTED = frozenset({b"application/json", b"application/*", b"*/*"})
 _QUERY_TOKENS = frozenset({"access_token", "token", "bearer", "authorization", "id_token"})
 
 
@@ -88,17 +96,16 @@ def refuse_token_in_query(query: bytes) -> None:
         raise CredentialsRefused("a token stands in the query string", hint="send it in the Authorization header only")
 
 
-def accepts_json(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether Accept names `application/json`; an absent header does not, as in the SDK."""
-    for part in headers.get(b"accept", b"").split(b","):
-        if part.partition(b";")[0].strip().lower() in (b"application/json", b"application/*", b"*/*"):
-            return True
-    return False
+def check_media(headers: Mapping[bytes, bytes]) -> None:
+    """JSON in and JSON out. Raises NotAcceptable (an absent Accept names nothing, as in the SDK), MediaTypeRefused.
 
-
-def is_json(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether the body is said to be JSON."""
-    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"application/json"
+    A browser's form or `text/plain` post, which needs no preflight, ends here too.
+    """
+    accepted = headers.get(b"accept", b"").split(b",")
+    if not any(part.partition(b";")[0].strip().lower() in _ACCEPTED for part in accepted):
+        raise NotAcceptable("the client does not accept `application/json`", hint="accept it, and text/event-stream")
+    if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
+        raise MediaTypeRefused("the body is not said to be JSON", hint="send `Content-Type: application/json`")
 
 
 def check_mirrors(headers: Mapping[bytes, bytes], message: Mapping[str, Json], *, required: bool) -> None:

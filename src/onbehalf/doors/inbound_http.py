@@ -2,9 +2,10 @@
 
 What every request to the MCP endpoint passes, in order:
 1 room for one more; 2 Host; 3 headers that stand once; 4 Origin; 5 no token in the query; 6 one bearer shown;
-7 method and media types; 8 body bounded in size, time and depth, and with one meaning; 9 the era by version;
-10 room for one more call. Whatever is refused leaves through inbound_refusal. The metadata of RFC 9728 and the
-gateway's public keys need no token. Imports the other inbound files, and no other door.
+7 method and media types; 8 body bounded in size, time and depth, and with one meaning, and a large one read for a
+proven caller only; 9 room for one more call; 10 the era by version. From 8 on, what is wrong is told to a proven
+caller only. Whatever is refused leaves through inbound_refusal. The metadata of RFC 9728 and the gateway's public
+keys need no token. Imports the other inbound files, and no other door.
 
 Trust: this port faces clients. TLS ends before it; whatever ends it can read tokens, but no header it adds is read.
 """
@@ -18,8 +19,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from onbehalf.config import Limits, Settings
-from onbehalf.doors.inbound_body import parse, read
-from onbehalf.doors.inbound_headers import accepts_json, bearer, is_json, refuse_token_in_query, unique
+from onbehalf.doors.inbound_body import is_small, parse, read
+from onbehalf.doors.inbound_headers import bearer, check_media, refuse_token_in_query, unique
 from onbehalf.doors.inbound_legacy import HANDSHAKE_PROTOCOL_VERSIONS, Legacy, SessionLimits
 from onbehalf.doors.inbound_mcp import Modern, ServerName, request_id, within
 from onbehalf.doors.inbound_refusal import Challenges, refusal
@@ -27,9 +28,7 @@ from onbehalf.doors.inbound_wire import ClientGone, Exchange, Receive, Scope, Se
 from onbehalf.errors import (
     Busy,
     HostRefused,
-    MediaTypeRefused,
     MethodRefused,
-    NotAcceptable,
     OnbehalfError,
     OriginRefused,
     RequestRefused,
@@ -50,7 +49,7 @@ _ARRIVALS_PER_CALL = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """What is publicly known of the house: a tool by name, the scopes to ask for at first, and the public keys."""
+    """What is publicly known of the house: exposed tools by name, all their scopes, and the public keys."""
 
     tool: Callable[[str], Tool | None]
     scopes: Callable[[], frozenset[str]]
@@ -166,9 +165,9 @@ class PublicApp:
     async def _refuse(self, error: OnbehalfError, seen: _Seen, send: Send) -> None:
         self._meter.refused(code=error.code)
         if error.status >= 500:
-            _log.error("refused with %s: %s", error.code, error.message)
+            _log.error("refused with %s: %r", error.code, error.message)  # %r: a client's bytes cannot forge a line
         else:
-            _log.info("refused with %s: %s", error.code, error.message)
+            _log.info("refused with %s: %r", error.code, error.message)
         if seen.started:
             return  # an answer is under way and cannot be taken back
         form = refusal(error, self._challenges)
@@ -185,34 +184,42 @@ class PublicApp:
         if scope["method"] != "POST":
             await self._without_body(exchange, legacy=legacy)
             return
-        if not accepts_json(headers):  # 7
-            raise NotAcceptable(
-                "the client does not accept `application/json`", hint="accept it, and text/event-stream"
-            )
-        if not is_json(headers):
-            raise MediaTypeRefused("the body is not said to be JSON", hint="send `Content-Type: application/json`")
-        body = await read(receive, headers, self._limits)  # 8
+        check_media(headers)  # 7
+        if not is_small(headers):  # 8
+            await self._prove(exchange)
+        body = await read(receive, headers, self._limits)
+        if self._calls >= self._limits.concurrency:  # 9
+            raise _busy()
+        self._calls += 1
+        try:
+            await self._answer(exchange, body, seen, legacy=legacy)
+        except RequestRefused as error:
+            if error.status < 500:
+                await self._prove(exchange)  # a forged token must not learn what a good one would be told
+            raise
+        finally:
+            self._calls -= 1
+
+    async def _answer(self, exchange: Exchange, body: bytes, seen: _Seen, *, legacy: bool) -> None:
         message = parse(body, depth=self._limits.depth)
         if not isinstance(message, dict):
             raise RequestRefused("the body is not one JSON-RPC message", hint="send one message per request, no batch")
         seen.request_id = request_id(message)
-        if self._calls >= self._limits.concurrency:  # 10
-            raise _busy()
-        self._calls += 1
-        try:
-            if legacy:  # 9
-                await self._legacy.answer(exchange, body, message)
-            else:
-                await self._modern.answer(exchange, message)
-        finally:
-            self._calls -= 1
+        if legacy:  # 10
+            await self._legacy.answer(exchange, body, message)
+        else:
+            await self._modern.answer(exchange, message)
+
+    async def _prove(self, exchange: Exchange) -> None:
+        """Raises what the house says of the token; whoever it belongs to is not wanted here."""
+        await within(self._limits.call_seconds, self._house.who(exchange.presented))
 
     async def _without_body(self, exchange: Exchange, *, legacy: bool) -> None:
         """DELETE ends a legacy session. There is no GET stream in either era."""
         if legacy and exchange.scope["method"] == "DELETE":
             await self._legacy.end(exchange)
             return
-        await within(self._limits.call_seconds, self._house.who(exchange.presented))
+        await self._prove(exchange)
         raise MethodRefused("only POST is served here", hint="send JSON-RPC by POST")
 
     def _checked_headers(self, scope: Scope) -> dict[bytes, bytes]:

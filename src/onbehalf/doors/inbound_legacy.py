@@ -3,7 +3,8 @@
 A session is state of the SDK's, never proof: the bearer of every HTTP request is proven before the transport
 sees it, a session answers only the issuer, subject and client that opened it, and a call is made with the token
 of the request that carries it. There is no GET stream: nothing is ever sent unasked, and a stream would outlive
-its token. Must not know HTTP routing, hosts or bodies.
+its token. A lost connection is not a cancellation here (2025-11-25 transports): `notifications/cancelled` is, and
+time is. Must not know HTTP routing, hosts or bodies.
 
 Trust: whoever guesses a session id still needs a token of the same person through the same client.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,7 +29,7 @@ from pydantic import ValidationError
 
 from onbehalf.config import Limits
 from onbehalf.doors.inbound_headers import check_mirrors
-from onbehalf.doors.inbound_mcp import ServerName, within
+from onbehalf.doors.inbound_mcp import ServerName, request_id, within
 from onbehalf.doors.inbound_wire import Exchange, Message, Receive, listed
 from onbehalf.errors import Busy, HeaderMismatch, OnbehalfError, RequestRefused, SessionForeign
 from onbehalf.model import Caller, Json, ToolRequest
@@ -38,7 +39,11 @@ __all__ = ["HANDSHAKE_PROTOCOL_VERSIONS", "Legacy", "SessionLimits"]
 
 _log = logging.getLogger(__name__)
 _EXCHANGE = "onbehalf.exchange"
+_MESSAGE = "onbehalf.message"
 _REFUSED = "onbehalf.refused"
+_UNSTORED = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+# The SDK's own time for what surrounds a call: without an end, an answer it loses would hold its place for good.
+_MARGIN_SECONDS = 5.0
 
 Owner = tuple[str, str, str]
 
@@ -58,7 +63,8 @@ class Legacy:
         self._house = house
         self._seconds = limits.call_seconds
         self._limits = sessions
-        self._opened: OrderedDict[Owner, deque[str]] = OrderedDict()
+        self._opened: OrderedDict[Owner, OrderedDict[str, None]] = OrderedDict()
+        self._under_way: set[tuple[Owner, str, str]] = set()
         sdk: Server[Any] = Server(  # Any: the SDK's lifespan type, which we do not use
             server.name,
             version=server.version,
@@ -90,34 +96,57 @@ class Legacy:
         """Pass one checked POST to the SDK. Raises OnbehalfError before anything is sent."""
         _refuse_modern_body(exchange, message)
         check_mirrors(exchange.headers, message, required=False)
-        await self._pass(exchange, _replay(body, exchange.receive))
+        owner, scope = await self._proven(exchange, message)
+        # The SDK keeps waiting requests by the text of their id: a second one would take the first one's answer.
+        place = (owner, exchange.header(b"mcp-session-id") or "", str(request_id(message)))
+        if "id" not in message or not place[1]:
+            await self._pass(exchange, owner, scope, _replay(body, exchange.receive))
+            return
+        if request_id(message) is None:
+            raise RequestRefused("the id is neither a string nor an integer", hint="see JSON-RPC 2.0 section 4")
+        if place in self._under_way:
+            raise RequestRefused("a request with this id is under way in this session", hint="give each its own id")
+        self._under_way.add(place)
+        try:
+            await self._pass(exchange, owner, scope, _replay(body, exchange.receive))
+        finally:
+            self._under_way.discard(place)
 
     async def end(self, exchange: Exchange) -> None:
         """DELETE: end the session, if it is the caller's."""
-        await self._pass(exchange, _replay(b"", exchange.receive))
+        owner, scope = await self._proven(exchange, {})
+        session = exchange.header(b"mcp-session-id")
+        if session is None:
+            raise RequestRefused("header `Mcp-Session-Id` is missing", hint="name the session to end")
+        await self._pass(exchange, owner, scope, _replay(b"", exchange.receive))
+        self._opened.get(owner, OrderedDict()).pop(session, None)
 
-    async def _pass(self, exchange: Exchange, receive: Receive) -> None:
+    async def _proven(self, exchange: Exchange, message: dict[str, Json]) -> tuple[Owner, dict[str, Any]]:
+        """Who owns what this request touches, and the ASGI scope that tells the SDK so."""
         if not self._running:
             raise Busy("legacy sessions are not running", hint="try again later")
         caller = await within(self._seconds, self._house.who(exchange.presented))
         owner = (caller.evidence.issuer, caller.subject, caller.client)
-        scope = {**exchange.scope, "user": _user(caller), _EXCHANGE: exchange}
+        return owner, {**exchange.scope, "user": _user(caller), _EXCHANGE: exchange, _MESSAGE: message}
+
+    async def _pass(self, exchange: Exchange, owner: Owner, scope: dict[str, Any], receive: Receive) -> None:
         relay = _Relay(exchange, scope)
-        await self._manager.handle_request(scope, receive, relay)
+        await within(self._seconds + _MARGIN_SECONDS, self._manager.handle_request(scope, receive, relay))
         if relay.error is not None:
             raise relay.error
-        if relay.opened:
-            await self._remember(owner, relay.opened, scope)
+        if session := relay.opened or exchange.header(b"mcp-session-id"):
+            await self._remember(owner, session, scope)
 
     async def _remember(self, owner: Owner, session: str, scope: MutableMapping[str, Any]) -> None:
-        """Bound the sessions of one owner by ending the oldest, so that nobody can use up all there are."""
-        mine = self._opened.setdefault(owner, deque())
+        """Bound the sessions of one owner by ending the one longest unused, so that nobody can use up all there are."""
+        mine = self._opened.setdefault(owner, OrderedDict())
         self._opened.move_to_end(owner)
-        mine.append(session)
+        mine[session] = None
+        mine.move_to_end(session)
         while len(self._opened) > self._limits.max_sessions:
             self._opened.popitem(last=False)
         if len(mine) > self._limits.max_per_owner:
-            oldest = mine.popleft()
+            oldest, _ = mine.popitem(last=False)
             headers = [pair for pair in scope["headers"] if pair[0] not in (b"mcp-session-id", b"content-length")]
             headers.append((b"mcp-session-id", oldest.encode("latin-1")))
             ended = {**scope, "method": "DELETE", "headers": headers}
@@ -139,7 +168,7 @@ class Legacy:
         exchange = _exchange(ctx)
         request = ToolRequest(
             tool=params.name,
-            arguments=params.arguments or {},
+            arguments=_arguments(ctx),
             protocol=ctx.protocol_version or "",
             agent=_agent(ctx),
         )
@@ -163,6 +192,7 @@ class _Relay:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._look(message)
+            message = {**message, "headers": [*message.get("headers", ()), *_UNSTORED]}
         if self.error is None:
             await self._exchange.send(message)
 
@@ -181,7 +211,9 @@ class _Relay:
 
 
 def _refuse_modern_body(exchange: Exchange, message: dict[str, Json]) -> None:
-    """A body that claims a revision other than its header's must not choose the door with the fewer checks."""
+    """What claims the newer revision must not choose the door with the fewer checks."""
+    if any(name.startswith(b"mcp-param-") for name in exchange.headers):
+        raise HeaderMismatch("header `Mcp-Param-*` is not of this MCP revision", hint="send it with 2026-07-28 only")
     params = message.get("params")
     meta = params.get("_meta") if isinstance(params, dict) else None
     claimed = meta.get(types.PROTOCOL_VERSION_META_KEY) if isinstance(meta, dict) else None
@@ -208,6 +240,13 @@ def _exchange(ctx: ServerRequestContext[Any]) -> Exchange:
     if not isinstance(exchange, Exchange):
         raise RequestRefused("a message without its HTTP request")
     return exchange
+
+
+def _arguments(ctx: ServerRequestContext[Any]) -> dict[str, Json]:
+    """The arguments as the checked body holds them: a second parser must not give them a second meaning."""
+    assert ctx.request is not None  # INVARIANT: _exchange found it
+    arguments: dict[str, Json] | None = ctx.request.scope[_MESSAGE]["params"].get("arguments")
+    return arguments or {}
 
 
 def _refuse(ctx: ServerRequestContext[Any], error: Exception) -> None:

@@ -72,7 +72,7 @@ class Modern:
         self._server = server
         self._seconds = limits.call_seconds
         self._stamp: dict[str, Json] = {SERVER_INFO_META_KEY: server.info()}
-        self._shown: dict[str, tuple[str, dict[str, Json]]] = {}
+        self._shown: dict[str, tuple[Tool, dict[str, Json]]] = {}
 
     async def answer(self, exchange: Exchange, message: dict[str, Json]) -> None:
         """Send the one response. Raises OnbehalfError before anything is sent, ClientGone."""
@@ -105,7 +105,7 @@ class Modern:
         elif method == "server/discover":
             result = await self._discover(exchange)
         else:
-            raise UnknownMethod(f"method `{method[:80]}` is not served", hint="server/discover names what is")
+            raise UnknownMethod("the method is not served", hint="server/discover names what is")
         await send_json(exchange.send, 200, {"jsonrpc": "2.0", "id": identifier, "result": result})
 
     async def _call(self, exchange: Exchange, params: dict[str, Json], meta: dict[str, Json]) -> dict[str, Json]:
@@ -168,8 +168,8 @@ class Modern:
 
     def _show(self, tool: Tool) -> dict[str, Json]:
         known = self._shown.get(tool.name)
-        if known is None or known[0] != tool.definition:
-            known = self._shown[tool.name] = (tool.definition, listed(tool))
+        if known is None or known[0] is not tool:  # a definition does not pin scopes, so it is the object that counts
+            known = self._shown[tool.name] = (tool, listed(tool))
         return known[1]
 
     def _complete(self, meta: Json = None) -> dict[str, Json]:

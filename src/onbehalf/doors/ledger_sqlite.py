@@ -12,6 +12,7 @@ but not change it unseen. A commit that failed may still be on disk: it shows as
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -36,6 +37,7 @@ _MAX_PAYLOAD_BYTES = 32 * 2**20
 _CHUNKS = (256, 64, 16, 4, 1)
 """Rows a statement: each statement gives up the interpreter lock and must win it back, so few are better than many."""
 _UNKNOWN = "the gateway stopped before an outcome was on record; whether it was done is not known"
+_NOT_SENT = "the client went away, or time ran out, before anything was sent"
 
 _Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Receipt]"]
 
@@ -113,11 +115,21 @@ class SqliteLedger:
         return self._closed
 
     async def append(self, entry: AuditEntry) -> Receipt:
-        """Make the entry durable, then say where it is. A caller that is cancelled does not undo the entry."""
+        """Make the entry durable, then say where it is. A caller that is cancelled does not undo the entry.
+
+        An intent whose caller is cancelled here was never acted on: it gets its outcome, `not_sent`, at once.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Receipt] = loop.create_future()
-        self._offer(entry, (loop, future))
-        return await future
+        item = self._offer(entry, (loop, future))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if entry.kind == "intent":
+                # where this fails it stays open, and is `unknown` after the next start
+                with contextlib.suppress(LedgerUnavailable):
+                    self._offer(_not_sent(entry, item), None)
+            raise
 
     def follow(self, entry: AuditEntry) -> None:
         """Queue an entry for the next commit without waiting."""
@@ -130,16 +142,18 @@ class SqliteLedger:
             self._queue.put(None)
         self._thread.join()
 
-    def _offer(self, entry: AuditEntry, waiter: _Waiter | None) -> None:
+    def _offer(self, entry: AuditEntry, waiter: _Waiter | None) -> _Item:
         # INVARIANT: indices are given out in queue order, because the gate is held from giving one to queueing it
         with self._gate:
             if self._closed:
                 raise LedgerUnavailable(self._closed, hint="restart the gateway; it checks the log first")
             if self._queue.qsize() >= _QUEUE:
                 raise LedgerUnavailable(f"{_QUEUE} entries wait to be written", hint="the disk is too slow; try later")
-            self._queue.put(self._item(self._next, entry, waiter))
+            item = self._item(self._next, entry, waiter)
+            self._queue.put(item)
             self._next += 1
         self._failpoint("queued")
+        return item
 
     def _item(self, index: int, entry: AuditEntry, waiter: _Waiter | None) -> _Item:
         fresh = os.urandom(32 + 16 + NONCE_BYTES)
@@ -299,6 +313,18 @@ def _unknown(intent: OpenIntent, at: UnixTime) -> AuditEntry:
         facts={
             "intent": {"index": intent.index, "leaf": Digest(f"sha256:{intent.leaf.hex()}")},
             "outcome": {"status": "unknown", "code": "interrupted", "message": _UNKNOWN, "unknown": True},
+        },
+    )
+
+
+def _not_sent(intent: AuditEntry, item: _Item) -> AuditEntry:
+    return AuditEntry(
+        kind="outcome",
+        call=intent.call,
+        at=intent.at,
+        facts={
+            "intent": {"index": item.index, "leaf": Digest(f"sha256:{item.hash.hex()}")},
+            "outcome": {"status": "failed", "code": "not_sent", "message": _NOT_SENT, "unknown": False},
         },
     )
 

@@ -13,8 +13,22 @@ import orjson
 
 from onbehalf.errors import OnbehalfError
 from onbehalf.model import (
-    Allow, AuditEntry, CallId, Caller, Candidate, Deny, Done, Json, Outcome, Receipt, Ref, ToolCall, ToolRequest,
-    UnixTime, canonical, digest,
+    Allow,
+    AuditEntry,
+    Caller,
+    CallId,
+    Candidate,
+    Deny,
+    Done,
+    Json,
+    Outcome,
+    Receipt,
+    Ref,
+    ToolCall,
+    ToolRequest,
+    UnixTime,
+    canonical,
+    digest,
 )  # fmt: skip
 
 __all__ = ["Released", "denial", "intent", "outcome", "refusal"]
@@ -79,7 +93,9 @@ def refusal(call: CallId, error: OnbehalfError, *, caller: Caller, request: Tool
     return AuditEntry(kind="denial", call=call, at=now, facts=facts)
 
 
-def outcome(call: ToolCall, receipt: Receipt, result: Outcome, released: Released | None, *, now: UnixTime) -> AuditEntry:
+def outcome(
+    call: ToolCall, receipt: Receipt, result: Outcome, released: Released | None, *, now: UnixTime
+) -> AuditEntry:
     """What came of an intent. Payload stays out: the digest of what the upstream said, and row ids."""
     facts: dict[str, Json] = {"intent": {"index": receipt.index, "leaf": receipt.leaf}}
     if isinstance(result, Done):
@@ -111,6 +127,7 @@ def _about(call: ToolCall) -> dict[str, Json]:
             "action": tool.action,
             "definition": tool.definition,
             "writes": tool.writes,
+            "bound": [each.parameter for each in tool.bound],
         },
         "arguments": orjson.loads(call.arguments),
         "arguments_digest": call.digest,
@@ -124,7 +141,7 @@ def _caller(caller: Caller) -> dict[str, Json]:
         "tenant": caller.tenant,
         "client": caller.client,
         "actors": list(caller.actors),
-        "scopes": list(sorted(caller.scopes)),
+        "scopes": [*sorted(caller.scopes)],
         "issuer": caller.evidence.issuer,
         "key": caller.evidence.key,
         "algorithm": caller.evidence.algorithm,

@@ -51,7 +51,7 @@ def failed(call: CallId, failure: Failed, receipt: Receipt) -> Reply:
 
 def _refusal(call: CallId, code: str, remedy: str, receipt: Receipt, *, verb: str = "Denied") -> Reply:
     reason = _CLASSES.get(code, code.replace("_", " "))
-    text = f"{verb}: {reason}." + (f" What to do: {remedy}." if remedy else "") + f" On record as {call}."
+    text = f"{verb}: {reason}." + (f" What to do: {remedy.rstrip('.')}." if remedy else "") + f" On record as {call}."
     denial: dict[str, Json] = {"code": code, "call": call, "remedy": remedy}
     content: dict[str, Json] = {
         "content": [{"type": "text", "text": text}],

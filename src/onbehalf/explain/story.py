@@ -121,7 +121,11 @@ def _asked(facts: Mapping[str, Json], *, aside: bool) -> str:
     arguments = _map(facts.get("arguments"))
     if not arguments:
         return f"{text} with no arguments on record." if "arguments" not in facts else f"{text} without arguments."
-    return f"{text} with {', '.join(f'{_clean(name)} = {_value(value)}' for name, value in arguments.items())}."
+    bound = {str(name) for name in _list(tool.get("bound"))}
+    sent = [f"{_clean(name)} = {_value(value)}" for name, value in arguments.items() if name not in bound]
+    kept = [f"{_clean(name)} = {_value(value)}" for name, value in arguments.items() if name in bound]
+    text += f" with {', '.join(sent)}" if sent else " without arguments"
+    return f"{text}; the gateway set {', '.join(kept)}." if kept else f"{text}."
 
 
 def _allowed(decision: Mapping[str, Json]) -> str:
@@ -133,17 +137,17 @@ def _allowed(decision: Mapping[str, Json]) -> str:
 def _deny(decision: Mapping[str, Json], say: Callable[[_Role, str], None]) -> None:
     where = f" on {_ref(decision)}" if decision.get("resource") else ""
     basis = f", {_basis(decision)}" if decision.get("policy") else ""
-    say("decided", f"Denied{where} ({_text(decision, 'code')}): {_clean(_text(decision, 'text'))}{basis}.")
+    say("decided", f"Denied{where} ({_text(decision, 'code')}): {_clean(_text(decision, 'text')).rstrip('.')}{basis}.")
     for candidate in map(_map, _list(decision.get("candidates"))):
         doc = f", “{_clean(_text(candidate, 'doc'))}”" if candidate.get("doc") else ""
         conditions = [_map(conjunct) for conjunct in _list(candidate.get("conjuncts"))]
         say("decided", f"The {_text(candidate, 'effect')} policy {_text(candidate, 'policy')}{doc}:")
-        for conjunct in conditions:
+        for conjunct in {_text(each, "text"): each for each in conditions}.values():
             holds = conjunct.get("holds")
             held = _HELD[holds if isinstance(holds, bool) else None]
             say("condition", f"{_clean(_text(conjunct, 'text'))}: {held}")
     if remedy := _text(decision, "remedy"):
-        say("remedy", f"What to do: {_clean(remedy)}.")
+        say("remedy", f"What to do: {_clean(remedy).rstrip('.')}.")
 
 
 def _came_back(kind: str, facts: Mapping[str, Json], *, aside: bool) -> str:

@@ -50,7 +50,7 @@ def decide(
             policy=policy,
             revision=call.person.revision,
         )
-    named = candidates()
+    named = tuple(each for each in candidates() if _speaks(each))
     broken = not own or not judgement.validated or bool(judgement.errors)
     code = "policy_error" if broken and question.resource.type == "Tool" else "not_permitted"
     wall = next((each for each in named if each.effect == "forbid" and _holds(each)), None)
@@ -108,6 +108,11 @@ def _lack(candidate: Candidate) -> str:
         return f"`{candidate.policy}` asks for `{unmet.text}`, which is not so"
     unmet = next((each for each in candidate.conjuncts if each.holds is None), None)
     return f"`{candidate.policy}` asks for `{unmet.text}`, which cannot be told" if unmet else f"`{candidate.policy}`"
+
+
+def _speaks(candidate: Candidate) -> bool:
+    """Whether a policy is about this kind of resource at all; the kind is known to whoever asks."""
+    return not any(each.holds is False and each.text.startswith("resource is ") for each in candidate.conjuncts)
 
 
 def _holds(candidate: Candidate) -> bool:

@@ -1,0 +1,51 @@
+"""What a call token says: the claims of a Transaction Token for one grant.
+
+Names are those of draft-ietf-oauth-transaction-tokens (`scope`, `req_wl`, `tctx`, `rctx`). One thing is narrower than
+the draft: `aud` is the one upstream and not the whole trust domain, so that a backend cannot use a token at another.
+Must not sign, read a clock, or hold the arguments themselves or the caller's own token.
+"""
+
+from __future__ import annotations
+
+from onbehalf.model import Grant, Json
+
+__all__ = ["KIND", "claims"]
+
+KIND = "txntoken+jwt"
+"""The `typ` header, by which no other token is taken for a call token (RFC 8725 section 3.11)."""
+
+
+def claims(grant: Grant, *, issuer: str) -> dict[str, Json]:
+    """The claims for one grant. `issuer` is the trust domain that signs.
+
+    `txn` is the call, which may send more than once (a lookup first); `jti` is one sending, by its place in the record.
+    `tctx` is what may be done and never changes on the way; `rctx` is where the request came from. `tctx.arguments`
+    is the digest of the canonical arguments: who gets the token learns nothing that the call does not hold.
+    """
+    allow = grant.allow
+    call = allow.call
+    return {
+        "iss": issuer,
+        "iat": grant.issued_at,
+        "exp": grant.expires_at,
+        "aud": grant.audience,
+        "txn": call.id,
+        "jti": f"{call.id}.{grant.receipt.index}",
+        "sub": call.person.ref.id,
+        "scope": call.tool.action,
+        "req_wl": issuer,
+        "tctx": {
+            "tenant": call.person.tenant,
+            "tool": call.tool.remote,
+            "action": call.tool.action,
+            "arguments": call.digest,
+            "resource": {"type": allow.resource.type, "id": allow.resource.id},
+            "record": {"index": grant.receipt.index, "leaf": grant.receipt.leaf},
+        },
+        "rctx": {
+            "issuer": call.caller.evidence.issuer,
+            "subject": call.caller.subject,
+            "client": call.caller.client,
+            "agent": call.agent,
+        },
+    }

@@ -1,0 +1,378 @@
+"""Builds the house from `onbehalf.yaml`, keeps it in order while it runs, and takes it down.
+
+The only file that names concrete doors. Must not hold a rule: it connects parts, and swaps policies and tools as a
+whole. What cannot be read again (policies, people, keys) leaves the old one standing and is said in the log and record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry
+
+from onbehalf import config
+from onbehalf.config import McpUpstream, Settings, SqlUpstream
+from onbehalf.doors.clock_system import fresh_call_id, now
+from onbehalf.doors.directory_sqlite import SqliteDirectory
+from onbehalf.doors.engine_cedar import CedarEngine
+from onbehalf.doors.inbound_admin import AdminApp
+from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
+from onbehalf.doors.issuer_http import IssuerCallers
+from onbehalf.doors.ledger_keys import open_ledger_keys
+from onbehalf.doors.ledger_sqlite import SqliteLedger
+from onbehalf.doors.meter_prometheus import PrometheusMeter
+from onbehalf.doors.signer_file import FileSigner
+from onbehalf.doors.upstream_mcp import McpUpstreamServer
+from onbehalf.doors.upstream_sql import SqliteUpstream, Statement
+from onbehalf.errors import ConfigInvalid, OnbehalfError
+from onbehalf.gateway import Gateway, Offer, Standing
+from onbehalf.model import AuditEntry, Json, Tool
+from onbehalf.validate import people, route, tools
+
+__all__ = [
+    "VERSION", "App", "Paths", "building", "load_people", "load_settings", "log_origin", "mcp_server", "open_database",
+    "paths", "sketched", "trust_domain",
+]  # fmt: skip
+
+VERSION = "0.1.0"
+_log = logging.getLogger(__name__)
+_RETRY_SECONDS = 5.0
+_LOOK_AGAIN_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """Where the parts of one gateway lie; relative settings are relative to the configuration file."""
+
+    config: Path
+    data: Path
+    policies: Path
+    people: Path
+
+    @property
+    def keys(self) -> Path:
+        """Signing and sealing keys."""
+        return self.data / "keys"
+
+    @property
+    def ledger(self) -> Path:
+        """The record."""
+        return self.data / "ledger.db"
+
+    @property
+    def directory(self) -> Path:
+        """The directory database, made from `people`."""
+        return self.data / "directory.db"
+
+
+def load_settings(path: Path) -> Settings:
+    """The settings in a file. Raises ConfigInvalid."""
+    try:
+        return config.parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"`{path}` cannot be read: {error}", hint="`onbehalf init` writes one") from error
+
+
+def paths(path: Path, settings: Settings) -> Paths:
+    """Where the parts lie."""
+    base, gateway = path.resolve().parent, settings.gateway
+    return Paths(config=path, data=base / gateway.data, policies=base / gateway.policies, people=base / gateway.people)
+
+
+def trust_domain(settings: Settings) -> str:
+    """The issuer name in call tokens."""
+    resource = urlsplit(settings.gateway.resource)
+    return settings.gateway.trust_domain or f"{resource.scheme}://{resource.netloc}"
+
+
+def log_origin(settings: Settings) -> str:
+    """The name of the record in its checkpoints (C2SP: a URL without scheme)."""
+    return settings.gateway.log_origin or f"{urlsplit(trust_domain(settings)).netloc}/ledger"
+
+
+@dataclass(slots=True, kw_only=True)
+class App:
+    """The running house. `problems` says, part by part, what could not be taken over since it was built."""
+
+    settings: Settings
+    paths: Paths
+    gateway: Gateway
+    public: PublicApp
+    admin: AdminApp
+    callers: IssuerCallers
+    directory: SqliteDirectory
+    ledger: SqliteLedger
+    signer: FileSigner
+    sketches: Mapping[str, Tool]
+    state: _State
+    problems: dict[str, str] = field(default_factory=dict)
+
+    async def reload(self) -> None:
+        """Take over changed policies, people and keys. What is bad changes nothing and stands in `problems`."""
+        for part, action in (
+            ("policies", self._reload_policies),
+            ("people", self._reload_people),
+            ("keys", self._reload_keys),
+        ):
+            try:
+                before, after = await action()
+            except OnbehalfError as error:
+                self.problems[part] = error.message
+                _log.error("the old %s stay in force: %s", part, error.message)
+                self._note(f"{part}_refused", {"reason": error.message})
+            else:
+                self.problems.pop(part, None)
+                _log.info("%s %s", part, "taken over" if before != after else "unchanged")
+                if before != after:
+                    self._note(_EVENTS[part], {"before": before, "after": after})
+
+    async def _reload_policies(self) -> tuple[Json, Json]:
+        before = self.state.standing.engine.policy
+        engine = await asyncio.to_thread(CedarEngine.load, self.paths.policies, tools=[*self.sketches.values()])
+        self.state.standing = replace(self.state.standing, engine=engine)
+        return before, engine.policy
+
+    async def _reload_people(self) -> tuple[Json, Json]:
+        before = self.directory.revision
+        return before, await asyncio.to_thread(lambda: self.directory.load(load_people(self.paths)))
+
+    async def _reload_keys(self) -> tuple[Json, Json]:
+        before: list[Json] = [*self.signer.kids]
+        await asyncio.to_thread(self.signer.reload)
+        return before, [*self.signer.kids]
+
+    def _note(self, kind: str, facts: dict[str, Json]) -> None:
+        self.ledger.follow(AuditEntry(kind=kind, call="", at=now(), facts=facts))
+
+    async def watch(self, name: str, server: McpUpstreamServer) -> None:
+        """Offer an MCP server's tools once it answers, and withdraw one whose definition is no longer the same."""
+        while True:
+            seen = await self.look(name, server)
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS if seen else _RETRY_SECONDS)
+
+    async def look(self, name: str, server: McpUpstreamServer) -> bool:
+        """Ask one MCP server for its tools and offer those that are as configured. Whether it answered."""
+        settings = self.settings.upstreams[name]
+        try:
+            described = await server.describe()
+        except OnbehalfError as error:
+            self.problems[f"upstream {name}"] = error.message
+            _log.warning("upstream `%s` cannot be asked for its tools: %s", name, error.message)
+            return False
+        self.problems.pop(f"upstream {name}", None)
+        for tool_name, each in settings.tools.items():
+            try:
+                known = described.get(each.remote or tool_name)
+                if known is None:
+                    raise ConfigInvalid(f"upstream `{name}` has no tool `{each.remote or tool_name}`")
+                made = tools.mcp_tool(
+                    tool_name, name, each, title=known.title, description=known.description, schema=known.schema
+                )
+                self.offer(Offer(tool=made, check=route.prepare(made.schema), upstream=server))
+                self.problems.pop(f"tool {tool_name}", None)
+            except OnbehalfError as error:
+                self.withdraw(tool_name, error)
+        return True
+
+    def offer(self, offer: Offer) -> None:
+        """Offer a tool. One that was offered with another definition stays withdrawn until the gateway restarts."""
+        name = offer.tool.name
+        first = self.state.seen.setdefault(name, offer.tool.definition)
+        if first != offer.tool.definition:
+            raise ConfigInvalid(
+                f"tool `{name}` changed its definition while in use, from `{first}` to `{offer.tool.definition}`",
+                hint="look at what its server says now, then restart the gateway",
+            )
+        if name not in self.state.standing.offers:
+            self.state.standing = replace(self.state.standing, offers={**self.state.standing.offers, name: offer})
+
+    def withdraw(self, name: str, error: OnbehalfError) -> None:
+        """Offer a tool no longer."""
+        if self.problems.get(f"tool {name}") != error.message:
+            _log.error("tool `%s` is not offered: %s", name, error.message)
+            self._note("tool_withdrawn", {"tool": name, "reason": error.message})
+        self.problems[f"tool {name}"] = error.message
+        left = {key: offer for key, offer in self.state.standing.offers.items() if key != name}
+        self.state.standing = replace(self.state.standing, offers=left)
+
+
+_EVENTS = {"policies": "policy_change", "people": "directory_change", "keys": "key_change"}
+
+
+@dataclass(slots=True, kw_only=True)
+class _State:
+    """What the corridor asks for once a call, and the first definition of every tool."""
+
+    standing: Standing
+    seen: dict[str, str] = field(default_factory=dict)
+
+
+@contextlib.asynccontextmanager
+async def building(path: Path) -> AsyncIterator[App]:
+    """The whole house on one event loop, ready to serve; taken down when the context ends. Raises OnbehalfError."""
+    settings = load_settings(path)
+    places = paths(path, settings)
+    limits, gateway_settings = settings.gateway.limits, settings.gateway
+    async with contextlib.AsyncExitStack() as stack:
+        sketches = sketched(settings)
+        engine = CedarEngine.load(places.policies, tools=[*sketches.values()])
+        _make_data(places)
+        directory = SqliteDirectory.open(places.directory)
+        stack.callback(directory.close)
+        directory.load(load_people(places))
+        signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
+        ledger = await asyncio.to_thread(_ledger, places, settings)
+        stack.push_async_callback(asyncio.to_thread, ledger.close)
+        callers = IssuerCallers(
+            settings.issuers, resource=gateway_settings.resource, insecure_http=gateway_settings.insecure_http_for_tests
+        )
+        stack.push_async_callback(callers.aclose)
+        registry = CollectorRegistry()
+        meter = PrometheusMeter(registry)
+        state = _State(standing=Standing(engine=engine, offers={}))
+        gateway = Gateway(
+            clock=now, ids=fresh_call_id, callers=callers, directory=directory, ledger=ledger, signer=signer,
+            meter=meter, standing=lambda: state.standing, max_rows=limits.rows,
+        )  # fmt: skip
+        public = PublicApp(
+            gateway,
+            settings,
+            catalogue=_catalogue(sketches, state, signer),
+            server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"),
+            meter=meter,
+        )
+        problems: dict[str, str] = {}
+        meter.watch_problems(lambda: len(problems))
+        app = App(
+            settings=settings, paths=places, gateway=gateway, public=public,
+            admin=AdminApp(ready=_ready(ledger, callers), alive={"ledger": lambda: ledger.closed}, metrics=registry),
+            callers=callers, directory=directory, ledger=ledger, signer=signer, sketches=sketches, state=state,
+            problems=problems,
+        )  # fmt: skip
+        await app.ledger.append(_start(app))
+        await _connect(app, stack)
+        yield app
+
+
+def sketched(settings: Settings) -> dict[str, Tool]:
+    """All tools as configuration alone tells of them. Raises ConfigInvalid."""
+    found = {
+        tool: tools.sketch(tool, name, each)
+        for name, upstream in settings.upstreams.items()
+        for tool, each in upstream.tools.items()
+    }
+    tools.require_sound(found)
+    return found
+
+
+async def open_database(
+    name: str, upstream: SqlUpstream, places: Paths, settings: Settings
+) -> tuple[SqliteUpstream, list[Tool]]:
+    """One database and its tools. Raises ConfigInvalid."""
+    path = places.config.resolve().parent / upstream.database
+    statements = {each.remote or tool: Statement(each.statement) for tool, each in upstream.tools.items()}
+    door = SqliteUpstream.open(
+        path,
+        audience=upstream.audience or f"sql:{name}",
+        statements=statements,
+        timeout=upstream.timeout_seconds,
+        max_rows=settings.gateway.limits.rows,
+    )
+    try:
+        made = [
+            tools.sql_tool(tool, name, each, used=door.parameters(each.remote or tool))
+            for tool, each in upstream.tools.items()
+        ]
+    except ConfigInvalid:
+        await door.aclose()
+        raise
+    return door, made
+
+
+def mcp_server(upstream: McpUpstream, settings: Settings) -> McpUpstreamServer:
+    """One MCP server behind the gateway; nothing is sent yet. Raises ConfigInvalid."""
+    return McpUpstreamServer(
+        upstream.url,
+        audience=upstream.audience or upstream.url,
+        protocol=upstream.protocol,
+        timeout=upstream.timeout_seconds,
+        response_bytes=upstream.response_bytes,
+        insecure_http=settings.gateway.insecure_http_for_tests,
+    )
+
+
+async def _connect(app: App, stack: contextlib.AsyncExitStack) -> None:
+    """Issuers' keys fetched, databases open, MCP servers asked; those that do not answer are asked again."""
+    await app.callers.warm()
+    for name, upstream in app.settings.upstreams.items():
+        if isinstance(upstream, SqlUpstream):
+            door, made = await open_database(name, upstream, app.paths, app.settings)
+            stack.push_async_callback(door.aclose)
+            for tool in made:
+                app.offer(Offer(tool=tool, check=route.prepare(tool.schema), upstream=door))
+        else:
+            server = mcp_server(upstream, app.settings)
+            stack.push_async_callback(server.aclose)
+            await app.look(name, server)
+            task = asyncio.create_task(app.watch(name, server))
+            stack.push_async_callback(_cancelled, task)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _make_data(places: Paths) -> None:
+    try:
+        places.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigInvalid(f"`{places.data}` cannot be made: {error.strerror}", hint="`data` names another") from error
+
+
+def _ledger(places: Paths, settings: Settings) -> SqliteLedger:
+    origin = log_origin(settings)
+    return SqliteLedger.open(places.ledger, keys=open_ledger_keys(places.keys, origin=origin), origin=origin, now=now)
+
+
+def load_people(places: Paths) -> people.People:
+    try:
+        text = places.people.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"`{places.people}` cannot be read: {error}", hint="`people` names the file") from error
+    return people.parse(text)
+
+
+def _catalogue(sketches: Mapping[str, Tool], state: _State, signer: FileSigner) -> Catalogue:
+    scopes = frozenset(scope for tool in sketches.values() if tool.exposed for scope in tool.scopes)
+
+    def tool(name: str) -> Tool | None:
+        offer = state.standing.offers.get(name)
+        return offer.tool if offer is not None and offer.tool.exposed else None
+
+    return Catalogue(tool=tool, scopes=lambda: scopes, jwks=signer.jwks)
+
+
+def _ready(ledger: SqliteLedger, callers: IssuerCallers) -> dict[str, Callable[[], str]]:
+    """What makes this gateway unfit for any call. An upstream that is down, or policies that could not be reloaded, do
+    not: the one fails its own calls, the other leaves the old ones in force."""
+    return {"ledger": lambda: ledger.closed, "issuers": lambda: "; ".join(callers.problems())}
+
+
+def _start(app: App) -> AuditEntry:
+    facts: dict[str, Json] = {
+        "version": VERSION,
+        "resource": app.settings.gateway.resource,
+        "policy": app.state.standing.engine.policy,
+        "revision": app.directory.revision,
+        "keys": [*app.signer.kids],
+        "unknown": len(app.ledger.recovered),
+    }
+    return AuditEntry(kind="start", call="", at=now(), facts=facts)

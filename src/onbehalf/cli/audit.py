@@ -1,0 +1,162 @@
+"""`onbehalf audit`: check the record, list it, prove one entry. Reads only, also while the gateway runs."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from onbehalf.cli.explain import opened
+from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
+from onbehalf.doors.ledger_reader import LedgerReader, VerifyReport
+from onbehalf.errors import ConfigInvalid
+from onbehalf.explain.leaf import Record
+from onbehalf.model import Json
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Check, list and prove the record.", no_args_is_help=True)
+
+_PROGRESS_EVERY = 10_000
+
+
+@app.command("verify")
+def verify(
+    config: ConfigFile = Path("onbehalf.yaml"),
+    ledger: Annotated[Path | None, typer.Option(help="A ledger file instead, such as a copy; needs --vkey.")] = None,
+    vkey: Annotated[str, typer.Option(help="The log's public key (the line in log.pub). Payloads stay closed.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check the whole record: every leaf and payload, the tree, the signed head. Exit 1 if anything does not hold.
+
+    What it cannot see by itself: a whole record put back to an older state. Keep the printed checkpoint outside, and
+    compare.
+    """
+    reader = _reader(config, ledger, vkey)
+    try:
+        report = reader.verify(_progress if sys.stderr.isatty() else None)
+    finally:
+        reader.close()
+    if as_json:
+        print_json(_report(report))
+    else:
+        _print(report, console())
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command("open")
+def open_(config: ConfigFile = Path("onbehalf.yaml"), as_json: AsJson = False) -> None:
+    """List calls without a known outcome: under way now, or broken off when the gateway stopped (`unknown`)."""
+    reader = opened(config)
+    try:
+        under_way = [(each.call, each.index, "open") for each in reader.open_intents()]
+        broken = [(each.call, each.index, "unknown") for each in reader.latest(10_000) if each.kind == "unknown"]
+    finally:
+        reader.close()
+    found = sorted({*under_way, *broken}, key=lambda each: each[1])
+    if as_json:
+        print_json({"open": [{"call": call, "index": index, "state": state} for call, index, state in found]})
+        return
+    for call, index, state in found:
+        console().print(f"{state:<8} {call}  record {index}")
+    if not found:
+        console().print("Every call on record has an outcome.")
+
+
+@app.command("list")
+def list_(
+    config: ConfigFile = Path("onbehalf.yaml"),
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="How many records.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest records, oldest first."""
+    reader = opened(config)
+    try:
+        records = reader.latest(count)
+    finally:
+        reader.close()
+    if as_json:
+        print_json({"records": [_row(record) for record in records]})
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("record", "time (UTC)", "kind", "person", "tool", "call"):
+        table.add_column(title, no_wrap=True)
+    for record in records:
+        row = _row(record)
+        table.add_row(*(quoted(str(row[key])) for key in ("index", "time", "kind", "person", "tool", "call")))
+    (console() if sys.stdout.isatty() else Console(highlight=False, width=160)).print(table)
+
+
+@app.command("proof")
+def proof(
+    index: Annotated[int, typer.Argument(help="The record's index, as `onbehalf/receipt` in an answer says.", min=0)],
+    config: ConfigFile = Path("onbehalf.yaml"),
+) -> None:
+    """Print the inclusion proof of one record under the newest signed head (C2SP tlog-proof)."""
+    reader = opened(config)
+    try:
+        typer.echo(reader.proof(index).text, nl=False)
+    finally:
+        reader.close()
+
+
+def _reader(config: Path, ledger: Path | None, vkey: str) -> LedgerReader:
+    if ledger is None:
+        return opened(config)
+    if not vkey:
+        raise ConfigInvalid("a ledger without its configuration needs --vkey", hint="give the line in its log.pub")
+    return LedgerReader(ledger, vkey=vkey)
+
+
+def _report(report: VerifyReport) -> dict[str, Json]:
+    return {
+        "ok": report.ok,
+        "size": report.size,
+        "root": report.root.hex(),
+        "checkpoint": report.note,
+        "kinds": dict(report.kinds),
+        "erased": report.erased,
+        "payloads_opened": report.opened,
+        "open": [{"index": each.index, "call": each.call} for each in report.open_intents],
+        "findings": [{"index": each.index, "code": each.code, "text": each.text} for each in report.findings],
+    }
+
+
+def _print(report: VerifyReport, screen: Console) -> None:
+    if report.ok:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.kinds.items())) or "none"
+        screen.print(f"The record verifies: {report.size} records ({kinds}) under one signed head.")
+        payloads = f"{report.size - report.erased} payloads opened" if report.opened else "payloads were not opened"
+        screen.print(f"{payloads}, {report.erased} erased, {len(report.open_intents)} calls without outcome.")
+    else:
+        screen.print(f"[bold red]The record does not verify[/bold red]: {len(report.findings)} findings.")
+        for each in report.findings:
+            screen.print(
+                f"  record {each.index}: {quoted(each.text)} ({each.code})" if each.index >= 0 else f"  {each.text}"
+            )
+        screen.print("Stop the gateway, keep the file as it is, and compare with a copy.")
+    screen.print(f"\nCheckpoint:\n{quoted(report.note.rstrip())}")
+
+
+def _progress(count: int) -> None:
+    if count % _PROGRESS_EVERY == 0:
+        console(stderr=True).print(f"{count} records …", end="\r")
+
+
+def _row(record: Record) -> dict[str, Json]:
+    person, tool = record.facts.get("person"), record.facts.get("tool")
+    caller = record.facts.get("caller")
+    who = person.get("id") if isinstance(person, dict) else caller.get("subject") if isinstance(caller, dict) else ""
+    return {
+        "index": record.index,
+        "time": datetime.fromtimestamp(record.at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "kind": record.kind,
+        "person": who or "",
+        "tool": (tool.get("name") if isinstance(tool, dict) else "") or "",
+        "call": record.call,
+    }

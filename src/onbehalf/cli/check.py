@@ -1,0 +1,233 @@
+"""`onbehalf check`: everything that can be known before anyone relies on the gateway, one line each.
+
+Reads and asks; changes nothing but what building the directory in a scratch place needs. The gateway may be running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from onbehalf.app import Paths, load_people, load_settings, mcp_server, open_database, paths, sketched
+from onbehalf.cli.deny_path import open_doors
+from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
+from onbehalf.config import IssuerSettings, McpUpstream, Settings, SqlUpstream
+from onbehalf.doors.clock_remote import clock_offset
+from onbehalf.doors.clock_system import now
+from onbehalf.doors.directory_sqlite import SqliteDirectory
+from onbehalf.doors.engine_cedar import CedarEngine
+from onbehalf.doors.issuer_http import IssuerCallers
+from onbehalf.errors import IdentifyError, OnbehalfError
+from onbehalf.model import Json, Presented, Tool
+from onbehalf.validate import route, tools
+
+__all__ = ["check"]
+
+_CLOCK_SECONDS = 10.0
+_Level = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finding:
+    level: _Level
+    what: str
+    text: str
+    hint: str = ""
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What was looked at, in order."""
+
+    found: list[_Finding] = field(default_factory=list)
+
+    def say(self, level: _Level, what: str, text: str, hint: str = "") -> None:
+        self.found.append(_Finding(level=level, what=what, text=text, hint=hint))
+
+    @contextlib.contextmanager
+    def trying(self, what: str) -> Iterator[None]:
+        """A refusal inside is a problem, not the end."""
+        try:
+            yield
+        except OnbehalfError as error:
+            self.say("problem", what, error.message, error.hint)
+
+
+def check(config: ConfigFile = Path("onbehalf.yaml"), as_json: AsJson = False) -> None:
+    """Check configuration, policies, people, databases, servers, issuers and the clock, and prove that it denies.
+
+    Exit 1 if there is a problem. Warnings are for you to judge.
+    """
+    found = asyncio.run(_checked(config))
+    problems = sum(each.level == "problem" for each in found)
+    if as_json:
+        rows: list[Json] = [
+            {"level": each.level, "what": each.what, "text": each.text, "hint": each.hint} for each in found
+        ]
+        print_json({"ok": not problems, "findings": rows})
+    else:
+        _print(found, problems)
+    raise typer.Exit(1 if problems else 0)
+
+
+def _print(found: list[_Finding], problems: int) -> None:
+    screen, colours = console(), {"ok": "green", "warning": "yellow", "problem": "red bold"}
+    for each in found:
+        screen.print(f"[{colours[each.level]}]{each.level:<8}[/] {quoted(each.what)}: {quoted(each.text)}")
+        if each.hint:
+            screen.print(f"         what to do: {quoted(each.hint)}")
+    screen.print(f"\n{problems or 'No'} problem{'' if problems == 1 else 's'} found.")
+
+
+async def _checked(config: Path) -> list[_Finding]:
+    findings = _Findings()
+    with findings.trying("configuration"):
+        settings = load_settings(config)
+        places = paths(config, settings)
+        sketches = sketched(settings)
+        findings.say(
+            "ok",
+            "configuration",
+            f"{config} is understood; {len(sketches)} tools, resource {settings.gateway.resource}",
+        )
+        if settings.gateway.insecure_http_for_tests:
+            findings.say("warning", "configuration", "`insecure_http_for_tests` is on", "remove it outside of tests")
+        _people(findings, places)
+        _policies(findings, places, sketches)
+        await _upstreams(findings, settings, places)
+        await _issuers(findings, settings)
+    return findings.found
+
+
+def _people(findings: _Findings, places: Paths) -> None:
+    with findings.trying("people"):
+        people = load_people(places)
+        with tempfile.TemporaryDirectory() as scratch:
+            directory = SqliteDirectory.open(Path(scratch) / "directory.db")
+            try:
+                directory.load(people)
+            finally:
+                directory.close()
+        findings.say("ok", "people", f"{places.people} holds together")
+
+
+def _policies(findings: _Findings, places: Paths, sketches: Mapping[str, Tool]) -> None:
+    with findings.trying("policies"):
+        engine = CedarEngine.load(places.policies, tools=[*sketches.values()])
+        findings.say("ok", "policies", f"{places.policies} is strictly valid; digest {engine.policy}")
+        opened = open_doors(engine, [*sketches.values()], now=now())
+        for text in opened:
+            findings.say(
+                "problem", "deny path", text, "find the policy with `onbehalf explain`, or a too wide `permit`"
+            )
+        if not opened:
+            findings.say(
+                "ok",
+                "deny path",
+                "every tool refuses a person who left, a stranger's tenant, and rows of another tenant",
+            )
+
+
+async def _upstreams(findings: _Findings, settings: Settings, places: Paths) -> None:
+    for name, upstream in settings.upstreams.items():
+        with findings.trying(f"upstream {name}"):
+            if isinstance(upstream, SqlUpstream):
+                door, made = await open_database(name, upstream, places, settings)
+                await door.aclose()
+                findings.say("ok", f"upstream {name}", f"{upstream.database} has what {len(made)} statements use")
+                for tool in made:
+                    _tool(findings, tool, pinned=True)
+            else:
+                await _server(findings, name, upstream, settings)
+
+
+async def _server(findings: _Findings, name: str, upstream: McpUpstream, settings: Settings) -> None:
+    server = mcp_server(upstream, settings)
+    try:
+        described = await server.describe()
+    finally:
+        await server.aclose()
+    findings.say("ok", f"upstream {name}", f"{upstream.url} answers and has {len(described)} tools")
+    for tool_name, each in upstream.tools.items():
+        with findings.trying(f"tool {tool_name}"):
+            known = described.get(each.remote or tool_name)
+            if known is None:
+                findings.say("problem", f"tool {tool_name}", f"the server has no tool `{each.remote or tool_name}`")
+                continue
+            made = tools.mcp_tool(
+                tool_name, name, each, title=known.title, description=known.description, schema=known.schema
+            )
+            route.prepare(made.schema)
+            _tool(findings, made, pinned=bool(each.pin))
+
+
+def _tool(findings: _Findings, tool: Tool, *, pinned: bool) -> None:
+    what = f"tool {tool.name}"
+    alike = route.identity_like(tool.schema)
+    if alike:
+        findings.say(
+            "warning", what, f"the model chooses `{alike[0]}`, which looks like an identity",
+            "set it under `bound`, or be sure that `rows` and policies decide what comes back",
+        )  # fmt: skip
+    if tool.rows is None and tool.lookup is None:
+        findings.say(
+            "warning", what, "neither `rows` nor `resource` is mapped, so only the tool as a whole is decided",
+            "map `rows`, so that each row is decided before it is released",
+        )  # fmt: skip
+    if not pinned:
+        findings.say(
+            "warning", what, f"its definition is not pinned; it is `{tool.definition}` now",
+            "write `pin:` with it, so that a changed definition is refused",
+        )  # fmt: skip
+    if pinned and not alike and (tool.rows or tool.lookup):
+        findings.say("ok", what, "defined, mapped and pinned")
+
+
+async def _issuers(findings: _Findings, settings: Settings) -> None:
+    async with _callers(settings) as callers:
+        await callers.warm()
+        problems = callers.problems()
+        for text in problems:
+            findings.say("problem", "issuer", text, "is its URL exactly as in `iss`, and can this machine reach it?")
+        if not problems:
+            findings.say("ok", "issuers", f"the keys of all {len(settings.issuers)} could be had")
+        try:
+            await callers.prove(Presented(token="e30.e30.e30"), now=now())  # noqa: S106  # no secret: three empty objects
+        except IdentifyError as error:
+            findings.say("ok", "identity", f"an unsigned token is refused ({error.code})")
+        else:
+            findings.say("problem", "identity", "an unsigned token was believed", "do not serve; report this")
+    for issuer in settings.issuers:
+        await _clock(findings, issuer)
+
+
+@contextlib.asynccontextmanager
+async def _callers(settings: Settings) -> AsyncIterator[IssuerCallers]:
+    gateway = settings.gateway
+    callers = IssuerCallers(settings.issuers, resource=gateway.resource, insecure_http=gateway.insecure_http_for_tests)
+    try:
+        yield callers
+    finally:
+        await callers.aclose()
+
+
+async def _clock(findings: _Findings, issuer: IssuerSettings) -> None:
+    offset = await asyncio.to_thread(clock_offset, issuer.metadata or issuer.issuer)
+    if offset is None:
+        findings.say("warning", "clock", f"{issuer.issuer} does not tell the time, so ours is not compared")
+    elif abs(offset) > _CLOCK_SECONDS:
+        findings.say(
+            "problem",
+            "clock",
+            f"our clock is {offset:+.0f} s from {issuer.issuer}'s; tokens bear 30 s",
+            "set the clock by NTP",
+        )
+    else:
+        findings.say("ok", "clock", f"{offset:+.1f} s from {issuer.issuer}'s")

@@ -1,0 +1,32 @@
+"""`onbehalf demo`: the whole story on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onbehalf.demo.run import Ports, run
+
+__all__ = ["demo"]
+
+
+def demo(
+    data: Annotated[Path, typer.Option("--data", help="Where the demo's files go; kept afterwards.")] = Path(
+        "demo-data"
+    ),
+    once: Annotated[
+        bool, typer.Option("--once", help="Play the story, then end; 0 only if every step was as told.")
+    ] = False,
+    any_port: Annotated[
+        bool, typer.Option("--any-port", help="Take free ports instead of 8100, 8101, 8110, 8111.")
+    ] = False,
+) -> None:
+    """Play the story with made-up people, then go on serving so that you can connect a client of your own.
+
+    It starts an OAuth issuer, an HR database, a ticket system and the gateway, all on 127.0.0.1, and lets Alice, Bob
+    and Dave ask for performance reviews and change tickets through a real MCP client. Nothing leaves this machine.
+    """
+    ports = Ports(gateway=0, admin=0, issuer=0, tickets=0) if any_port else None
+    raise typer.Exit(run(data, once=once, ports=ports))

@@ -1,0 +1,65 @@
+"""Asks a loaded bundle what must never be allowed, and says what was.
+
+These are questions, not proofs: they find a wall that is missing, not every too wide permit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onbehalf.model import Entity, Json, Question, Ref, Tool, UnixTime
+from onbehalf.ports import Engine
+from onbehalf.validate import decide
+
+__all__ = ["open_doors"]
+
+_OWN, _OTHER = "onbehalf-check", "onbehalf-other"
+_SAMPLES: dict[str, Json] = {"String": "x", "Long": 1, "Bool": False}
+
+
+def open_doors(engine: Engine, tools: Sequence[Tool], *, now: UnixTime) -> tuple[str, ...]:
+    """A sentence for each question that was allowed and must not be; empty when all were denied."""
+    found: list[str] = []
+    left, here = _user(_OWN, "somebody", active=False), _user(_OWN, "somebody", active=True)
+    for tool in tools:
+        at_tool = Entity(
+            ref=Ref(type="Tool", id=tool.name),
+            attributes={"tenant": Ref(type="Tenant", id=_OWN), "writes": tool.writes},
+            parents=(),
+        )
+        if decide.may(engine.judge(_question(left, tool, at_tool, now))):
+            found.append(f"`{tool.name}` is allowed to a person who left")
+        if tool.rows is None:
+            continue
+        others = _user(_OTHER, "x", active=True)
+        if decide.may(engine.judge(_question(here, tool, _row(tool), now, *others))):
+            found.append(f"`{tool.name}` releases rows of another tenant")
+    return tuple(found)
+
+
+def _question(who: Sequence[Entity], tool: Tool, about: Entity, now: UnixTime, *others: Entity) -> Question:
+    # with every scope the tool asks for: nothing but policy stands in the way
+    context: dict[str, Json | Ref] = {
+        "client": Ref(type="Client", id="onbehalf-check"),
+        "scopes": [*sorted(tool.scopes)],
+        "now": int(now),
+    }
+    entities = (*who, *others, about)
+    return Question(principal=who[0].ref, action=tool.action, resource=about.ref, context=context, entities=entities)
+
+
+def _user(tenant: str, name: str, *, active: bool) -> tuple[Entity, ...]:
+    wall = Ref(type="Tenant", id=tenant)
+    attributes: dict[str, Json | Ref] = {"tenant": wall, "name": name, "active": active}
+    user = Entity(ref=Ref(type="User", id=f"{tenant}/{name}"), attributes=attributes, parents=())
+    return (user, Entity(ref=wall, attributes={}, parents=()))
+
+
+def _row(tool: Tool) -> Entity:
+    assert tool.rows is not None
+    attributes: dict[str, Json | Ref] = {
+        name: _SAMPLES[kind] if kind in _SAMPLES else Ref(type=kind, id=_OTHER if kind == "Tenant" else f"{_OTHER}/x")
+        for name, (_, kind) in tool.rows.attributes.items()
+    }
+    attributes["tenant"] = Ref(type="Tenant", id=_OTHER)
+    return Entity(ref=Ref(type=tool.rows.type, id=f"{_OTHER}/1"), attributes=attributes, parents=())

@@ -1,0 +1,85 @@
+"""`onbehalf`: all commands, and the one place where an error becomes an exit code.
+
+0 is success, 1 that what was checked does not hold, 2 that the command could not do its work.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from onbehalf.app import VERSION
+from onbehalf.cli import audit, check, demo, explain, init, keys, serve
+from onbehalf.cli.screen import console, show_error
+from onbehalf.errors import OnbehalfError
+
+__all__ = ["app", "run"]
+
+_HELP = """Let LLM clients use your company's tools on behalf of a verified employee.
+
+Every tool call is proven (which person, through which client), decided on the server (deny by default), and put on a
+record that anyone can check.
+
+[bold]New here?[/bold]  onbehalf demo        plays the whole story on this machine, with made-up data
+[bold]Your own?[/bold]   onbehalf init        writes onbehalf.yaml, people.yaml and policies, commented
+            onbehalf check       says what is missing before anyone relies on it
+            onbehalf serve       runs the gateway
+"""
+
+app = typer.Typer(
+    name="onbehalf",
+    help=_HELP,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"onbehalf {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+app.command("init")(init.init)
+app.command("demo")(demo.demo)
+app.command("serve")(serve.serve)
+app.command("check")(check.check)
+app.command("doctor", hidden=True, help="The same as `check`.")(check.check)
+app.command("explain")(explain.explain)
+app.add_typer(audit.app, name="audit")
+app.add_typer(keys.app, name="keys")
+
+
+def run() -> None:
+    """The command's entry."""
+    try:
+        app()
+    except OnbehalfError as error:
+        show_error(error)
+        sys.exit(2)
+    except BrokenPipeError:  # such as `onbehalf explain … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:  # the street's last resort: a sentence, not a traceback, unless it is asked for
+        if os.environ.get("ONBEHALF_DEBUG"):
+            raise
+        console(stderr=True).print(f"error: {type(error).__name__}: {error} (internal)", markup=False)
+        console(stderr=True).print(
+            "what to do: run it again with ONBEHALF_DEBUG=1 and report what it prints", markup=False
+        )
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,46 @@
+"""How commands speak: to a person by default, colour only on a terminal, or one JSON document with --json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from onbehalf.errors import OnbehalfError
+from onbehalf.model import Json
+
+__all__ = ["AsJson", "ConfigFile", "console", "print_json", "quoted", "show_error"]
+
+ConfigFile = Annotated[
+    Path,
+    typer.Option("--config", "-c", help="The gateway's configuration.", envvar="ONBEHALF_CONFIG", show_default=True),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on stdout or stderr that wraps nothing and invents no colours for what it prints."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def quoted(text: str) -> str:
+    """Text from outside, fit to be printed: no markup, no control characters."""
+    return escape("".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text))
+
+
+def print_json(value: Mapping[str, Json]) -> None:
+    """One JSON document."""
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def show_error(error: OnbehalfError) -> None:
+    """What went wrong and what to do, on stderr."""
+    screen = console(stderr=True)
+    screen.print(f"[bold red]error[/bold red]: {quoted(error.message)} [dim]({error.code})[/dim]")
+    if error.hint:
+        screen.print(f"what to do: {quoted(error.hint)}")

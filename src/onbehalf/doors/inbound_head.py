@@ -1,0 +1,92 @@
+"""uvicorn's HTTP protocol with the bounds on request heads that it lacks: bytes, headers and seconds.
+
+An app is asked only when a head is whole, so an endless one must end here. Must not look into a request.
+
+Trust: whoever can connect can cost one connection, `HEAD_BYTES` of memory and `HEAD_SECONDS` until a head is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["BoundedHttp"]
+
+HEAD_BYTES = 32 * 1024  # a bearer is at most 8 KiB, and MCP mirrors some arguments
+HEAD_SECONDS = 10.0
+HEADERS = 128
+
+_log = logging.getLogger(__name__)
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """uvicorn's protocol, refusing a head that is too large, has too many headers, or is not whole in time."""
+
+    head_seconds = HEAD_SECONDS
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        self._head_bytes = 0
+        self._in_head = True
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return  # refused already; what still arrives is not worth parsing
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes:
+            if self._head_bytes > HEAD_BYTES:
+                self._refuse(b"431 Request Header Fields Too Large")
+            else:
+                self._watch_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > HEADERS:
+            self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._unwatch_head()
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > HEAD_BYTES or len(self.headers) > HEADERS:
+            self._refuse(b"431 Request Header Fields Too Large")
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        self._head_bytes = 0
+        if not self.transport.is_closing():
+            super().on_message_complete()
+
+    def _watch_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_seconds, self._refuse, b"408 Request Timeout")
+
+    def _unwatch_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, status: bytes) -> None:
+        """Answer without the app and close. Behind an answer still under way, only close: it cannot be told apart."""
+        self._unwatch_head()
+        if self.transport.is_closing():
+            return
+        _log.info("refused a request head with %s", status[:3].decode())
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        self.transport.close()

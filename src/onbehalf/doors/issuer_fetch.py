@@ -1,0 +1,168 @@
+"""One issuer's keys over HTTP: discovery, then the JWK Set, both bounded in time and size.
+
+Redirects are not followed, no cookie is kept, no proxy of the environment used, nothing unpacked. Must not keep keys
+or decide when to fetch: `issuer_keys` does.
+
+Trust: whoever answers for an issuer's URL is the issuer. TLS says who that is; what is fetched only ever yields keys of
+the one issuer that was asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.response import Response
+
+from onbehalf.config import IssuerSettings
+from onbehalf.errors import ConfigInvalid
+from onbehalf.identify import KeysRefused, NotStrict, PublicKey, public_keys, strict_object
+
+__all__ = ["FetchFailed", "IssuerFetcher"]
+
+_METADATA_BYTES = 64 * 1024
+_KEYS_BYTES = 256 * 1024
+_DEPTH = 16
+_MAX_URL = 2048
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class FetchFailed(Exception):
+    """The keys cannot be had. The message is a clause for a person, and holds nothing of what was sent."""
+
+
+class IssuerFetcher:
+    """Fetches keys for any issuer, over one pool of connections. `seconds` is for all of one issuer's requests."""
+
+    def __init__(self, *, insecure_http: bool = False, seconds: float = 8.0) -> None:
+        self._insecure = insecure_http
+        self._seconds = seconds
+        self._client = _client(seconds)
+
+    def check(self, rule: IssuerSettings) -> None:
+        """Raises ConfigInvalid for an issuer that must not be asked."""
+        for url in filter(None, (rule.issuer, rule.metadata)):
+            if not self._permitted(url):
+                raise ConfigInvalid(
+                    f"`{url}` is not an https URL", hint="use https; only loopback addresses may be http"
+                )
+
+    async def keys(self, rule: IssuerSettings) -> Mapping[str, PublicKey]:
+        """The keys that the issuer publishes now, by id. Raises FetchFailed."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                document = await self._get(await self._keys_url(rule), _KEYS_BYTES, "its JWK Set")
+        except TimeoutError as error:
+            raise FetchFailed(f"it did not answer within {self._seconds:g} s") from error
+        try:
+            return public_keys(document, issuer=rule.issuer)
+        except KeysRefused as error:
+            raise FetchFailed(str(error)) from error
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    async def _keys_url(self, rule: IssuerSettings) -> str:
+        """`jwks_uri` of the first discovery document that is the issuer's own."""
+        reasons: list[str] = []
+        for url in _metadata_urls(rule):
+            try:
+                document = await self._get(url, _METADATA_BYTES, f"its metadata at `{url}`")
+                return self._jwks_uri(document, url, rule)
+            except FetchFailed as error:
+                reasons.append(str(error))
+        raise FetchFailed("; ".join(reasons))
+
+    def _jwks_uri(self, document: bytes, url: str, rule: IssuerSettings) -> str:
+        try:
+            members = strict_object(document, depth=_DEPTH)
+        except NotStrict as error:
+            raise FetchFailed(f"its metadata at `{url}` is refused: {error}") from error
+        if members.get("issuer") != rule.issuer:  # RFC 8414 section 3.3: identical, or it must not be used
+            raise FetchFailed(f"the metadata at `{url}` is of another issuer")
+        found = members.get("jwks_uri")
+        if not isinstance(found, str) or not self._permitted(found):
+            raise FetchFailed(f"the metadata at `{url}` has no https `jwks_uri`")
+        # A document that came over TLS must not lead to one that anybody on this machine could serve.
+        if url.startswith("https:") and not found.startswith("https:") and not self._insecure:
+            raise FetchFailed(f"the metadata at `{url}` leads from https to http")
+        return found
+
+    def _permitted(self, url: str) -> bool:
+        if len(url) > _MAX_URL or _VISIBLE.fullmatch(url) is None:
+            return False
+        try:
+            parts = urlsplit(url)
+            _ = parts.port  # raises where it is none
+        except ValueError:
+            return False
+        if not parts.hostname or "@" in parts.netloc or "#" in url or "\\" in url:
+            return False
+        # Case counts: other code asks whether a URL starts with `https:`.
+        return url.startswith("https://") or (
+            url.startswith("http://") and (self._insecure or parts.hostname in _LOOPBACK)
+        )
+
+    async def _get(self, url: str, limit: int, what: str) -> bytes:
+        try:
+            async with self._client.get(url).header("accept", "application/json").build_streamed() as response:
+                if response.status != 200:
+                    raise FetchFailed(f"{what} was answered with HTTP status {response.status}")
+                if response.get_header("content-encoding") not in (None, "identity"):
+                    raise FetchFailed(f"{what} came packed, which nobody asked for")
+                return await _whole(response, limit, what)
+        except PyreqwestError as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise FetchFailed(f"{what} cannot be reached") from error
+        except ValueError as error:  # a URL that the client's own parser refuses
+            raise FetchFailed(f"{what} is at no usable URL") from error
+
+
+async def _whole(response: Response, limit: int, what: str) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while (chunk := await response.body_reader.read_chunk()) is not None:
+        size += len(chunk)
+        if size > limit:
+            raise FetchFailed(f"{what} is larger than {limit} bytes")
+        parts.append(bytes(chunk))
+    return b"".join(parts)
+
+
+def _metadata_urls(rule: IssuerSettings) -> tuple[str, ...]:
+    """Where the metadata is: between host and path (RFC 8414 section 3.1), or after the path (OIDC Discovery 4.1)."""
+    if rule.metadata:
+        return (rule.metadata,)
+    parts = urlsplit(rule.issuer)
+    origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    return (
+        f"{origin}/.well-known/oauth-authorization-server{path}",
+        f"{origin}{path}/.well-known/openid-configuration",
+    )
+
+
+def _client(seconds: float) -> Client:
+    return (
+        ClientBuilder()
+        .http1_only()
+        .follow_redirects(False)
+        .referer(False)
+        .no_proxy()
+        .gzip(False)
+        .brotli(False)
+        .zstd(False)
+        .deflate(False)
+        .user_agent("onbehalf")
+        .default_cookie_store(False)
+        .connect_timeout(timedelta(seconds=seconds))
+        .timeout(timedelta(seconds=seconds))
+        .build()
+    )

@@ -1,0 +1,317 @@
+"""One JSON-RPC exchange with an MCP server over HTTP: one POST out, the one answer to it back, bounded.
+
+The answer is JSON, or one message of an SSE stream, which is read no further. Redirects are not followed, no cookie is
+kept, no proxy of the environment used, nothing unpacked. Must not know sessions, tools or what an answer means.
+
+Trust: a server can make us wait until the caller's deadline and read `response_bytes`; of its headers only the status,
+type, encoding and session id are looked at, and none goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import orjson
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import (
+    BuilderError,
+    DetailedPyreqwestError,
+    PoolTimeoutError,
+    PyreqwestError,
+    RequestTimeoutError,
+)
+from pyreqwest.response import Response
+
+from onbehalf.model import Json
+
+__all__ = ["Answer", "Garbage", "Late", "NotSent", "Rejected", "ServerAsks", "Wire", "WireError", "strict"]
+
+_DEPTH = 64
+_MAX_SESSION = 512
+_ERROR_BYTES = 64 * 1024
+_CONNECT_SECONDS = 5.0
+_IDLE_SECONDS = 4
+"""Under the five seconds after which common servers close an idle connection: a call on a closing one may be lost."""
+_AHEAD = 1
+"""Bytes read before they are asked for: one saves a wait, and with more a stream that stays open is waited for."""
+# Possessive, and `\Z` ends an unterminated string, so that no byte is looked at twice (ReDoS).
+_STRING = re.compile(rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
+_TOO_DEEP = b"(" * (_DEPTH + 1)
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_ROUND = bytes.maketrans(b"[]{}", b"()()")
+_LINE = re.compile(rb"\r\n|\n|\r")
+# Atomic, or one CRLF would count as two ends of lines.
+_EVENT = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+
+
+class WireError(Exception):
+    """The request may have reached the server, and there is no answer to it."""
+
+
+class NotSent(WireError):
+    """The request cannot have reached the server."""
+
+
+class Late(WireError):
+    """The request may have reached the server, which did not answer in time."""
+
+
+class Garbage(WireError):
+    """What came back is not the answer to the request."""
+
+
+class ServerAsks(WireError):
+    """The server asks something in turn: sampling, elicitation, roots. Nobody is here to answer."""
+
+
+class Rejected(WireError):
+    """An HTTP status in place of an answer, with a JSON-RPC error's code and data where there was one."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP status {status}")
+        self.status = status
+        self.code: int | None = None
+        self.data: Json = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The JSON-RPC response to our request: `result`, or `error` as its code where that is not None."""
+
+    result: dict[str, Json] = field(default_factory=dict, repr=False)
+    error: int | None = None
+    session: str = ""
+
+
+class Wire:
+    """One server's address and its pooled connections. Made inside the running loop, ended by `aclose`."""
+
+    def __init__(self, url: str, *, timeout: float, response_bytes: int) -> None:
+        self._url = url
+        self._bytes = response_bytes
+        self._client = _client(url, timeout)
+
+    async def ask(self, request_id: str, body: bytes, headers: Mapping[str, str], *, token: str = "") -> Answer:
+        """Post one request, once, and read until its answer. Raises WireError. Time is for the caller to bound."""
+        try:
+            builder = self._client.post(self._url).headers(headers).body_bytes(body)
+            if token:
+                builder = builder.header("Txn-Token", token, is_sensitive=True)
+            async with builder.streamed_read_buffer_limit(_AHEAD).build_streamed() as response:
+                return await self._answer(response, request_id)
+        except PyreqwestError as error:
+            raise _wire_error(error) from error
+
+    async def tell(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Post one notification. Raises WireError where it is not accepted."""
+        try:
+            builder = self._client.post(self._url).headers(headers).body_bytes(body)
+            async with builder.streamed_read_buffer_limit(_AHEAD).build_streamed() as response:
+                if response.status not in (200, 202, 204):
+                    raise Rejected(response.status)
+        except PyreqwestError as error:
+            raise _wire_error(error) from error
+
+    async def end(self, headers: Mapping[str, str]) -> None:
+        """DELETE a session. Raises WireError."""
+        try:
+            builder = self._client.delete(self._url).headers(headers)
+            async with builder.streamed_read_buffer_limit(_AHEAD).build_streamed():
+                pass
+        except PyreqwestError as error:
+            raise _wire_error(error) from error
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    async def _answer(self, response: Response, request_id: str) -> Answer:
+        if response.get_header("content-encoding") not in (None, "identity"):
+            raise Garbage("the answer is packed, which nobody asked for")
+        kind = (response.get_header("content-type") or "").partition(";")[0].strip().lower()
+        if response.status != 200:
+            raise await self._rejection(response, kind)
+        session = _session(response.get_header("mcp-session-id"))
+        if kind == "application/json":
+            return _response(strict(await _whole(response, self._bytes)), request_id, session)
+        if kind == "text/event-stream":
+            return await self._streamed(response, request_id, session)
+        raise Garbage("the answer is neither JSON nor an event stream")
+
+    async def _rejection(self, response: Response, kind: str) -> Rejected:
+        """The status, with the code of the JSON-RPC error that newer servers send along. Its id may be null."""
+        rejected = Rejected(response.status)
+        if kind == "application/json" and 400 <= response.status < 500:
+            try:
+                message = strict(await _whole(response, min(self._bytes, _ERROR_BYTES)))
+            except Garbage:
+                return rejected
+            error = message.get("error")
+            code = error.get("code") if isinstance(error, dict) else None
+            if isinstance(error, dict) and isinstance(code, int):
+                rejected.code, rejected.data = code, error.get("data")
+        return rejected
+
+    async def _streamed(self, response: Response, request_id: str, session: str) -> Answer:
+        """The answer among an event stream's messages. Notifications on the way are dropped."""
+        events = _Events()
+        answer: Answer | None = None
+        size = 0
+        while answer is None and (chunk := await response.body_reader.read_chunk()) is not None:
+            size += len(chunk)
+            if size > self._bytes:
+                raise Garbage(f"the answer is larger than {self._bytes} bytes")
+            for data in events.feed(bytes(chunk)):
+                message = strict(data)
+                if "method" in message and "id" not in message:
+                    continue
+                if answer is not None:
+                    raise Garbage("the request is answered twice")
+                answer = _response(message, request_id, session)
+        if answer is None:
+            raise Garbage("the event stream ended before the answer")
+        return answer
+
+
+class _Events:
+    """The data of an SSE stream's messages, as they are complete (WHATWG HTML section 9.2.6)."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._seen = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Data of the events that end in this chunk."""
+        self._rest += chunk
+        found: list[bytes] = []
+        start, at = 0, max(0, self._seen - 3)
+        while end := _EVENT.search(self._rest, at):
+            data = _data(bytes(self._rest[start : end.start()]))
+            if data:
+                found.append(data)
+            start = at = end.end()
+        del self._rest[:start]
+        self._seen = len(self._rest)
+        return found
+
+
+def _data(event: bytes) -> bytes:
+    kind, parts = b"message", list[bytes]()
+    for line in _LINE.split(event):
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            parts.append(value)
+        elif name == b"event":
+            kind = value
+    return b"\n".join(parts) if kind == b"message" else b""
+
+
+async def _whole(response: Response, limit: int) -> bytes:
+    declared = response.get_header("content-length") or ""
+    if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+        raise Garbage(f"the answer is larger than {limit} bytes")
+    parts: list[bytes] = []
+    size = 0
+    while (chunk := await response.body_reader.read_chunk()) is not None:
+        size += len(chunk)
+        if size > limit:
+            raise Garbage(f"the answer is larger than {limit} bytes")
+        parts.append(bytes(chunk))
+    return b"".join(parts)
+
+
+def _response(message: Mapping[str, Json], request_id: str, session: str) -> Answer:
+    if "method" in message:
+        raise ServerAsks("the server asked something in place of an answer")
+    if message.get("jsonrpc") != "2.0" or message.get("id") != request_id:
+        raise Garbage("the answer is not to this request")
+    if ("result" in message) == ("error" in message):
+        raise Garbage("the answer has not exactly one of result and error")
+    result, error = message.get("result"), message.get("error")
+    if isinstance(result, dict):
+        return Answer(result=result, session=session)
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise Garbage("the answer is no JSON-RPC response")
+    return Answer(error=code, session=session)
+
+
+def strict(data: bytes) -> dict[str, Json]:
+    """The one JSON object that `data` is, nested at most 64 deep, no member standing twice. Raises Garbage."""
+    bare = _STRING.sub(b"", data)
+    brackets = bare.translate(_ROUND, _NOT_BRACKETS)
+    for _ in range(_DEPTH):  # each pass takes off the innermost level
+        brackets, before = brackets.replace(b"()", b""), len(brackets)
+        if len(brackets) in (0, before) or _TOO_DEEP in brackets:
+            break
+    if brackets:
+        raise Garbage(f"the answer is nested deeper than {_DEPTH}, or is no JSON")
+    try:
+        value: Json = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise Garbage("the answer is no JSON") from error
+    # Outside of strings a colon stands once per member; a parser keeps one member per name.
+    if not isinstance(value, dict) or bare.count(b":") != _members(value):
+        raise Garbage("the answer is not one object with unique members")
+    return value
+
+
+def _members(value: Json) -> int:
+    count = 0
+    stack: list[Json] = [value]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            count += len(node)
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+    return count
+
+
+def _session(given: str | None) -> str:
+    """A session id, "" for none: visible ASCII (MCP 2025-11-25 transports). Raises Garbage."""
+    if given is None:
+        return ""
+    if len(given) > _MAX_SESSION or _VISIBLE.fullmatch(given) is None:
+        raise Garbage("the session id is not visible ASCII")
+    return given
+
+
+def _wire_error(error: PyreqwestError) -> WireError:
+    """Only what failed while connecting is known not to have left; the class of the exception does not tell."""
+    causes = (error.details["causes"] or []) if isinstance(error, DetailedPyreqwestError) else []
+    connecting = any(cause["message"] == "client error (Connect)" for cause in causes)
+    if connecting or isinstance(error, PoolTimeoutError | BuilderError):
+        return NotSent("the server cannot be reached")
+    if isinstance(error, RequestTimeoutError):
+        return Late("the server did not answer in time")
+    return WireError(f"the connection was lost: {type(error).__name__}")
+
+
+def _client(url: str, timeout: float) -> Client:
+    return (
+        ClientBuilder()
+        .http1_only()
+        .https_only(url.startswith("https:"))
+        .follow_redirects(False)
+        .referer(False)
+        .no_proxy()
+        .gzip(False)
+        .brotli(False)
+        .zstd(False)
+        .deflate(False)
+        .user_agent("onbehalf")
+        .default_cookie_store(False)
+        # Well before the deadline, or a call that never left could not be told from one that did.
+        .connect_timeout(timedelta(seconds=min(_CONNECT_SECONDS, timeout / 2)))
+        .pool_idle_timeout(timedelta(seconds=_IDLE_SECONDS))
+        # A request that is cancelled before its answer begins lives on in the client, until here at the latest.
+        .timeout(timedelta(seconds=timeout))
+        .build()
+    )

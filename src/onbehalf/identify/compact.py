@@ -1,0 +1,116 @@
+"""What a presented token looks like, before any library and before anything is proven.
+
+The compact JWS (RFC 7515 section 7.1) in its one strict spelling. Everything here is a claim of whoever sent it: good
+for finding the key to check it with, and for nothing else. Must not hold keys, believe a claim, or tell who calls.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from onbehalf.errors import AlgorithmRefused, TokenMalformed, TokenMissing, TokenTooLarge
+from onbehalf.identify.strict_json import NotStrict, strict_object
+from onbehalf.model import Json, Presented
+
+__all__ = ["MAX_TOKEN_BYTES", "Peeked", "peek"]
+
+MAX_TOKEN_BYTES = 16 * 1024
+_MAX_HEADER_BYTES = 2048
+_MAX_DEPTH = 16
+_MAX_NAME = 255
+_MAX_ISSUER = 2048
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
+_REFUSED_MEMBERS = ("crit", "b64", "jwk", "jku", "x5u", "x5c")
+"""Members that change what is signed, or bring or name the key to check it with (RFC 8725 section 3.10)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peeked:
+    """A well-formed token, nothing in it proven. INVARIANT: made by `peek` only, all of it from one token."""
+
+    claimed_issuer: str
+    key_id: str
+    algorithm: str
+    type: str
+    token: bytes = field(repr=False)
+    signing_input: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+    claimed: Mapping[str, Json] = field(repr=False)
+
+
+def peek(presented: Presented) -> Peeked:
+    """The parts of one compact JWS, and where to look for its key.
+
+    `presented.token` is at most 16,384 ASCII characters. Checked, in this order:
+    1 size; 2 ASCII and exactly three parts; 3 strict base64url without padding, with canonical trailing bits;
+    4 header and payload are strict JSON objects; 5 no header member that brings its own key or meaning;
+    6 `alg`, `kid`, `typ` and `iss` are short strings (`kid` is required: a key is looked up, never tried).
+
+    Does not check the signature or any claim: `verify` does. Raises TokenMissing, TokenTooLarge, TokenMalformed,
+    AlgorithmRefused.
+    """
+    text = presented.token
+    if not text:
+        raise TokenMissing("no token", hint="send `Authorization: Bearer <access token>`")
+    if len(text) > MAX_TOKEN_BYTES:  # 1
+        raise TokenTooLarge(f"the token is longer than {MAX_TOKEN_BYTES} bytes", hint="ask for fewer claims in it")
+    parts = text.split(".", 3)
+    if not text.isascii() or len(parts) != 3:  # 2
+        raise _malformed("the token is not three parts of ASCII (RFC 7515 section 7.1)")
+    header_bytes, payload, signature = map(_decode, parts)  # 3
+    if len(header_bytes) > _MAX_HEADER_BYTES:
+        raise TokenTooLarge(f"the token's header is longer than {_MAX_HEADER_BYTES} bytes")
+    header = _object(header_bytes, "header")  # 4
+    claimed = _object(payload, "payload")
+    for name in _REFUSED_MEMBERS:  # 5
+        if name in header:
+            raise _malformed(f"the token's header has `{name}`, which is never followed here")
+    algorithm = _name(header, "alg")  # 6
+    if algorithm.lower() == "none":
+        raise AlgorithmRefused("the token is not signed", hint="RFC 8725 section 3.2")
+    token = text.encode("ascii")
+    return Peeked(
+        claimed_issuer=_name(claimed, "iss", _MAX_ISSUER),
+        key_id=_name(header, "kid"),
+        algorithm=algorithm,
+        type=_name(header, "typ") if "typ" in header else "",
+        token=token,
+        signing_input=token[: token.rindex(b".")],
+        signature=signature,
+        claimed=claimed,
+    )
+
+
+def _decode(part: str) -> bytes:
+    """Base64url in its one spelling (RFC 7515 section 2).
+
+    The library is lenient with padding and trailing bits (Wycheproof JWS cases 367 and 370), and would let one
+    signature have many spellings.
+    """
+    if not _BASE64URL.fullmatch(part) or len(part) % 4 == 1:
+        raise _malformed("a part of the token is empty or not base64url without padding")
+    data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    if base64.urlsafe_b64encode(data).rstrip(b"=") != part.encode("ascii"):
+        raise _malformed("a part of the token is base64url with stray trailing bits")
+    return data
+
+
+def _object(data: bytes, what: str) -> dict[str, Json]:
+    try:
+        return strict_object(data, depth=_MAX_DEPTH)
+    except NotStrict as error:
+        raise _malformed(f"the token's {what} is refused: {error}") from error
+
+
+def _name(members: Mapping[str, Json], name: str, longest: int = _MAX_NAME) -> str:
+    value = members.get(name)
+    if not isinstance(value, str) or not 1 <= len(value) <= longest or not value.isprintable():
+        raise _malformed(f"the token's `{name}` is not a string of 1 to {longest} printable characters")
+    return value
+
+
+def _malformed(message: str) -> TokenMalformed:
+    return TokenMalformed(message, hint="send an access token from a listed authorization server, unchanged")

@@ -1,0 +1,136 @@
+"""What an issuer's key is: public, asymmetric, strong enough, and of one issuer.
+
+Turns a JWK Set (RFC 7517 section 5) into keys by id. A key that is unfit is left out, so that a token signed with it
+meets UnknownKey. Must not fetch, keep or choose keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from onbehalf.identify.strict_json import NotStrict, strict_object
+from onbehalf.model import Json
+
+__all__ = ["ALGORITHM_FAMILIES", "KeysRefused", "PublicKey", "public_keys"]
+
+ALGORITHM_FAMILIES: Mapping[str, frozenset[str]] = MappingProxyType(
+    {"RSA": frozenset({"RS256", "PS256"}), "EC": frozenset({"ES256"}), "OKP": frozenset({"EdDSA", "Ed25519"})}
+)
+"""Key type to the algorithms it may be used with. `Ed25519` is RFC 9864's name of what `EdDSA` means here."""
+
+_MAX_KEYS = 64
+_MAX_KID = 255
+_RSA_BITS = range(2048, 8192 + 1)
+"""Below 2048 is weak (RFC 7518 section 3.3); above 8192 each check costs an attacker's token too much of our time."""
+_RSA_EXPONENT_BITS = 32
+_PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
+_MATERIAL: Mapping[str, tuple[str, ...]] = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+_CURVES = {"EC": "P-256", "OKP": "Ed25519"}
+
+_Material: TypeAlias = RSAKey | ECKey | OKPKey
+
+
+class KeysRefused(ValueError):
+    """The document is not a usable JWK Set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicKey:
+    """One verification key of one issuer, and the algorithms it may be used with."""
+
+    issuer: str
+    key_id: str
+    algorithms: frozenset[str]
+    thumbprint: str
+    """RFC 7638: the same for the same key only, so that a changed key under an old id is noticed."""
+    material: _Material = field(repr=False, compare=False)
+
+
+def public_keys(document: bytes, *, issuer: str) -> Mapping[str, PublicKey]:
+    """The fit keys of a JWK Set, by key id; none, if the issuer withdrew them all. Raises KeysRefused.
+
+    Left out: symmetric keys; private keys (what is published is no secret any more); keys for encryption; without
+    `kid`; of other types, curves or sizes; and every key whose id stands twice, since which is meant is a guess.
+    """
+    try:
+        listed = strict_object(document, depth=8).get("keys")
+    except NotStrict as error:
+        raise KeysRefused(f"the JWK Set is refused: {error}") from error
+    if not isinstance(listed, list) or len(listed) > _MAX_KEYS:
+        raise KeysRefused(f"the JWK Set is not a list of at most {_MAX_KEYS} keys")
+    found: dict[str, PublicKey] = {}
+    seen: set[str] = set()
+    for jwk in listed:
+        if not isinstance(jwk, dict) or not _for_signatures(jwk):
+            continue
+        key_id = jwk.get("kid")
+        if not isinstance(key_id, str) or not 1 <= len(key_id) <= _MAX_KID:
+            continue
+        if key_id in seen:
+            found.pop(key_id, None)
+            continue
+        seen.add(key_id)
+        key = _key(jwk, key_id, issuer)
+        if key is not None:
+            found[key_id] = key
+    return MappingProxyType(found)
+
+
+def _for_signatures(jwk: Mapping[str, Json]) -> bool:
+    operations = jwk.get("key_ops", ["verify"])
+    return jwk.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
+
+
+def _key(jwk: Mapping[str, Json], key_id: str, issuer: str) -> PublicKey | None:
+    kind = jwk.get("kty")
+    if not isinstance(kind, str) or kind not in _MATERIAL or not _PRIVATE_MEMBERS.isdisjoint(jwk):
+        return None
+    algorithms = _algorithms(jwk, kind)
+    material = _material(jwk, kind)
+    if material is None or not algorithms:
+        return None
+    return PublicKey(
+        issuer=issuer, key_id=key_id, algorithms=algorithms, thumbprint=material.thumbprint(), material=material
+    )
+
+
+def _algorithms(jwk: Mapping[str, Json], kind: str) -> frozenset[str]:
+    family = ALGORITHM_FAMILIES[kind]
+    if "alg" not in jwk:
+        return family
+    named = jwk["alg"]
+    if not isinstance(named, str) or named not in family:
+        return frozenset()
+    return family if kind == "OKP" else frozenset({named})
+
+
+def _material(jwk: Mapping[str, Json], kind: str) -> _Material | None:
+    """The library's key from the bare parameters alone, or None if they are no fit key."""
+    bare: dict[str, str | list[str]] = {"kty": kind}
+    for name in _MATERIAL[kind]:
+        value = jwk.get(name)
+        if not isinstance(value, str) or not value or len(value) > 2048:
+            return None
+        bare[name] = value
+    if kind in _CURVES and bare["crv"] != _CURVES[kind]:
+        return None
+    try:
+        if kind == "EC":
+            return ECKey.import_key(bare)
+        if kind == "OKP":
+            return OKPKey.import_key(bare)
+        rsa = RSAKey.import_key(bare)
+    except (JoseError, ValueError, TypeError, OverflowError):
+        return None
+    return rsa if _strong(rsa) else None
+
+
+def _strong(rsa: RSAKey) -> bool:
+    public = rsa.public_key
+    return public.key_size in _RSA_BITS and public.public_numbers().e.bit_length() <= _RSA_EXPONENT_BITS

@@ -1,0 +1,180 @@
+"""The one place where a `Caller` is made.
+
+Signature first, then the claims it covers. Must not fetch keys, read a clock, or check scopes and people: room 2 does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from joserfc.errors import JoseError
+from joserfc.jws import JWSRegistry
+
+from onbehalf.config import IssuerSettings
+from onbehalf.errors import (
+    AlgorithmRefused,
+    ClaimRefused,
+    ProofMissing,
+    SignatureMismatch,
+    TokenExpired,
+    TokenNotYetValid,
+    UnknownIssuer,
+    UnknownKey,
+    WrongAudience,
+    WrongType,
+)
+from onbehalf.identify.compact import Peeked
+from onbehalf.identify.keys import PublicKey
+from onbehalf.identify.tenant import tenant_of
+from onbehalf.model import Caller, Evidence, Json, UnixTime, digest
+
+__all__ = ["TOLERANCE_S", "check_algorithm", "verify"]
+
+TOLERANCE_S = 30
+_MAX_NAME = 255
+_MAX_AUDIENCES = 32
+_MAX_ACTORS = 8
+_MAX_SCOPES = 256
+_LAST_TIME = 2**53 - 1
+# `EdDSA` is checked as RFC 9864's `Ed25519`, so that it can never mean Ed448.
+_LIBRARY_NAME = {"RS256": "RS256", "PS256": "PS256", "ES256": "ES256", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
+_SCOPE_CHARACTERS = frozenset(map(chr, range(0x21, 0x7F))) - {'"', "\\"}
+
+
+def verify(peeked: Peeked, *, rule: IssuerSettings, key: PublicKey, audience: str, now: UnixTime) -> Caller:
+    """Prove who calls, from one access token.
+
+    `key` was found by the token's issuer and key id; `audience` is this gateway's resource identifier; `now` is in
+    whole seconds. Checked, in this order:
+    1 the algorithm is one of the issuer's, and of the key's (RFC 8725 section 3.1);
+    2 key, rule and token are of the same issuer, compared exactly, and key id (RFC 8725 section 3.8);
+    3 the signature (RFC 7515 section 5.2); 4 `typ` (RFC 8725 section 3.11); 5 `aud` (RFC 9068 section 4);
+    6 `exp`, `iat`, `nbf` with 30 s of tolerance; 7 no `cnf`, whose proof cannot be checked here (RFC 7800);
+    8 `sub`, the client, the actors and the scopes have their shape; 9 the tenant is the issuer's own.
+
+    Does not check that scopes suffice or that the person exists: room 2 does. Raises an IdentifyError.
+    """
+    check_algorithm(peeked, rule)  # 1
+    if peeked.algorithm not in key.algorithms:
+        raise AlgorithmRefused(f"the key is not for `{peeked.algorithm}`", hint="RFC 8725 section 3.1")
+    if peeked.claimed_issuer != rule.issuer or key.issuer != rule.issuer:  # 2
+        raise UnknownIssuer(f"the token is not from `{rule.issuer}`")
+    if key.key_id != peeked.key_id:
+        raise UnknownKey("the key is not the one that the token names")
+    _check_signature(peeked, key)  # 3
+    _check_type(peeked, rule)  # 4
+    claims = peeked.claimed
+    _check_audience(claims, audience)  # 5
+    issued_at, expires_at = _check_times(claims, now)  # 6
+    if "cnf" in claims:  # 7
+        raise ProofMissing(
+            "the token is bound to a key, and a proof of it is not taken here", hint="use a bearer token"
+        )
+    subject, client = _text(claims, "sub"), _text(claims, rule.client_claim)  # 8
+    actors, scopes = _actors(claims, rule.issuer), _scopes(claims)
+    tenant = tenant_of(claims, rule)  # 9
+    evidence = Evidence(
+        issuer=rule.issuer, key=key.key_id, algorithm=peeked.algorithm, token=digest(peeked.token),
+        issued_at=issued_at, expires_at=expires_at,
+    )  # fmt: skip
+    return Caller(subject=subject, tenant=tenant, client=client, actors=actors, scopes=scopes, evidence=evidence)
+
+
+def check_algorithm(peeked: Peeked, rule: IssuerSettings) -> None:
+    """Raise AlgorithmRefused unless the issuer may use the token's algorithm. Needs no key, so it can come early."""
+    if peeked.algorithm not in rule.algorithms or peeked.algorithm not in _LIBRARY_NAME:
+        raise AlgorithmRefused(
+            "the token's algorithm is not one of " + ", ".join(f"`{name}`" for name in rule.algorithms),
+            hint="list it under `algorithms` of this issuer, if the issuer does sign with it",
+        )
+
+
+def _check_signature(peeked: Peeked, key: PublicKey) -> None:
+    # The library is given the very bytes that `peek` took apart: there is no second parser to disagree with.
+    algorithm = JWSRegistry.algorithms[_LIBRARY_NAME[peeked.algorithm]]
+    try:
+        algorithm.check_key(key.material)
+        good = algorithm.verify(peeked.signing_input, peeked.signature, key.material)
+    except (JoseError, ValueError, TypeError) as error:
+        raise SignatureMismatch("the signature cannot be checked with the key") from error
+    if good is not True:
+        raise SignatureMismatch("the signature does not fit", hint="the token was altered, or signed with another key")
+
+
+def _check_type(peeked: Peeked, rule: IssuerSettings) -> None:
+    if not peeked.type or _media(peeked.type) not in map(_media, rule.token_types):
+        raise WrongType(
+            "the token's `typ` is not one of " + ", ".join(f"`{name}`" for name in rule.token_types),
+            hint="send an access token, not an id token (RFC 9068 section 2.1)",
+        )
+
+
+def _media(name: str) -> str:
+    # Media types compare without case, and `application/` may be left out (RFC 7515 section 4.1.9).
+    return name.lower().removeprefix("application/")
+
+
+def _check_audience(claims: Mapping[str, Json], audience: str) -> None:
+    found = claims.get("aud")
+    named = [found] if isinstance(found, str) else found
+    if not isinstance(named, list) or len(named) > _MAX_AUDIENCES or not all(isinstance(item, str) for item in named):
+        raise ClaimRefused(f"`aud` is not a string or a list of at most {_MAX_AUDIENCES} strings")
+    if not audience or audience not in named:
+        raise WrongAudience(
+            f"the token is not for `{audience}`",
+            hint="ask the issuer for a token with this gateway as resource (RFC 8707 section 2)",
+        )
+
+
+def _check_times(claims: Mapping[str, Json], now: UnixTime) -> tuple[UnixTime, UnixTime]:
+    """`iat` and `exp`. Tolerance is for clocks that disagree, and works in favour of the token only."""
+    issued_at, expires_at = _time(claims, "iat"), _time(claims, "exp")
+    if expires_at <= issued_at:
+        raise ClaimRefused("`exp` is not after `iat`")
+    if now >= expires_at + TOLERANCE_S:
+        raise TokenExpired("the token has expired", hint="refresh it, or log in again")
+    begins = max(issued_at, _time(claims, "nbf")) if "nbf" in claims else issued_at
+    if begins > now + TOLERANCE_S:
+        raise TokenNotYetValid("the token is not valid yet", hint="check the clocks of the issuer and of this gateway")
+    return issued_at, expires_at
+
+
+def _time(claims: Mapping[str, Json], name: str) -> UnixTime:
+    value = claims.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LAST_TIME:
+        raise ClaimRefused(f"`{name}` is missing or not whole seconds since 1970")
+    return UnixTime(value)
+
+
+def _text(claims: Mapping[str, Json], name: str) -> str:
+    value = claims.get(name)
+    # `isprintable` refuses control and format characters: no two names look alike by an invisible one.
+    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_NAME or not value.isprintable() or not value.strip():
+        raise ClaimRefused(f"`{name}` is missing or not a string of 1 to {_MAX_NAME} printable characters")
+    return value
+
+
+def _actors(claims: Mapping[str, Json], issuer: str) -> tuple[str, ...]:
+    """The `act` chain, nearest first (RFC 8693 section 4.1): of the token's issuer, as a bare name tells no other."""
+    actors: list[str] = []
+    inner = claims
+    while "act" in inner:
+        actor = inner["act"]
+        if not isinstance(actor, dict) or len(actors) == _MAX_ACTORS:
+            raise ClaimRefused(f"`act` is not a chain of at most {_MAX_ACTORS} objects")
+        if actor.get("iss", issuer) != issuer:
+            raise ClaimRefused("an actor in `act` is of another issuer than the token")
+        actors.append(_text(actor, "sub"))
+        inner = actor
+    return tuple(actors)
+
+
+def _scopes(claims: Mapping[str, Json]) -> frozenset[str]:
+    """The scopes; none if there is no `scope` (RFC 9068 section 2.2.3), and never all."""
+    value = claims.get("scope", "")
+    if not isinstance(value, str):
+        raise ClaimRefused("`scope` is not a string of words with blanks between (RFC 8693 section 4.2)")
+    scopes = frozenset(word for word in value.split(" ") if word)
+    if len(scopes) > _MAX_SCOPES or not all(map(_SCOPE_CHARACTERS.issuperset, scopes)):
+        raise ClaimRefused(f"`scope` is not at most {_MAX_SCOPES} words of RFC 6749's characters")
+    return scopes

@@ -1,0 +1,219 @@
+"""`people.yaml` as values: who is who in each tenant, checked so that nothing in it can mean more than it says.
+
+Within a tenant only: there is no way to write an edge to another one. Must not hold how people are kept or found
+(directory_sqlite.py) or what they may do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from onbehalf.config import load_yaml
+from onbehalf.errors import DirectoryInvalid
+from onbehalf.model import Digest, Json, canonical, digest
+
+__all__ = ["Login", "Member", "People", "TenantPeople", "ancestors", "parse"]
+
+_MAX_NAME = 200
+_MAX_LEVELS = 64
+_MEMBER_KEYS = ("name", "position", "groups", "active", "attributes", "logins")
+_TENANT_KEYS = ("positions", "groups", "people")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """By what an issuer knows a person: its `iss` and `sub`."""
+
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One person of a tenant. `position` is "" for none; `attributes` are plain values for bound parameters."""
+
+    id: str
+    name: str
+    position: str
+    groups: tuple[str, ...]
+    active: bool
+    attributes: Mapping[str, Json]
+    logins: tuple[Login, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantPeople:
+    """One tenant: position to the positions right above it, group to the groups it is in, and people by id."""
+
+    positions: Mapping[str, tuple[str, ...]]
+    groups: Mapping[str, tuple[str, ...]]
+    people: Mapping[str, Member]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class People:
+    """The whole directory. `digest` is over its content, so that the same content is the same revision."""
+
+    tenants: Mapping[str, TenantPeople]
+    digest: Digest
+
+
+def parse(text: str) -> People:
+    """The directory in a YAML text. Raises DirectoryInvalid naming the place, or ConfigInvalid for what is no YAML."""
+    value = load_yaml(text, what="people.yaml")
+    top = _mapping(value, "people.yaml", ("tenants",))
+    tenants = _names(top.get("tenants"), "`tenants`")
+    found = {name: _tenant(name, each) for name, each in tenants.items()}
+    try:
+        return People(tenants=found, digest=digest(canonical(value)))
+    except ValueError as error:
+        _refuse("people.yaml", f"has a value that is no plain JSON: {error}", "put dates and the like in quotes")
+
+
+def ancestors(above: Mapping[str, tuple[str, ...]], start: str) -> Mapping[str, int]:
+    """Everything above `start`, each with its least distance; `start` itself is not in it. `above` has no cycle."""
+    found: dict[str, int] = {}
+    level, distance = set(above[start]), 1
+    while level:
+        found |= {name: distance for name in level if name not in found}
+        level = {parent for name in level for parent in above[name]} - found.keys()
+        distance += 1
+    return found
+
+
+def _tenant(tenant: str, value: Json) -> TenantPeople:
+    place = f"tenant `{tenant}`"
+    parts = _mapping(value, place, _TENANT_KEYS)
+    positions = {
+        name: ()
+        if above is None
+        else _list(above if isinstance(above, list) else [above], f"{place}, position `{name}`")
+        for name, above in _names(parts.get("positions", {}), f"{place}, `positions`").items()
+    }
+    groups = {
+        name: _list(above or [], f"{place}, group `{name}`")
+        for name, above in _names(parts.get("groups", {}), f"{place}, `groups`").items()
+    }
+    for kind, edges in (("position", positions), ("group", groups)):
+        _require_forest(place, kind, edges)
+    people = {
+        name: _member(name, each, f"{place}, person `{name}`")
+        for name, each in _names(parts.get("people", {}), f"{place}, `people`").items()
+    }
+    for person in people.values():
+        _require_known(
+            f"{place}, person `{person.id}`", "position", [person.position] if person.position else [], positions
+        )
+        _require_known(f"{place}, person `{person.id}`", "group", person.groups, groups)
+    _require_alone(place, people.values())
+    return TenantPeople(positions=positions, groups=groups, people=people)
+
+
+def _member(name: str, value: Json, place: str) -> Member:
+    parts = _mapping(value, place, _MEMBER_KEYS)
+    active, attributes, logins = parts.get("active", True), parts.get("attributes", {}), parts.get("logins", [])
+    if not isinstance(active, bool):
+        _refuse(place, "`active` is not true or false", "write true or false")
+    if not isinstance(attributes, dict) or not all(isinstance(key, str) for key in attributes):
+        _refuse(place, "`attributes` is not a mapping", "write `attributes: {department: sales}`")
+    if not isinstance(logins, list):
+        _refuse(place, "`logins` is not a list", "write `- {issuer: …, subject: …}` for each")
+    return Member(
+        id=name,
+        name=_text(parts.get("name"), f"{place}, `name`"),
+        position=_text(parts["position"], f"{place}, `position`") if parts.get("position") is not None else "",
+        groups=_list(parts.get("groups") or [], place),
+        active=active,
+        attributes=attributes,
+        logins=tuple(_login(each, place) for each in logins),
+    )
+
+
+def _login(value: Json, place: str) -> Login:
+    parts = _mapping(value, f"{place}, a login", ("issuer", "subject"))
+    return Login(
+        issuer=_text(parts.get("issuer"), f"{place}, `issuer`"),
+        subject=_text(parts.get("subject"), f"{place}, `subject`"),
+    )
+
+
+def _require_forest(place: str, kind: str, edges: Mapping[str, tuple[str, ...]]) -> None:
+    for name, above in edges.items():
+        _require_known(f"{place}, {kind} `{name}`", kind, above, edges)
+    clear: set[str] = set()
+    for start in edges:
+        trail = [start]
+        while trail:
+            name = trail[-1]
+            unclear = [each for each in edges[name] if each not in clear]
+            if not unclear:
+                clear.add(trail.pop())
+            elif unclear[0] in trail:
+                _refuse(place, f"{kind} `{unclear[0]}` is above itself", "break the circle")
+            elif len(trail) == _MAX_LEVELS:
+                _refuse(place, f"{kind} `{start}` has more than {_MAX_LEVELS} levels above it", "is that meant?")
+            else:
+                trail.append(unclear[0])
+
+
+def _require_known(place: str, kind: str, names: Iterable[str], known: Mapping[str, object]) -> None:
+    for name in names:
+        if name not in known:
+            _refuse(place, f"{kind} `{name}` is not in this tenant", f"add it under `{kind}s` of the same tenant")
+
+
+def _require_alone(place: str, people: Iterable[Member]) -> None:
+    """One person a login, and one active person a position: on one position two people would be above each other."""
+    logins: dict[Login, str] = {}
+    holders: dict[str, str] = {}
+    for person in people:
+        for login in person.logins:
+            if logins.setdefault(login, person.id) != person.id or person.logins.count(login) > 1:
+                _refuse(
+                    place,
+                    f"login `{login.subject}` of `{login.issuer}` is of `{logins[login]}` already",
+                    "one person a login",
+                )
+        if person.active and person.position and holders.setdefault(person.position, person.id) != person.id:
+            _refuse(
+                place,
+                f"`{person.id}` and `{holders[person.position]}` both hold the position `{person.position}`",
+                "make a position for each: people on one position would count as each other's managers",
+            )
+
+
+def _names(value: Json, place: str) -> Mapping[str, Json]:
+    if not isinstance(value, dict):
+        _refuse(place, "is not a mapping of names", "write `name: …` for each")
+    for name in value:
+        _text(name, f"{place}, a name")
+        if "/" in name:
+            _refuse(place, f"the name `{name[:40]}` has a `/`", "entity ids are `tenant/name`; use another character")
+    return value
+
+
+def _mapping(value: Json, place: str, known: tuple[str, ...]) -> Mapping[str, Json]:
+    if not isinstance(value, dict):
+        _refuse(place, "is not a mapping", f"known keys are {', '.join(f'`{key}`' for key in known)}")
+    for key in value:
+        if key not in known:
+            _refuse(place, f"has the unknown key `{key}`", f"known keys are {', '.join(f'`{each}`' for each in known)}")
+    return value
+
+
+def _list(value: Json, place: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        _refuse(place, "has no list of names where one is needed", "write [one, two]")
+    return tuple(dict.fromkeys(_text(each, place) for each in value))
+
+
+def _text(value: Json, place: str) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_NAME or not value.isprintable() or not value.strip():
+        _refuse(place, f"is not 1 to {_MAX_NAME} printable characters", "numbers and words like `no` need quotes")
+    return value
+
+
+def _refuse(place: str, what: str, hint: str) -> NoReturn:
+    raise DirectoryInvalid(f"{place} {what}" if what[:1] != "`" else f"{place}: {what}", hint=hint)

@@ -1,0 +1,178 @@
+"""Tools as offered, from configuration and from what an upstream says of itself.
+
+What a tool is gets pinned here: its definition digest covers every word that the model reads and every setting that
+decides. Must not hold how arguments are checked (route.py) or what is asked about a tool (questions.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from onbehalf.config import ParameterSettings, ToolSettings, row_attributes
+from onbehalf.errors import ConfigInvalid
+from onbehalf.model import Bound, Digest, Json, Lookup, Rows, Tool, canonical, digest
+from onbehalf.validate.route import shown_schema
+
+__all__ = ["mcp_tool", "require_sound", "sketch", "sql_tool"]
+
+_SCOPE_CHARACTERS = frozenset(map(chr, {0x21, *range(0x23, 0x5C), *range(0x5D, 0x7F)}))
+"""RFC 6749 section 3.3: what a scope token is made of."""
+
+_OWN_TYPES = frozenset({"Tool", "User", "Position", "Group", "Tenant", "Client", "Action"})
+
+
+def sketch(name: str, upstream: str, settings: ToolSettings) -> Tool:
+    """A tool as far as configuration alone tells: enough to check policies with. Raises ConfigInvalid."""
+    for scope in settings.scopes:
+        if not scope or not _SCOPE_CHARACTERS.issuperset(scope):
+            raise ConfigInvalid(
+                f"tool `{name}`: `{scope}` is no scope name", hint="letters, digits and . : / _ - serve"
+            )
+    if settings.rows is None and settings.resource is None and not settings.writes and not settings.exposed:
+        raise ConfigInvalid(
+            f"tool `{name}` is not exposed and maps no rows, so nothing can use it", hint="map its rows"
+        )
+    return Tool(
+        name=name,
+        title=settings.title,
+        description=settings.description,
+        upstream=upstream,
+        remote=settings.remote or name,
+        action=settings.action,
+        scopes=frozenset(settings.scopes),
+        schema={},
+        bound=tuple(_bound(name, parameter, each) for parameter, each in sorted(settings.bound.items())),
+        rows=_rows(name, settings),
+        lookup=_lookup(settings),
+        writes=settings.writes,
+        exposed=settings.exposed,
+        definition=Digest(""),
+    )
+
+
+def sql_tool(name: str, upstream: str, settings: ToolSettings, *, used: Sequence[str]) -> Tool:
+    """A tool that is a statement using the parameters `used`. Raises ConfigInvalid where they are not all declared."""
+    tool = sketch(name, upstream, settings)
+    _require_sql(name, settings, used)
+    schema: dict[str, Json] = {
+        "type": "object",
+        "properties": dict(settings.parameters),
+        "required": [*settings.required],
+        "additionalProperties": False,
+    }
+    return _pinned(replace(tool, schema=schema), settings)
+
+
+def mcp_tool(
+    name: str, upstream: str, settings: ToolSettings, *, title: str, description: str, schema: Mapping[str, Json]
+) -> Tool:
+    """A tool that an MCP server described; words in configuration win over its own. Raises ConfigInvalid."""
+    tool = sketch(name, upstream, settings)
+    if settings.statement or settings.parameters or settings.required:
+        raise ConfigInvalid(f"tool `{name}`: an MCP tool has the schema of its server", hint="remove the SQL keys")
+    properties = schema.get("properties")
+    known = properties if isinstance(properties, dict) else {}
+    lost = [bound.parameter for bound in tool.bound if bound.parameter not in known]
+    if lost:
+        raise ConfigInvalid(
+            f"tool `{name}`: its server has no parameter `{lost[0]}` to bind", hint=f"it has {_listed(known)}"
+        )
+    shown = shown_schema(schema, tool.bound)
+    made = replace(tool, schema=shown, title=settings.title or title, description=settings.description or description)
+    return _pinned(made, settings, {"description": description, "schema": dict(schema), "title": title})
+
+
+def require_sound(tools: Mapping[str, Tool]) -> None:
+    """Check what tools say of one another. Raises ConfigInvalid."""
+    if not any(tool.exposed for tool in tools.values()):
+        raise ConfigInvalid("no tool is exposed", hint="list one under an upstream's `tools`")
+    for tool in tools.values():
+        if tool.lookup is None:
+            continue
+        found = tools.get(tool.lookup.tool)
+        if found is None or found.rows is None or found.lookup is not None or found.writes:
+            raise ConfigInvalid(
+                f"tool `{tool.name}` looks its resource up by `{tool.lookup.tool}`, no reading tool with rows",
+                hint="name a tool that maps `rows`, does not write, and has no `resource` of its own",
+            )
+
+
+def _require_sql(name: str, settings: ToolSettings, used: Sequence[str]) -> None:
+    declared, bound = set(settings.parameters), set(settings.bound)
+    both = declared & bound
+    if both:
+        raise ConfigInvalid(
+            f"tool `{name}`: `{min(both)}` is both a parameter and bound",
+            hint="what is bound must not be in `parameters`",
+        )
+    if settings.writes:
+        raise ConfigInvalid(f"tool `{name}`: a statement cannot write", hint="write through an MCP server")
+    missing = sorted(set(used) - declared - bound)
+    if missing:
+        raise ConfigInvalid(
+            f"tool `{name}`: the statement uses `:{missing[0]}`, which nothing gives",
+            hint="declare it under `parameters`, or set it under `bound`",
+        )
+    idle = sorted((declared | bound) - set(used))
+    if idle:  # above all a bound one: a filter that was meant and is not there
+        raise ConfigInvalid(f"tool `{name}`: the statement does not use `:{idle[0]}`", hint="use it, or remove it")
+    unknown = sorted(set(settings.required) - declared)
+    if unknown:
+        raise ConfigInvalid(f"tool `{name}`: required `{unknown[0]}` is not among its parameters")
+
+
+def _bound(tool: str, parameter: str, settings: ParameterSettings) -> Bound:
+    constant = settings.constant is not msgspec.UNSET
+    if sum((bool(settings.principal), settings.tenant, constant)) != 1:
+        raise ConfigInvalid(
+            f"tool `{tool}`: bound `{parameter}` needs exactly one source",
+            hint="one of `principal: <attribute>`, `tenant: true`, `constant: <value>`",
+        )
+    if settings.principal:
+        return Bound(parameter=parameter, source="principal", name=settings.principal)
+    if settings.tenant:
+        return Bound(parameter=parameter, source="tenant")
+    value: Json = settings.constant  # type: ignore[assignment]  # YAML gave it, and it is not UNSET
+    return Bound(parameter=parameter, source="constant", value=value)
+
+
+def _lookup(settings: ToolSettings) -> Lookup | None:
+    found = settings.resource
+    if found is None:
+        return None
+    return Lookup(tool=found.tool, argument=found.argument, parameter=found.parameter or found.argument)
+
+
+def _rows(name: str, settings: ToolSettings) -> Rows | None:
+    rows = settings.rows
+    if rows is None:
+        return None
+    if rows.type in _OWN_TYPES:
+        raise ConfigInvalid(f"tool `{name}`: `{rows.type}` is the gateway's own type", hint="name your own")
+    at = tuple(part for part in rows.at.split(".") if part)
+    if settings.statement:
+        at = ("rows",)  # where a statement's rows always are
+    return Rows(type=rows.type, at=at, id=rows.id, tenant=rows.tenant, attributes=row_attributes(rows))
+
+
+def _pinned(tool: Tool, settings: ToolSettings, upstream: Mapping[str, Json] | None = None) -> Tool:
+    """The tool with its definition's digest, which must be the pinned one where one is pinned. Raises ConfigInvalid."""
+    own = msgspec.to_builtins(settings)
+    own.pop("pin")
+    try:
+        found = digest(canonical({"name": tool.name, "settings": own, "upstream": dict(upstream or {})}))
+    except ValueError as error:
+        raise ConfigInvalid(f"tool `{tool.name}` cannot be pinned: {error}") from error
+    if settings.pin and settings.pin != found:
+        raise ConfigInvalid(
+            f"tool `{tool.name}` is not as pinned: its definition is `{found}`",
+            hint="look at what its server says now; if it is right, write this digest under `pin`",
+        )
+    return replace(tool, definition=found)
+
+
+def _listed(names: Mapping[str, Json]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names)[:20]) or "none"
