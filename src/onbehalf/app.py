@@ -166,6 +166,8 @@ class App:
             _log.warning("upstream `%s` cannot be asked for its tools: %s", name, error.message)
             return False
         self.problems.pop(f"upstream {name}", None)
+        if odd := server.problems():
+            self.problems[f"upstream {name}"] = "; ".join(odd)
         for tool_name, each in settings.tools.items():
             try:
                 known = described.get(each.remote or tool_name)
@@ -286,7 +288,9 @@ async def open_database(
     )
     try:
         made = [
-            tools.sql_tool(tool, name, each, used=door.parameters(each.remote or tool))
+            tools.sql_tool(
+                tool, name, each, used=door.parameters(each.remote or tool), columns=door.columns(each.remote or tool)
+            )
             for tool, each in upstream.tools.items()
         ]
     except ConfigInvalid:

@@ -167,7 +167,7 @@ class McpUpstream(_Keys, frozen=True, tag_field="kind", tag="mcp"):
     audience: str = ""
     protocol: Literal["auto", "2026-07-28", "2025-11-25", "2025-06-18"] = "auto"
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 20.0
-    response_bytes: Annotated[int, Meta(ge=1024, le=64 * 2**20)] = 4 * 2**20
+    response_bytes: Annotated[int, Meta(ge=1024, le=64 * 2**20)] = 1 * 2**20
 
 
 class Settings(_Keys, frozen=True):

@@ -487,9 +487,9 @@ def test_all_pages_are_read_and_odd_tools_are_left_out_and_named() -> None:
     async def act(door: McpUpstreamServer) -> tuple[Any, Any]:
         return await door.describe(), door.problems()
 
-    (found, problems), _ = against(listing([tool("a", annotations={"title": "A"})], odd, [tool("z")]), act)
-    assert list(found) == ["a", "z"]
-    assert found["a"].title == "A"
+    (found, problems), _ = against(listing([tool("a")], odd, [tool("z", annotations={"title": "Z"})]), act)
+    assert list(found) == ["z"], "a name that stands twice could be either tool"
+    assert found["z"].title == "Z"
     assert len(problems) == len(odd)
 
 

@@ -6,6 +6,7 @@ made from data.py. Must not start anything.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from dataclasses import dataclass
 from importlib.resources import files
@@ -38,6 +39,7 @@ class Places:
 def write(directory: Path, world: World, places: Places) -> Path:
     """Everything into `directory`, anew; the path of `onbehalf.yaml`."""
     directory.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(directory / "gateway-data", ignore_errors=True)  # the record of the last demo: other ports, other log
     (directory / "people.yaml").write_text(people_yaml(world, issuer=places.issuer), encoding="utf-8")
     _hr(directory / "hr.db", world)
     _tickets(directory / "tickets.db", world)

@@ -133,8 +133,8 @@ def _start(
         ),
         directory,
     )
-    house.enter_context(start_gateway(config))
-    _wait_ready(f"{places.admin}/readyz")
+    process = house.enter_context(start_gateway(config))
+    _wait_ready(f"{places.admin}/readyz", process, log=directory / "gateway.log")
     console.print("[bold]Everything runs.[/bold]")
     for what, where in (
         ("gateway", places.resource),
@@ -196,8 +196,8 @@ def _child(command: Sequence[str], *, log: Path, pipe: bool = False) -> Iterator
                 process.stdout.close()
 
 
-def _wait_ready(url: str) -> None:
-    """Until the gateway says it is ready. Raises DemoFailed with what it said last."""
+def _wait_ready(url: str, process: object, *, log: Path) -> None:
+    """Until the gateway says it is ready. Raises DemoFailed with what it said last, at once where it has ended."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     until, last = time.monotonic() + _READY_SECONDS, "nothing listens"
     while time.monotonic() < until:
@@ -209,10 +209,10 @@ def _wait_ready(url: str) -> None:
             last = f"{error.code} {error.read(300).decode('utf-8', 'replace')}"
         except OSError as error:
             last = str(error)
+        if isinstance(process, subprocess.Popen) and process.poll() is not None:
+            raise DemoFailed(f"the gateway ended: {_tail(log)}")
         time.sleep(0.1)
-    raise DemoFailed(
-        f"the gateway was not ready within {_READY_SECONDS} s: {last}; see gateway.log in the data directory"
-    )
+    raise DemoFailed(f"the gateway was not ready within {_READY_SECONDS} s: {last}; see {log}")
 
 
 def _free(ports: Ports, console: Console) -> tuple[int, int, int, int]:

@@ -162,13 +162,17 @@ class McpUpstreamServer:
         found: dict[str, Described] = {}
         odd: list[str] = []
         mirrors: dict[str, dict[tuple[str, ...], str]] = {}
+        seen: set[str] = set()
         for item in listed:
             tool, reason = described(item)
-            if tool is not None and tool.name not in found:
+            if tool is not None and tool.name not in seen:
+                seen.add(tool.name)
                 found[tool.name] = tool
                 mirrors[tool.name] = x_mcp_header_map(dict(tool.schema))
-            else:
-                odd.append(f"a tool of `{self._url}` is left out: {reason or 'its name stands twice'}")
+                continue
+            if tool is not None:  # which of the two a call would meet is a guess
+                found.pop(tool.name, None)
+            odd.append(f"a tool of `{self._url}` is left out: {reason or 'its name stands twice'}")
         self._mirrors, self._odd, self._trouble = mirrors, tuple(odd), ""
         return found
 

@@ -87,8 +87,8 @@ def peek(presented: Presented) -> Peeked:
 def _decode(part: str) -> bytes:
     """Base64url in its one spelling (RFC 7515 section 2).
 
-    The library is lenient with padding and trailing bits (Wycheproof JWS cases 367 and 370), and would let one
-    signature have many spellings.
+    Python's decoder passes over strange characters, padding and trailing bits, which would give one token many
+    spellings.
     """
     if not _BASE64URL.fullmatch(part) or len(part) % 4 == 1:
         raise _malformed("a part of the token is empty or not base64url without padding")

@@ -53,10 +53,21 @@ def sketch(name: str, upstream: str, settings: ToolSettings) -> Tool:
     )
 
 
-def sql_tool(name: str, upstream: str, settings: ToolSettings, *, used: Sequence[str]) -> Tool:
-    """A tool that is a statement using the parameters `used`. Raises ConfigInvalid where they are not all declared."""
+def sql_tool(name: str, upstream: str, settings: ToolSettings, *, used: Sequence[str], columns: Sequence[str]) -> Tool:
+    """A tool that is a statement with the parameters `used` and the result `columns`.
+
+    Raises ConfigInvalid where parameters are not declared, or rows are mapped from columns that are not there.
+    """
     tool = sketch(name, upstream, settings)
     _require_sql(name, settings, used)
+    if tool.rows is not None:
+        wanted = {tool.rows.id, tool.rows.tenant, *(field for field, _ in tool.rows.attributes.values())}
+        lost = sorted(wanted - set(columns))
+        if lost:
+            raise ConfigInvalid(
+                f"tool `{name}`: `rows` needs the column `{lost[0]}`, which the statement does not give",
+                hint=f"it gives {', '.join(f'`{column}`' for column in columns)}",
+            )
     schema: dict[str, Json] = {
         "type": "object",
         "properties": dict(settings.parameters),

@@ -1,0 +1,50 @@
+"""The demo as a newcomer runs it: real processes, a real MCP client, real OAuth. And that it would notice a wrong gateway."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from onbehalf.demo.run import Ports, run, serve_gateway
+
+ANY = Ports(gateway=0, admin=0, issuer=0, tickets=0)
+TOO_WIDE = """
+@id("too-wide") @doc("Everybody reads and changes everything in their tenant.") @remedy("None.")
+permit (principal, action, resource) when { principal.active };
+"""
+
+
+@pytest.mark.xdist_group("demo")
+def test_the_story_is_as_told_and_a_second_run_over_the_same_data_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "onbehalf.cli.main", "demo", "--once", "--any-port", "--data", str(tmp_path / "d")]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "25 of 25 steps were as told." in done.stdout
+        assert "WRONG" not in done.stdout
+    assert (tmp_path / "d" / "gateway-data" / "ledger.db").exists()
+
+
+@pytest.mark.xdist_group("demo")
+def test_a_gateway_with_too_wide_a_policy_fails_the_story_but_not_the_tenant_wall(tmp_path: Path) -> None:
+    @contextmanager
+    def careless(config: Path) -> Iterator[object]:
+        (config.parent / "policies" / "wide.cedar").write_text(TOO_WIDE, encoding="utf-8")
+        with serve_gateway(config) as process:
+            yield process
+
+    said = io.StringIO()
+    code = run(tmp_path, once=True, ports=ANY, start_gateway=careless, console=Console(file=said, width=200))
+    told = said.getvalue()
+    assert code == 1
+    assert "WRONG exactly the reviews of her direct and indirect reports" in told
+    assert "WRONG Carol's T-1002 is refused" in told
+    assert "ok   another tenant's person (dave, globex): 0 rows" in told
+    assert "0 of acme" in told

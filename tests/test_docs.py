@@ -1,0 +1,67 @@
+"""What the documents promise: every key is described, every example is taken by the code that would read it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from onbehalf import config
+from onbehalf.app import sketched
+from onbehalf.validate import people
+
+ROOT = Path(__file__).parents[1]
+STRUCTS = (
+    config.GatewaySettings, config.Limits, config.IssuerSettings, config.TenantClaim, config.SqlUpstream,
+    config.McpUpstream, config.ToolSettings, config.RowsSettings, config.LookupSettings, config.ParameterSettings,
+)  # fmt: skip
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: struct.__name__)
+def test_every_key_is_described_in_the_reference_with_its_true_default(struct: type[msgspec.Struct]) -> None:
+    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    for field in msgspec.structs.fields(struct):
+        described = [row for row in rows if f"`{field.name}`" in row.split("|")[1]]
+        assert described, f"docs/config.md does not describe `{field.name}`"
+        if isinstance(field.default, int | float | str) and not isinstance(field.default, bool) and field.default:
+            shown = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+            assert any(shown in row for row in described), f"`{field.name}` has the default {shown}"
+
+
+def test_the_reference_describes_no_key_that_is_not_there() -> None:
+    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8").partition("## people.yaml")[0]
+    known = {field.name for struct in STRUCTS for field in msgspec.structs.fields(struct)}
+    for row in re.findall(r"^\|([^|]+)\|", text, flags=re.MULTILINE):
+        for name in re.findall(r"`([a-z_]+)`", row):
+            assert name in known
+
+
+def test_the_ten_lines_of_the_readme_are_a_configuration() -> None:
+    (example,) = blocks(ROOT / "README.md", "yaml")
+    assert len(example.strip().splitlines()) <= 11
+    settings = config.parse(example)
+    assert set(sketched(settings)) == {"tickets_list", "reviews_list"}
+
+
+def test_the_example_of_people_is_a_directory() -> None:
+    (example,) = blocks(ROOT / "docs" / "config.md", "yaml")
+    assert people.parse(example).tenants["acme"].people["alice"].name == "Alice Ngo"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
+        assert (document.parent / target).exists(), target
+
+
+def test_no_user_is_told_to_install_the_name_that_is_somebody_elses() -> None:
+    for document in DOCUMENTS:
+        assert not re.search(r"pip install (?!-)\S*onbehalf(?!-gateway)", document.read_text(encoding="utf-8"))
