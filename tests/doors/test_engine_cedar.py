@@ -6,7 +6,7 @@ from pathlib import Path
 import cedarpy
 import pytest
 
-from onbehalf.doors.engine_cedar import CedarEngine, ReloadingEngine
+from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.errors import PolicyInvalid
 from onbehalf.model import Entity, Json, Lookup, Person, Question, Ref
 from onbehalf.validate import decide, questions, rows
@@ -330,28 +330,3 @@ def test_no_directory_and_no_policy_are_refused(tmp_path: Path) -> None:
 def test_deep_nesting_is_refused_and_not_a_crash(tmp_path: Path, condition: str) -> None:
     with pytest.raises(PolicyInvalid):
         loaded(tmp_path, f'@id("x") @doc("d") permit(principal, action, resource) when {{ {condition} }};')
-
-
-def test_a_bad_reload_keeps_the_old_bundle_and_says_why(tmp_path: Path) -> None:
-    bundle = bundle_at(tmp_path / "p")
-    engine = ReloadingEngine(bundle, tools=TOOLS)
-    asked = questions.about_tool(person(DANA), caller(), tool(), NOW)
-    before = engine.policy
-    bundle_at(bundle, POLICIES + "permit(")
-    assert not engine.reload()
-    assert "a.cedar" in engine.problem
-    assert engine.policy == before
-    assert decide.may(engine.judge(asked))
-    bundle_at(bundle, POLICIES + '@id("stop") @doc("d") forbid(principal, action, resource);')
-    assert engine.reload()
-    assert engine.problem == ""
-    assert engine.policy != before
-    assert not decide.may(engine.judge(asked))
-    assert any(each.policy == "stop" for each in engine.candidates(asked))
-
-
-def test_a_reload_of_the_same_bundle_changes_nothing(tmp_path: Path) -> None:
-    engine = ReloadingEngine(bundle_at(tmp_path / "p"), tools=TOOLS)
-    before = engine.policy
-    assert not engine.reload()
-    assert engine.policy == before

@@ -24,7 +24,7 @@ from onbehalf.validate import bundle
 from onbehalf.validate.bundle import Est, Policy, Source
 from onbehalf.validate.questions import absent_people
 
-__all__ = ["CedarEngine", "ReloadingEngine"]
+__all__ = ["CedarEngine"]
 
 _MAX_FILES = 500
 _MAX_FILE_BYTES = 1 * 2**20
@@ -183,46 +183,6 @@ class CedarEngine:
                 raise PolicyInvalid(
                     f"tool `{tool.name}`: rows of {{{named}}} do not fit type `{shape.type}`: {error}"
                 ) from error
-
-
-class ReloadingEngine:
-    """A bundle that can be replaced while running. A bad one changes nothing and `problem` says why.
-
-    `current` is the bundle in force: hold on to it where several answers must come from one bundle.
-    """
-
-    def __init__(self, directory: Path, *, tools: Sequence[Tool]) -> None:
-        """Load the first bundle. Raises PolicyInvalid: without any bundle there is no house."""
-        self._directory = directory
-        self._tools = tuple(tools)
-        self.current = CedarEngine.load(directory, tools=self._tools)
-        self.problem = ""
-
-    @property
-    def policy(self) -> Digest:
-        """Digest of the bundle in force."""
-        return self.current.policy
-
-    def judge(self, question: Question) -> Judgement:
-        """What the bundle in force says."""
-        return self.current.judge(question)
-
-    def candidates(self, question: Question) -> tuple[Candidate, ...]:
-        """The bundle in force, condition by condition."""
-        return self.current.candidates(question)
-
-    def reload(self, *, tools: Sequence[Tool] | None = None) -> bool:
-        """Load the directory again, for other tools where given. Whether another bundle is in force now."""
-        wanted = self._tools if tools is None else tuple(tools)
-        try:
-            loaded = CedarEngine.load(self._directory, tools=wanted)
-        except PolicyInvalid as error:
-            self.problem = error.message
-            return False
-        changed = loaded.policy != self.current.policy
-        self._tools, self.problem = wanted, ""
-        self.current = loaded  # one assignment: a question meets the old bundle or the new one, never a mix
-        return changed
 
 
 _SAMPLES: Mapping[str, Json] = {"String": "x", "Long": 0, "Bool": False}

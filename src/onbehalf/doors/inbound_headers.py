@@ -53,9 +53,10 @@ _QUERY_TOKENS = frozenset({"access_token", "token", "bearer", "authorization", "
 def unique(raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Headers by lower-case name. Raises HeaderMismatch, CredentialsRefused for one that stands twice.
 
-    Two readers of a doubled header, one taking the first and one the last, would see two requests.
+    Two readers of a doubled header, one taking the first and one the last, would see two requests. White space around
+    a value is not part of it (RFC 9110 section 5.5), and the server's parser leaves what trails.
     """
-    headers = dict(raw)
+    headers = {name: value.strip(b" \t") for name, value in raw}
     if len(headers) == len(raw):
         return headers
     seen: set[bytes] = set()

@@ -1,0 +1,83 @@
+"""What every Ledger promises, asked of the SQLite door and of the in-memory one that the house's tests stand on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from house import Doors
+from onbehalf.doors.ledger_keys import open_ledger_keys
+from onbehalf.doors.ledger_sqlite import SqliteLedger
+from onbehalf.errors import LedgerUnavailable
+from onbehalf.model import AuditEntry, UnixTime
+from onbehalf.ports import Ledger
+
+ORIGIN = "gateway.example/log"
+
+
+class Breaking:
+    """A disk that stops working when told to."""
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    def at(self, step: str) -> None:
+        if self.broken and step == "before_commit":
+            raise OSError("no space is left")
+
+
+def sqlite_ledger(path: Path) -> tuple[Ledger, Callable[[], None]]:
+    disk = Breaking()
+    keys = open_ledger_keys(path / "keys", origin=ORIGIN)
+    ledger = SqliteLedger.open(path / "log.db", keys=keys, origin=ORIGIN, now=lambda: UnixTime(1), failpoint=disk.at)
+    return ledger, lambda: setattr(disk, "broken", True)
+
+
+def memory_ledger(_: Path) -> tuple[Ledger, Callable[[], None]]:
+    doors = Doors()
+    return doors, lambda: doors.broken.update({"ledger_full", "ledger_full_later"})
+
+
+DOORS = pytest.mark.parametrize("made", [sqlite_ledger, memory_ledger])
+
+
+def entry(number: int) -> AuditEntry:
+    return AuditEntry(kind="denial", call=f"call_{number:032x}", at=UnixTime(number), facts={"number": number})
+
+
+@DOORS
+def test_receipts_count_up_and_differ_and_followers_take_their_place(
+    tmp_path: Path, made: Callable[[Path], tuple[Ledger, Callable[[], None]]]
+) -> None:
+    ledger, _ = made(tmp_path)
+
+    async def write() -> list[int]:
+        first = await ledger.append(entry(1))
+        ledger.follow(entry(2))
+        third = await ledger.append(entry(3))
+        assert first.leaf != third.leaf
+        assert first.leaf.startswith("sha256:")
+        return [first.index, third.index]
+
+    assert asyncio.run(write()) == [0, 2]
+
+
+@DOORS
+def test_what_cannot_be_made_durable_is_an_error_and_stays_one(
+    tmp_path: Path, made: Callable[[Path], tuple[Ledger, Callable[[], None]]]
+) -> None:
+    ledger, break_it = made(tmp_path)
+
+    async def write() -> None:
+        await ledger.append(entry(1))
+        break_it()
+        for _ in range(2):
+            with pytest.raises(LedgerUnavailable):
+                await ledger.append(entry(2))
+        with pytest.raises(LedgerUnavailable):
+            ledger.follow(entry(3))
+
+    asyncio.run(write())
