@@ -1,6 +1,7 @@
 """The gateway, the demo and their issuer as processes, for tests that come in through the front door.
 
-Each is a context manager that gives where things listen and ends what it started, by its id. Ports are always free ones.
+Each is a context manager that gives where things listen and ends what it started, by its id. Ports are always free
+ones.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def bearer(issuer: str, resource: str, subject: str, *, scope: str = "") -> str:
     """An access token, got as a client gets it: registration, PKCE and the login page."""
     verifier = secrets.token_urlsafe(48)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-    with httpx2.Client(follow_redirects=False, timeout=10) as http:
+    with httpx2.Client(follow_redirects=False, timeout=10, trust_env=False) as http:
         registered = http.post(f"{issuer}/register", json={"redirect_uris": [_REDIRECT], "client_name": "tests"})
         asked = {
             "response_type": "code",

@@ -114,7 +114,11 @@ class App:
     problems: dict[str, str] = field(default_factory=dict)
 
     async def reload(self) -> None:
-        """Take over changed policies, people and keys. What is bad changes nothing and stands in `problems`."""
+        """Take over changed policies, people and keys, and prove every token anew.
+
+        What is bad changes nothing and stands in `problems`.
+        """
+        self.callers.revoke_all()
         for part, action in (
             ("policies", self._reload_policies),
             ("people", self._reload_people),

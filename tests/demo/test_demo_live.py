@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it: real processes, a real MCP client, real OAuth. And that it would notice a wrong gateway."""
+"""The demo as a newcomer runs it: real processes, MCP client and OAuth. And that it would notice a wrong gateway."""
 
 from __future__ import annotations
 

@@ -49,6 +49,17 @@ def test_a_truncated_body_is_dropped_and_nothing_is_called() -> None:
     with_door(check)
 
 
+@pytest.mark.parametrize(("name", "status"), [(b"  echo\t ", b"200"), (b"echo", b"200"), (b" ec ho ", b"400")])
+def test_white_space_around_a_header_is_not_part_of_its_value(name: bytes, status: bytes) -> None:
+    async def check(at: Door) -> None:
+        body = orjson.dumps(call())
+        more = b"Mcp-Method: tools/call \r\nMcp-Name:%s\r\nConnection: close\r\nContent-Length: %d\r\n"
+        answer = await at.raw(at.head(more % (name, len(body))) + body, until_close=True)
+        assert answer.startswith(b"HTTP/1.1 " + status), answer
+
+    with_door(check)
+
+
 def test_a_half_closed_body_is_refused_in_time() -> None:
     async def check(at: Door) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", at.port)

@@ -141,7 +141,7 @@ async def _upstreams(findings: _Findings, settings: Settings, places: Paths) -> 
             if isinstance(upstream, SqlUpstream):
                 door, made = await open_database(name, upstream, places, settings)
                 await door.aclose()
-                findings.say("ok", f"upstream {name}", f"{upstream.database} has what {len(made)} statements use")
+                findings.say("ok", f"upstream {name}", f"{upstream.database} has what its statements ({len(made)}) use")
                 for tool in made:
                     _tool(findings, tool, pinned=True)
             else:
