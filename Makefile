@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= demo-data
-.PHONY: demo test check lock bench clean
+.PHONY: demo test check browser lock bench conformance clean
 
 demo: $(READY)
 	$(BIN)/onbehalf demo --data $(DATA) $(ARGS)
 
-test: check
-	$(BIN)/python -m pytest -n 4 --dist loadgroup
+test: check browser
+	$(BIN)/python -m pytest -n 4 --dist loadfile
+
+# The login page is tested in a real browser. Where nothing may be installed, those tests are skipped and say so.
+browser:
+	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium > /dev/null; } \
+	  || echo "chromium is not installed, so its tests will be skipped (apt-get install chromium)"
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests examples
@@ -31,5 +37,8 @@ lock:
 bench: $(READY)
 	$(BIN)/python bench/run.py
 
+conformance: $(READY)
+	$(BIN)/python tests/conformance/run.py
+
 clean:
-	rm -rf $(VENV) $(DATA)
+	rm -rf $(VENV) $(DATA) .tools tests/node/node_modules

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from house_process import free_ports
@@ -50,7 +49,6 @@ def example(gateway: str, url: str) -> Iterator[None]:
         process.wait(10)
 
 
-@pytest.mark.xdist_group("demo")
 def test_the_guarded_server_learns_from_the_gateway_who_calls(tmp_path: Path) -> None:
     port = free_ports()[0]
     url = f"http://127.0.0.1:{port}/mcp"

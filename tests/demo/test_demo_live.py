@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from onbehalf.demo.run import Ports, run, serve_gateway
@@ -21,7 +20,6 @@ permit (principal, action, resource) when { principal.active };
 """
 
 
-@pytest.mark.xdist_group("demo")
 def test_the_story_is_as_told_and_a_second_run_over_the_same_data_too(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "onbehalf.cli.main", "demo", "--once", "--any-port", "--data", str(tmp_path / "d")]
     for _ in range(2):
@@ -32,7 +30,6 @@ def test_the_story_is_as_told_and_a_second_run_over_the_same_data_too(tmp_path: 
     assert (tmp_path / "d" / "gateway-data" / "ledger.db").exists()
 
 
-@pytest.mark.xdist_group("demo")
 def test_a_gateway_with_too_wide_a_policy_fails_the_story_but_not_the_tenant_wall(tmp_path: Path) -> None:
     @contextmanager
     def careless(config: Path) -> Iterator[object]:

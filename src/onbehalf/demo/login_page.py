@@ -18,31 +18,48 @@ __all__ = ["error_page", "headers", "login_page"]
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #c9ced6; --ink: #1b2330; --soft: #56606e; --paper: #fff; --back: #f3f5f8;
-  --accent: #1d4ed8; --warn: #7a1d00; --warnback: #ffe9dc; }
+  --accent: #1d4ed8; --onaccent: #fff; --picked: #e4ecff; }
 @media (prefers-color-scheme: dark) { :root { --line: #3a4352; --ink: #e8ecf2; --soft: #a9b3c1; --paper: #171c25;
-  --back: #0f131a; --accent: #8fb0ff; --warn: #ffd9c7; --warnback: #4a1d0b; } }
+  --back: #0f131a; --accent: #8fb0ff; --onaccent: #0f131a; --picked: #22304f; } }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-.banner { background: var(--warnback); color: var(--warn); padding: .75rem 1rem; text-align: center; font-weight: 700; }
-main { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.45 system-ui, sans-serif; }
+.banner { position: sticky; top: 0; z-index: 2; background: #a4161a; color: #fff; padding: .7rem 1rem .9rem;
+  text-align: center; font-size: .95rem; border-bottom: .6rem solid;
+  border-image: repeating-linear-gradient(135deg, #000 0 .8rem, #ffd000 .8rem 1.6rem) 12; }
+.banner strong { display: block; font-size: 1.3rem; line-height: 1.2; }
+main { max-width: 62rem; margin: 1.5rem auto 0; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin: 0 0 .25rem; }
 p { margin: .25rem 0 1rem; color: var(--soft); overflow-wrap: anywhere; }
-fieldset { border: 1px solid var(--line); border-radius: .75rem; background: var(--paper); padding: .5rem 1rem 1rem;
-  margin: 0 0 1.25rem; }
-legend { font-weight: 700; padding: 0 .5rem; }
-.people { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .25rem .75rem; }
-label { display: flex; gap: .6rem; padding: .45rem .5rem; border-radius: .5rem; cursor: pointer; }
+p strong, p code { color: var(--ink); }
+fieldset { border: 0; margin: 0 0 1rem; padding: 0; }
+legend { font-weight: 700; padding: .5rem 0; }
+.people { display: grid; grid-template-columns: repeat(auto-fill, minmax(13.5rem, 1fr)); gap: .1rem .5rem;
+  border: 1px solid var(--line); border-radius: .75rem; background: var(--paper); padding: .5rem; }
+label { display: flex; gap: .6rem; padding: .4rem .5rem; border-radius: .5rem; cursor: pointer; min-width: 0;
+  overflow-wrap: anywhere; scroll-margin: 8rem 0 6rem; }
 label:hover { background: var(--back); }
+label:has(:checked) { background: var(--picked); outline: 2px solid var(--accent); }
 label small { display: block; color: var(--soft); }
-input { accent-color: var(--accent); margin-top: .3rem; }
+input { accent-color: var(--accent); margin: .3rem 0 0; flex: none; align-self: flex-start;
+  scroll-margin: 8rem 0 6rem; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-button { background: var(--accent); color: var(--paper); border: 0; border-radius: .5rem; font: inherit;
-  font-weight: 700; padding: .7rem 1.4rem; cursor: pointer; position: sticky; bottom: 1rem; }
+.act { position: sticky; bottom: 0; z-index: 1; background: var(--back); border-top: 1px solid var(--line);
+  margin: 0 -1rem; padding: .75rem 1rem; }
+button { background: var(--accent); color: var(--onaccent); border: 0; border-radius: .5rem; font: inherit;
+  font-weight: 700; padding: .7rem 1.4rem; cursor: pointer; }
 code { font-size: .95em; }
+@media (max-width: 40rem) {
+  .people { grid-template-columns: 1fr 1fr; gap: 0; padding: .25rem; }
+  .banner strong { font-size: 1.1rem; }
+  button { width: 100%; }
+}
 """
 
 _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_BANNER = '<div class="banner" role="note">DEMO ISSUER: no passwords, never use for real</div>'
+_BANNER = (
+    '<div class="banner" role="note"><strong>DEMO ISSUER: no passwords, never use for real</strong>'
+    "Whoever opens this page may become anyone on it. The people are made up.</div>"
+)
 
 
 def headers(redirect_uri: str = "") -> dict[str, str]:
@@ -72,7 +89,7 @@ def login_page(
         f"<p><strong>{escape(client)}</strong> asks to act for you at <code>{escape(resource)}</code>"
         f" with <code>{escape(scopes)}</code>.</p>"
         f'<form method="post" action="authorize">{hidden}{groups}'
-        '<button type="submit">Log in as this person</button></form>',
+        '<div class="act"><button type="submit">Log in as this person</button></div></form>',
     )
 
 

@@ -21,6 +21,12 @@ _CLASSES = {
     "person_unknown": "the directory does not know you",
     "unknown_tool": "there is no such tool for you",
 }
+_HOPELESS = {
+    "upstream_asks": "this tool needs an answer that cannot be given through this gateway; do not repeat it",
+    "too_many_rows": "more came back than may be given at once; ask for less",
+    "result_too_large": "more came back than may be given at once; ask for less",
+    "arguments_refused": "the system behind this tool does not take these arguments; send others",
+}
 
 
 def answered(call: CallId, content: Mapping[str, Json], receipt: Receipt) -> Reply:
@@ -41,11 +47,10 @@ def refused(call: CallId, error: OnbehalfError, receipt: Receipt) -> Reply:
 
 def failed(call: CallId, failure: Failed, receipt: Receipt) -> Reply:
     """Allowed and recorded, but not done, or not known to be done."""
-    text = (
-        "it is not known whether this was done; do not repeat it, ask a person to look at the record"
-        if failure.unknown
-        else "the system behind this tool did not do it; it may be tried again later"
-    )
+    if failure.unknown:
+        text = "it is not known whether this was done; do not repeat it, ask a person to look at the record"
+    else:
+        text = _HOPELESS.get(failure.code, "the system behind this tool did not do it; it may be tried again later")
     return _refusal(call, failure.code, f"{text} ({call})", receipt, verb="Failed")
 
 

@@ -1,0 +1,61 @@
+"""The published conformance suite through the gateway: what must pass passes, and what is said to fail does fail."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import pytest
+
+from conformance.report import DOCUMENT, Runs, document, expected, showing_less
+from conformance.run import both
+from conformance.suite import REVISIONS
+from node_peers import locked
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Runs, Runs]:
+    """Both runs. Where tests are spread over several processes, the first one that comes runs them for all."""
+    place = tmp_path_factory.mktemp("conformance")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return both(place)
+    kept = tmp_path_factory.getbasetemp().parent / "conformance.pickle"  # that folder belongs to this run of pytest
+    with locked("conformance"):
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(both(place)))
+        told: tuple[Runs, Runs] = pickle.loads(kept.read_bytes())
+    return told
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_exactly_the_expected_scenarios_fail_through_the_gateway(revision: str, runs: tuple[Runs, Runs]) -> None:
+    _, through = runs
+    failing = {name: sorted(each.broken) for name, each in through[revision].items() if each.failed}
+    assert failing == expected().checks(revision), "expected.yaml is not true; `make conformance` says where"
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_the_gateway_answers_every_scenario_that_the_example_server_answers(
+    revision: str, runs: tuple[Runs, Runs]
+) -> None:
+    direct, through = runs
+    assert set(through[revision]) == set(direct[revision])
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_what_passes_while_showing_less_is_said_to(revision: str, runs: tuple[Runs, Runs]) -> None:
+    direct, through = runs
+    assert showing_less(direct[revision], through[revision]) == set(expected().less.get(revision, {}))
+
+
+def test_every_scenario_expected_to_fail_has_a_reason_and_every_reason_a_scenario() -> None:
+    known = expected()
+    used = {why for scenarios in known.failing.values() for why, _ in scenarios.values()}
+    assert used == set(known.reasons)
+    assert all(checks for scenarios in known.failing.values() for _, checks in scenarios.values())
+
+
+def test_the_page_about_conformance_is_what_the_suite_says_today(runs: tuple[Runs, Runs]) -> None:
+    assert DOCUMENT.read_text(encoding="utf-8") == document(*runs), "run `make conformance`"
