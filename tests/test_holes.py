@@ -1,0 +1,139 @@
+"""The holes other gateways fell into, each with the tests here that would see it. The list is checked to be true."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from house import POLICIES, SCHEMA, TOOLS, house, request
+from onbehalf.doors.engine_cedar import CedarEngine
+from onbehalf.doors.ledger_keys import open_ledger_keys
+from onbehalf.doors.signer_file import FileSigner
+from onbehalf.errors import PolicyInvalid
+from onbehalf.gateway import Offer, Standing
+from onbehalf.model import Presented, UnixTime
+from onbehalf.validate import route
+from validate.policy_house import bundle_at
+
+HERE = Path(__file__).parent
+HOLES: dict[str, tuple[str, ...]] = {
+    "any valid upstream token was used for a user": (
+        "ports/test_upstream_contract.py::test_a_token_for_another_audience_or_another_call_is_never_sent",
+        "ports/test_signer_contract.py::test_each_grant_names_its_own_audience",
+    ),
+    "an auth exception became an empty principal": (
+        "ports/test_callers_contract.py::test_what_proves_nobody_is_an_error_and_never_an_empty_caller",
+        "test_gateway.py::test_what_is_refused_with_an_error_was_never_sent",
+    ),
+    "missing, invalid and expired tokens became one": (
+        "identify/test_compact.py::test_no_token_is_refused",
+        "identify/test_verify.py::test_an_expired_token_is_refused_after_30_s_of_tolerance",
+        "identify/test_verify.py::test_a_token_signed_with_another_key_is_refused",
+    ),
+    "a token for another resource was accepted; `aud` ignored": (
+        "identify/test_verify.py::test_a_token_for_another_resource_is_refused",
+        "identify/test_verify.py::test_a_token_without_a_well_formed_audience_is_refused",
+    ),
+    "the user's bearer was forwarded upstream": (
+        "doors/test_upstream_mcp.py::test_a_call_carries_what_2026_asks_for_and_nothing_else",
+        "test_gateway.py::test_no_token_text_reaches_the_record_or_the_reply",
+    ),
+    "client-sent identity headers reached the backend": (
+        "doors/test_inbound_http.py::test_client_sent_identity_headers_never_reach_the_house",
+    ),
+    "no rules meant allow": (
+        "doors/test_engine_cedar.py::test_no_directory_and_no_policy_are_refused",
+        "validate/test_decide.py::test_nothing_is_allowed_when_any_leg_fails",
+    ),
+    "an erroring deny rule was skipped": (
+        "doors/test_engine_cedar.py::test_fact_1_a_forbid_that_errors_is_skipped_by_cedar_and_denied_here",
+    ),
+    "a tool without scopes was open to all": ("test_holes.py::test_a_tool_without_scopes_still_needs_a_policy",),
+    "arguments documented for policy never reached the engine": (
+        "test_holes.py::test_a_policy_that_asks_for_what_is_never_given_is_refused_at_load",
+    ),
+    "truncated bodies slipped past a deny rule": (
+        "doors/test_inbound_bytes.py::test_a_truncated_body_is_dropped_and_nothing_is_called",
+    ),
+    "tools/list was the same for everybody, or list and call used different rules": (
+        "doors/test_inbound_clients.py::test_the_tool_list_is_the_persons_own",
+        "test_gateway.py::test_listing_and_calling_ask_by_the_same_rules",
+    ),
+    "a session opened under one policy was replayed under another": (
+        "doors/test_inbound_legacy.py::test_a_session_ends_with_its_persons_access_and_each_request_asks_again",
+    ),
+    "session ids used as proof of identity": (
+        "doors/test_inbound_legacy.py::test_a_session_id_without_a_good_token_is_nothing",
+        "doors/test_inbound_legacy.py::test_a_session_replayed_by_another_subject_client_or_issuer_does_not_exist",
+    ),
+    "SSRF through metadata, key and server URLs, redirects": (
+        "doors/test_issuer_fetch.py::test_a_redirect_is_not_followed",
+        "doors/test_issuer_fetch.py::test_a_jwks_uri_that_is_no_https_url_is_refused",
+        "doors/test_issuer_http.py::test_a_token_of_an_unknown_issuer_or_algorithm_is_refused_without_a_fetch",
+        "doors/test_upstream_mcp.py::test_an_unsafe_url_is_refused",
+    ),
+    "arguments unescaped on their way": (
+        "demo/test_demo_files.py::test_the_statement_runs_and_filters_as_told",
+        "doors/test_upstream_sql.py::test_a_statement_that_is_not_one_plain_select_is_refused_at_open",
+    ),
+    "authorization on the request URL instead of the routed path": (
+        "doors/test_inbound_http.py::test_the_routed_path_counts_and_not_the_request_url",
+    ),
+    "Host and Origin unchecked": (
+        "doors/test_inbound_bytes.py::test_a_rebound_or_absent_host_is_misdirected",
+        "doors/test_inbound_http.py::test_a_foreign_origin_is_forbidden_and_allowed_ones_pass",
+    ),
+    "default shared keys": ("test_holes.py::test_every_house_makes_keys_of_its_own",),
+    "admin pages authenticated but not authorized": (
+        "doors/test_inbound_admin.py::test_the_admin_port_only_reads_and_serves_nothing_else",
+    ),
+    "X-Forwarded-For believed": ("doors/test_inbound_http.py::test_a_forwarded_host_cannot_stand_in_for_the_host",),
+    "limiters, audit and policy that fail open": (
+        "doors/test_inbound_http.py::test_one_call_too_many_is_told_to_come_back",
+        "ports/test_ledger_contract.py::test_what_cannot_be_made_durable_is_an_error_and_stays_one",
+        "test_gateway.py::test_what_was_done_but_cannot_be_recorded_is_not_released",
+    ),
+    "ids resolved without asking for the tenant again": (
+        "test_gateway.py::test_a_lookup_that_finds_another_resource_allows_nothing",
+        "doors/test_engine_cedar.py::test_a_row_of_another_tenant_is_denied_even_by_a_bundle_that_permits_all",
+    ),
+}
+
+
+@pytest.mark.parametrize("hole", HOLES)
+def test_every_hole_has_a_test_that_is_there(hole: str) -> None:
+    for name in HOLES[hole]:
+        path, _, function = name.partition("::")
+        tree = ast.parse((HERE / path).read_text(encoding="utf-8"))
+        known = {each.name for each in ast.walk(tree) if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
+        assert function in known, f"{hole}: {name} is gone"
+
+
+def test_a_tool_without_scopes_still_needs_a_policy(tmp_path: Path) -> None:
+    """Erin has no position, and only those with one may use tickets. The tool asks for no scope."""
+    gateway, doors = house(tmp_path)
+    plain = replace(TOOLS[1], scopes=frozenset())
+    offer = Offer(tool=plain, check=route.prepare(plain.schema), upstream=doors)
+    standing = Standing(engine=gateway.standing().engine, offers={plain.name: offer})
+    without = replace(gateway, standing=lambda: standing)
+    reply = asyncio.run(without.call(Presented(token="erin"), request(plain.name, ticket_id="T1")))
+    assert reply.denial == "not_permitted"
+    assert doors.sent == []
+
+
+@pytest.mark.parametrize("condition", ["context.arguments.amount < 100", 'context.groups.contains("hr")'])
+def test_a_policy_that_asks_for_what_is_never_given_is_refused_at_load(tmp_path: Path, condition: str) -> None:
+    wishful = f'@id("w") @doc("d") @remedy("r") forbid(principal, action, resource) unless {{ {condition} }};'
+    with pytest.raises(PolicyInvalid, match="context"):
+        CedarEngine.load(bundle_at(tmp_path, POLICIES + wishful, SCHEMA), tools=TOOLS)
+
+
+def test_every_house_makes_keys_of_its_own(tmp_path: Path) -> None:
+    signers = [FileSigner.open(tmp_path / name, issuer="https://g.example", now=UnixTime(1)) for name in "ab"]
+    assert set(signers[0].kids).isdisjoint(signers[1].kids)
+    logs = [open_ledger_keys(tmp_path / name, origin="g.example/log").signer.verifier.vkey for name in "ab"]
+    assert logs[0] != logs[1]
