@@ -19,8 +19,8 @@ browser:
 	  || echo "chromium is not installed, so its tests will be skipped (apt-get install chromium)"
 
 check: $(READY)
-	$(BIN)/ruff format --check src tests examples
-	$(BIN)/ruff check src tests examples
+	$(BIN)/ruff format --check src tests examples bench
+	$(BIN)/ruff check src tests examples bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -34,11 +34,17 @@ lock:
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes --no-emit-find-links --no-emit-index-url --extra dev --strip-extras -o requirements.lock pyproject.toml
 
-bench: $(READY)
-	$(BIN)/python bench/run.py
+bench: $(READY) bench/.venv
+	$(BIN)/python bench/run.py $(ARGS)
+
+# FastMCP, to compare with, has an environment of its own.
+bench/.venv: bench/requirements.lock
+	$(PYTHON) -m venv bench/.venv
+	bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements.lock
+	touch bench/.venv
 
 conformance: $(READY)
 	$(BIN)/python tests/conformance/run.py
 
 clean:
-	rm -rf $(VENV) $(DATA) .tools tests/node/node_modules
+	rm -rf $(VENV) bench/.venv $(DATA) .tools tests/node/node_modules
