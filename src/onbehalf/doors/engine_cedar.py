@@ -142,11 +142,11 @@ class CedarEngine:
         INVARIANT: entities are frozen values, and a kept slice holds on to its own, so within the cache an id() stands
         for one content. The tool's entity is made afresh for each question and so is told by its content.
         """
-        if question.resource.type != "Tool":
+        stable, last = question.entities[:-1], question.entities[-1:]
+        if question.resource.type != "Tool" or not last or last[0].ref is not question.resource:
             return _checked(question.entities, self._schema)
-        stable = tuple(each for each in question.entities if each.ref != question.resource)
-        fresh = [_entity(each) for each in question.entities if each.ref == question.resource]
-        key = (*map(id, stable), orjson.dumps(fresh))
+        about = last[0]
+        key = (*map(id, stable), about.ref.id, *about.attributes.items(), about.parents)
         kept = self._kept.get(key)
         if kept is None:
             kept = (_checked(question.entities, self._schema), stable)

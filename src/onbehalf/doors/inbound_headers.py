@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import cast
 from urllib.parse import parse_qsl
 
@@ -102,11 +103,20 @@ def check_media(headers: Mapping[bytes, bytes]) -> None:
 
     A browser's form or `text/plain` post, which needs no preflight, ends here too.
     """
-    accepted = headers.get(b"accept", b"").split(b",")
-    if not any(part.partition(b";")[0].strip().lower() in _ACCEPTED for part in accepted):
+    if not _accepts_json(headers.get(b"accept", b"")):
         raise NotAcceptable("the client does not accept `application/json`", hint="accept it, and text/event-stream")
-    if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
+    if not _is_json(headers.get(b"content-type", b"")):
         raise MediaTypeRefused("the body is not said to be JSON", hint="send `Content-Type: application/json`")
+
+
+@lru_cache(maxsize=256)
+def _accepts_json(accept: bytes) -> bool:
+    return any(part.partition(b";")[0].strip().lower() in _ACCEPTED for part in accept.split(b","))
+
+
+@lru_cache(maxsize=256)
+def _is_json(content_type: bytes) -> bool:
+    return content_type.partition(b";")[0].strip().lower() == b"application/json"
 
 
 def check_mirrors(headers: Mapping[bytes, bytes], message: Mapping[str, Json], *, required: bool) -> None:

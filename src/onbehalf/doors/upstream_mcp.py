@@ -247,17 +247,26 @@ class McpUpstreamServer:
 
     async def _timed(self, ask: Callable[[_Line], Awaitable[Result]]) -> Result:
         """Do one exchange on the line there is, or on one made now. Raises WireError, TimeoutError."""
+        line = self._line
+        if line is not None and not line.session:
+            return await self._on(line, ask)  # one exchange, which the client itself bounds by the same time
         async with asyncio.timeout(self._timeout):
             line = self._line or await self._lined(None)
             try:
-                return await ask(line)
+                return await self._on(line, ask)
             except Rejected as error:
                 if error.status == 404 and line.session:
                     # MCP 2025-11-25 transports: the session is over and this was not read; only then once more
                     return await ask(await self._lined(line))
-                if error.status not in (401, 403, 429) and error.status < 500 and error.code in _OTHER_ERA:
-                    self._forget(line)  # the server may speak another revision since
                 raise
+
+    async def _on(self, line: _Line, ask: Callable[[_Line], Awaitable[Result]]) -> Result:
+        try:
+            return await ask(line)
+        except Rejected as error:
+            if error.status not in (401, 403, 429) and error.status < 500 and error.code in _OTHER_ERA:
+                self._forget(line)  # the server may speak another revision since
+            raise
 
     async def _lined(self, stale: _Line | None) -> _Line:
         """The line, made anew if it is `stale`, by one of all that wait for it."""

@@ -215,9 +215,11 @@ async def _whole(response: Response, limit: int) -> bytes:
     declared = response.get_header("content-length") or ""
     if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
         raise Garbage(f"the answer is larger than {limit} bytes")
+    whole = int(declared) if declared.isdigit() else -1
     parts: list[bytes] = []
     size = 0
-    while (chunk := await response.body_reader.read_chunk()) is not None:
+    # what is declared is awaited and no more: each read is a trip to another thread and back
+    while size != whole and (chunk := await response.body_reader.read_chunk()) is not None:
         size += len(chunk)
         if size > limit:
             raise Garbage(f"the answer is larger than {limit} bytes")
