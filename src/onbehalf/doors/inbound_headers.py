@@ -14,14 +14,7 @@ from functools import lru_cache
 from typing import cast
 from urllib.parse import parse_qsl
 
-from mcp.shared.inbound import (
-    InboundLadderRejection,
-    decode_header_value,
-    find_invalid_x_mcp_header,
-    validate_mcp_param_headers,
-    x_mcp_header_map,
-)
-
+from onbehalf.doors.mcp_words import decode_header, marks_headers, sdk_headers
 from onbehalf.errors import (
     CredentialsRefused,
     HeaderMismatch,
@@ -139,7 +132,7 @@ def _agree(raw: bytes | None, value: Json, *, name: str, required: bool) -> None
         if required:
             raise HeaderMismatch(f"header `{name}` is missing", hint="mirror the body in the headers (MCP 2026-07-28)")
         return
-    if decode_header_value(raw.decode("latin-1")) != value:
+    if decode_header(raw.decode("latin-1")) != value:
         raise HeaderMismatch(f"header `{name}` does not match the body", hint="mirror the body in the headers")
 
 
@@ -166,11 +159,15 @@ class ParameterHeaders:
             return
         schema = cast("dict[str, Json]", tool.schema)
         text = {key.decode("latin-1"): value.decode("latin-1") for key, value in headers.items()}
-        verdict = validate_mcp_param_headers(schema, arguments, text)
-        if isinstance(verdict, InboundLadderRejection):
+        rules = sdk_headers()
+        verdict = rules.validate_mcp_param_headers(schema, arguments, text)
+        if isinstance(verdict, rules.InboundLadderRejection):
             raise HeaderMismatch(verdict.message, hint="mirror the arguments that the schema marks `x-mcp-header`")
 
 
 def _declares(schema: Mapping[str, Json]) -> bool:
     # Clients drop a tool whose annotations are invalid and send no header for it, so there is nothing to compare.
-    return find_invalid_x_mcp_header(schema) is None and bool(x_mcp_header_map(schema))
+    if not marks_headers(schema):
+        return False
+    rules = sdk_headers()
+    return rules.find_invalid_x_mcp_header(schema) is None and bool(rules.x_mcp_header_map(schema))

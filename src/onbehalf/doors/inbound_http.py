@@ -21,10 +21,11 @@ from urllib.parse import urlsplit
 from onbehalf.config import Limits, Settings
 from onbehalf.doors.inbound_body import is_small, parse, read
 from onbehalf.doors.inbound_headers import bearer, check_media, refuse_token_in_query, unique
-from onbehalf.doors.inbound_legacy import HANDSHAKE_PROTOCOL_VERSIONS, Legacy, SessionLimits
 from onbehalf.doors.inbound_mcp import Modern, ServerName, request_id, within
+from onbehalf.doors.inbound_older import Older, SessionLimits
 from onbehalf.doors.inbound_refusal import Challenges, refusal
 from onbehalf.doors.inbound_wire import ClientGone, Exchange, Receive, Scope, Send, send_json
+from onbehalf.doors.mcp_words import HANDSHAKE_PROTOCOL_VERSIONS
 from onbehalf.errors import (
     Busy,
     HostRefused,
@@ -92,14 +93,14 @@ class PublicApp:
         self._house = house
         self._meter = meter
         self._modern = Modern(house, tool=catalogue.tool, server=server, limits=gateway.limits)
-        self._legacy = Legacy(house, server=server, limits=gateway.limits, sessions=sessions or SessionLimits())
+        self._older = Older(house, server=server, limits=gateway.limits, sessions=sessions or SessionLimits())
         self._arrivals = 0
         self._calls = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Legacy sessions live inside this. Enter it once per app."""
-        async with self._legacy.running():
+        async with self._older.running():
             yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -206,7 +207,7 @@ class PublicApp:
             raise RequestRefused("the body is not one JSON-RPC message", hint="send one message per request, no batch")
         seen.request_id = request_id(message)
         if legacy:  # 10
-            await self._legacy.answer(exchange, body, message)
+            await (await self._older.door()).answer(exchange, body, message)
         else:
             await self._modern.answer(exchange, message)
 
@@ -217,7 +218,7 @@ class PublicApp:
     async def _without_body(self, exchange: Exchange, *, legacy: bool) -> None:
         """DELETE ends a legacy session. There is no GET stream in either era."""
         if legacy and exchange.scope["method"] == "DELETE":
-            await self._legacy.end(exchange)
+            await (await self._older.door()).end(exchange)
             return
         await self._prove(exchange)
         raise MethodRefused("only POST is served here", hint="send JSON-RPC by POST")

@@ -24,18 +24,18 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from onbehalf.config import Limits
 from onbehalf.doors.inbound_headers import check_mirrors
 from onbehalf.doors.inbound_mcp import ServerName, request_id, within
+from onbehalf.doors.inbound_older import SessionLimits
 from onbehalf.doors.inbound_wire import Exchange, Message, Receive, listed
 from onbehalf.errors import Busy, HeaderMismatch, OnbehalfError, RequestRefused, SessionForeign
 from onbehalf.model import Caller, Json, ToolRequest
 from onbehalf.ports import House
 
-__all__ = ["HANDSHAKE_PROTOCOL_VERSIONS", "Legacy", "SessionLimits"]
+__all__ = ["Legacy"]
 
 _log = logging.getLogger(__name__)
 _EXCHANGE = "onbehalf.exchange"
@@ -46,14 +46,6 @@ _UNSTORED = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosn
 _MARGIN_SECONDS = 5.0
 
 Owner = tuple[str, str, str]
-
-
-class SessionLimits:
-    """How many legacy sessions there may be at once, in all and per person and client, and for how long idle."""
-
-    max_sessions = 1000
-    max_per_owner = 16
-    idle_seconds = 900.0
 
 
 class Legacy:

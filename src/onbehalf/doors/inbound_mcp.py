@@ -16,17 +16,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mcp_types import (
-    CLIENT_CAPABILITIES_META_KEY,
-    CLIENT_INFO_META_KEY,
-    PROTOCOL_VERSION_META_KEY,
-    SERVER_INFO_META_KEY,
-)
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-
 from onbehalf.config import Limits
 from onbehalf.doors.inbound_headers import ParameterHeaders, check_mirrors
 from onbehalf.doors.inbound_wire import Exchange, listed, send_json, until_gone
+from onbehalf.doors.mcp_words import (
+    CLIENT_CAPABILITIES_META_KEY,
+    CLIENT_INFO_META_KEY,
+    MODERN_PROTOCOL_VERSIONS,
+    PROTOCOL_VERSION_META_KEY,
+    SERVER_INFO_META_KEY,
+)
 from onbehalf.errors import (
     CallTimedOut,
     HeaderMismatch,

@@ -12,8 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-
+from onbehalf.doors.mcp_words import MODERN_PROTOCOL_VERSIONS
 from onbehalf.errors import (
     ActError,
     ArgumentsRefused,

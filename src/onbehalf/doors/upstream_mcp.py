@@ -19,15 +19,19 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import orjson
-from mcp.shared.inbound import encode_header_value, mcp_param_headers, x_mcp_header_map
-from mcp_types import (
+
+from onbehalf.doors.mcp_words import (
     CLIENT_CAPABILITIES_META_KEY,
     CLIENT_INFO_META_KEY,
+    HANDSHAKE_PROTOCOL_VERSIONS,
+    LATEST_HANDSHAKE_VERSION,
+    LATEST_MODERN_VERSION,
     PROTOCOL_VERSION_META_KEY,
     UNSUPPORTED_PROTOCOL_VERSION,
+    encode_header,
+    marks_headers,
+    sdk_headers,
 )
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSION
-
 from onbehalf.doors.upstream_mcp_answer import Described, definition, described, done
 from onbehalf.doors.upstream_mcp_wire import Answer, Garbage, Late, NotSent, Rejected, ServerAsks, Wire, WireError
 from onbehalf.errors import ConfigInvalid, UpstreamUnavailable
@@ -168,7 +172,8 @@ class McpUpstreamServer:
             if tool is not None and tool.name not in seen:
                 seen.add(tool.name)
                 found[tool.name] = tool
-                mirrors[tool.name] = x_mcp_header_map(dict(tool.schema))
+                if marks_headers(tool.schema):
+                    mirrors[tool.name] = sdk_headers().x_mcp_header_map(dict(tool.schema))
                 continue
             if tool is not None:  # which of the two a call would meet is a guess
                 found.pop(tool.name, None)
@@ -209,10 +214,10 @@ class McpUpstreamServer:
         params: dict[str, Any] = {"name": call.tool.remote, "arguments": orjson.Fragment(call.arguments)}
         headers = line.headers("tools/call")
         if line.modern:
-            headers["Mcp-Name"] = encode_header_value(call.tool.remote)
+            headers["Mcp-Name"] = encode_header(call.tool.remote)
             mirror = self._mirrors.get(call.tool.remote)
             if mirror:
-                headers.update(mcp_param_headers(mirror, orjson.loads(call.arguments)))
+                headers.update(sdk_headers().mcp_param_headers(mirror, orjson.loads(call.arguments)))
         return _request(line, request_id, "tools/call", params), headers
 
     def _failed(self, error: Exception, *, unknown: bool) -> Failed:

@@ -11,8 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mcp.shared.inbound import find_invalid_x_mcp_header
-
+from onbehalf.doors.mcp_words import marks_headers, sdk_headers
 from onbehalf.doors.upstream_mcp_wire import Garbage, ServerAsks
 from onbehalf.model import Done, Json, canonical
 
@@ -82,7 +81,7 @@ def described(item: Json) -> tuple[Described | None, str]:
         return None, f"`{name}` has words that are no text, or too many"
     if not isinstance(schema, dict) or schema.get("type") != "object" or not isinstance(output, dict | None):
         return None, f"`{name}` has no object schema"
-    if find_invalid_x_mcp_header(schema) is not None:
+    if marks_headers(schema) and sdk_headers().find_invalid_x_mcp_header(schema) is not None:
         return None, f"`{name}` has an invalid `x-mcp-header`"
     found = Described(name=name, title=title, description=description, schema=schema, output=output)
     try:
