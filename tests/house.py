@@ -148,9 +148,9 @@ class Doors:
     async def person(self, caller: Caller) -> Person:
         if "directory_down" in self.broken:
             raise DirectoryUnavailable("the directory cannot be read")
-        if "person_unknown" in self.broken:
+        tenant, entities = LOGINS.get(caller.subject, ("", ()))
+        if "person_unknown" in self.broken or tenant != caller.tenant:
             raise PersonUnknown("the directory has no such person")
-        entities = LOGINS[caller.subject][1]
         active = entities[0].attributes["active"] is True
         return Person(
             ref=entities[0].ref, tenant=caller.tenant, name=caller.subject, active=active, attributes={},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,7 +30,7 @@ from onbehalf.doors.meter_prometheus import PrometheusMeter
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
 from onbehalf.doors.upstream_sql import SqliteUpstream, Statement
-from onbehalf.errors import ConfigInvalid, OnbehalfError
+from onbehalf.errors import ConfigInvalid, LedgerUnavailable, OnbehalfError
 from onbehalf.gateway import Gateway, Offer, Standing
 from onbehalf.model import AuditEntry, Json, Tool
 from onbehalf.validate import people, route, tools
@@ -44,6 +44,9 @@ VERSION = "0.1.0"
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 300.0
+_Pause = Callable[
+    [bool], Awaitable[None]
+]  # before an MCP server is asked again; it is told whether the server answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,29 +115,31 @@ class App:
     sketches: Mapping[str, Tool]
     state: _State
     problems: dict[str, str] = field(default_factory=dict)
+    reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def reload(self) -> None:
         """Take over changed policies, people and keys, and prove every token anew.
 
-        What is bad changes nothing and stands in `problems`.
+        What is bad changes nothing and stands in `problems`. One at a time: of two reloads the later one's files stand.
         """
-        self.callers.revoke_all()
-        for part, action in (
-            ("policies", self._reload_policies),
-            ("people", self._reload_people),
-            ("keys", self._reload_keys),
-        ):
-            try:
-                before, after = await action()
-            except OnbehalfError as error:
-                self.problems[part] = error.message
-                _log.error("the old %s stay in force: %s", part, error.message)
-                self._note(f"{part}_refused", {"reason": error.message})
-            else:
-                self.problems.pop(part, None)
-                _log.info("%s %s", part, "taken over" if before != after else "unchanged")
-                if before != after:
-                    self._note(_EVENTS[part], {"before": before, "after": after})
+        async with self.reloading:
+            self.callers.revoke_all()
+            await self._reloaded("policies", "policy_change", self._reload_policies)
+            await self._reloaded("people", "directory_change", self._reload_people)
+            await self._reloaded("keys", "key_change", self._reload_keys)
+
+    async def _reloaded(self, part: str, event: str, action: Callable[[], Awaitable[tuple[Json, Json]]]) -> None:
+        try:
+            before, after = await action()
+        except OnbehalfError as error:
+            self.problems[part] = error.message
+            _log.error("the old %s stay in force: %s", part, error.message)
+            self._note(f"{part}_refused", {"reason": error.message})
+            return
+        self.problems.pop(part, None)
+        _log.info("%s %s", part, "taken over" if before != after else "unchanged")
+        if before != after:
+            self._note(event, {"before": before, "after": after})
 
     async def _reload_policies(self) -> tuple[Json, Json]:
         before = self.state.standing.engine.policy
@@ -152,13 +157,23 @@ class App:
         return before, [*self.signer.kids]
 
     def _note(self, kind: str, facts: dict[str, Json]) -> None:
-        self.ledger.follow(AuditEntry(kind=kind, call="", at=now(), facts=facts))
+        try:
+            self.ledger.follow(AuditEntry(kind=kind, call="", at=now(), facts=facts))
+        except LedgerUnavailable as error:  # what is withdrawn or refused stays so, and no call goes unrecorded
+            _log.error("`%s` is not on record: %s", kind, error.message)
 
-    async def watch(self, name: str, server: McpUpstreamServer) -> None:
+    async def watch(self, name: str, server: McpUpstreamServer, pause: _Pause) -> None:
         """Offer an MCP server's tools once it answers, and withdraw one whose definition is no longer the same."""
+        seen = f"upstream {name}" not in self.problems
         while True:
-            seen = await self.look(name, server)
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS if seen else _RETRY_SECONDS)
+            await pause(seen)
+            before = self.state.standing.offers.keys()
+            try:
+                seen = await self.look(name, server)
+            except Exception:  # one bad answer must not end the watch: the next look may find what to withdraw
+                _log.exception("upstream `%s` could not be looked at", name)
+            if new := self.state.standing.offers.keys() - before:
+                _log.info("now offered: %s", ", ".join(sorted(new)))
 
     async def look(self, name: str, server: McpUpstreamServer) -> bool:
         """Ask one MCP server for its tools and offer those that are as configured. Whether it answered."""
@@ -166,8 +181,9 @@ class App:
         try:
             described = await server.describe()
         except OnbehalfError as error:
+            if self.problems.get(f"upstream {name}") != error.message:
+                _log.warning("upstream `%s` cannot be asked for its tools: %s", name, error.message)
             self.problems[f"upstream {name}"] = error.message
-            _log.warning("upstream `%s` cannot be asked for its tools: %s", name, error.message)
             return False
         self.problems.pop(f"upstream {name}", None)
         if odd := server.problems():
@@ -187,7 +203,7 @@ class App:
         return True
 
     def offer(self, offer: Offer) -> None:
-        """Offer a tool. One that was offered with another definition stays withdrawn until the gateway restarts."""
+        """Offer a tool. One that was offered before is refused with another definition until the gateway restarts."""
         name = offer.tool.name
         first = self.state.seen.setdefault(name, offer.tool.definition)
         if first != offer.tool.definition:
@@ -200,15 +216,12 @@ class App:
 
     def withdraw(self, name: str, error: OnbehalfError) -> None:
         """Offer a tool no longer."""
-        if self.problems.get(f"tool {name}") != error.message:
-            _log.error("tool `%s` is not offered: %s", name, error.message)
-            self._note("tool_withdrawn", {"tool": name, "reason": error.message})
-        self.problems[f"tool {name}"] = error.message
         left = {key: offer for key, offer in self.state.standing.offers.items() if key != name}
         self.state.standing = replace(self.state.standing, offers=left)
-
-
-_EVENTS = {"policies": "policy_change", "people": "directory_change", "keys": "key_change"}
+        if self.problems.get(f"tool {name}") != error.message:
+            self.problems[f"tool {name}"] = error.message
+            _log.error("tool `%s` is not offered: %s", name, error.message)
+            self._note("tool_withdrawn", {"tool": name, "reason": error.message})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -219,22 +232,27 @@ class _State:
     seen: dict[str, str] = field(default_factory=dict)
 
 
+async def _pause(answered: bool) -> None:
+    await asyncio.sleep(_LOOK_AGAIN_SECONDS if answered else _RETRY_SECONDS)
+
+
 @contextlib.asynccontextmanager
-async def building(path: Path) -> AsyncIterator[App]:
+async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
     """The whole house on one event loop, ready to serve; taken down when the context ends. Raises OnbehalfError."""
     settings = load_settings(path)
     places = paths(path, settings)
     limits, gateway_settings = settings.gateway.limits, settings.gateway
     async with contextlib.AsyncExitStack() as stack:
         sketches = sketched(settings)
-        engine = CedarEngine.load(places.policies, tools=[*sketches.values()])
+        engine, known = CedarEngine.load(places.policies, tools=[*sketches.values()]), load_people(places)
         _make_data(places)
-        directory = SqliteDirectory.open(places.directory)
-        stack.callback(directory.close)
-        directory.load(load_people(places))
-        signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
+        # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger = await asyncio.to_thread(_ledger, places, settings)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
+        directory = SqliteDirectory.open(places.directory)
+        stack.callback(directory.close)
+        directory.load(known)
+        signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
         callers = IssuerCallers(
             settings.issuers, resource=gateway_settings.resource, insecure_http=gateway_settings.insecure_http_for_tests
         )
@@ -247,12 +265,9 @@ async def building(path: Path) -> AsyncIterator[App]:
             meter=meter, standing=lambda: state.standing, max_rows=limits.rows,
         )  # fmt: skip
         public = PublicApp(
-            gateway,
-            settings,
-            catalogue=_catalogue(sketches, state, signer),
+            gateway, settings, catalogue=_catalogue(sketches, state, signer), meter=meter,
             server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"),
-            meter=meter,
-        )
+        )  # fmt: skip
         problems: dict[str, str] = {}
         meter.watch_problems(lambda: len(problems))
         app = App(
@@ -262,7 +277,7 @@ async def building(path: Path) -> AsyncIterator[App]:
             problems=problems,
         )  # fmt: skip
         await app.ledger.append(_start(app))
-        await _connect(app, stack)
+        await _connect(app, stack, pause)
         yield app
 
 
@@ -284,12 +299,9 @@ async def open_database(
     path = places.config.resolve().parent / upstream.database
     statements = {each.remote or tool: Statement(each.statement) for tool, each in upstream.tools.items()}
     door = SqliteUpstream.open(
-        path,
-        audience=upstream.audience or f"sql:{name}",
-        statements=statements,
-        timeout=upstream.timeout_seconds,
+        path, audience=upstream.audience or f"sql:{name}", statements=statements, timeout=upstream.timeout_seconds,
         max_rows=settings.gateway.limits.rows,
-    )
+    )  # fmt: skip
     try:
         made = [
             tools.sql_tool(
@@ -315,9 +327,10 @@ def mcp_server(upstream: McpUpstream, settings: Settings) -> McpUpstreamServer:
     )
 
 
-async def _connect(app: App, stack: contextlib.AsyncExitStack) -> None:
+async def _connect(app: App, stack: contextlib.AsyncExitStack, pause: _Pause) -> None:
     """Issuers' keys fetched, databases open, MCP servers asked; those that do not answer are asked again."""
     await app.callers.warm()
+    servers: dict[str, McpUpstreamServer] = {}
     for name, upstream in app.settings.upstreams.items():
         if isinstance(upstream, SqlUpstream):
             door, made = await open_database(name, upstream, app.paths, app.settings)
@@ -325,11 +338,13 @@ async def _connect(app: App, stack: contextlib.AsyncExitStack) -> None:
             for tool in made:
                 app.offer(Offer(tool=tool, check=route.prepare(tool.schema), upstream=door))
         else:
-            server = mcp_server(upstream, app.settings)
-            stack.push_async_callback(server.aclose)
-            await app.look(name, server)
-            task = asyncio.create_task(app.watch(name, server))
-            stack.push_async_callback(_cancelled, task)
+            servers[name] = mcp_server(upstream, app.settings)
+            stack.push_async_callback(servers[name].aclose)
+    await asyncio.gather(
+        *(app.look(name, server) for name, server in servers.items())
+    )  # one that hangs delays no other
+    for name, server in servers.items():
+        stack.push_async_callback(_cancelled, asyncio.create_task(app.watch(name, server, pause)))
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -23,6 +24,8 @@ __all__ = [
 ]  # fmt: skip
 
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
+Url = Annotated[str, Meta(pattern=r"^https?://[^?#\s]+$")]
+Place = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]+$")]
 Algorithm = Literal["RS256", "PS256", "ES256", "EdDSA", "Ed25519"]
 
 
@@ -52,12 +55,12 @@ class GatewaySettings(_Keys, frozen=True):
     in its checkpoints, by default from the trust domain; it never changes for a record once begun.
     """
 
-    resource: Annotated[str, Meta(pattern="^https?://[^?#]+$")]
+    resource: Url
     listen: str = "127.0.0.1:8100"
     admin: str = "127.0.0.1:8101"
-    data: str = "data"
-    policies: str = "policies"
-    people: str = "people.yaml"
+    data: Place = "data"
+    policies: Place = "policies"
+    people: Place = "people.yaml"
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     trust_domain: str = ""
@@ -83,7 +86,7 @@ class IssuerSettings(_Keys, frozen=True):
     `outage_seconds` is how long known keys are still believed while the issuer cannot be reached.
     """
 
-    issuer: Annotated[str, Meta(pattern="^https?://[^?#]+$")]
+    issuer: Url
     tenant: str | TenantClaim
     algorithms: Annotated[tuple[Algorithm, ...], Meta(min_length=1)] = ("RS256", "PS256", "ES256", "EdDSA", "Ed25519")
     metadata: str = ""
@@ -150,7 +153,7 @@ class ToolSettings(_Keys, frozen=True):
 class SqlUpstream(_Keys, frozen=True, tag_field="kind", tag="sql"):
     """A SQLite database, opened read-only. `database` is a path, relative to the configuration file."""
 
-    database: str
+    database: Place
     tools: dict[Name, ToolSettings]
     audience: str = ""
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
@@ -162,7 +165,7 @@ class McpUpstream(_Keys, frozen=True, tag_field="kind", tag="mcp"):
     `protocol` is the MCP revision to speak; `auto` asks the server. `response_bytes` bounds an answer.
     """
 
-    url: Annotated[str, Meta(pattern="^https?://[^?#]+$")]
+    url: Url
     tools: dict[Name, ToolSettings]
     audience: str = ""
     protocol: Literal["auto", "2026-07-28", "2025-11-25", "2025-06-18"] = "auto"
@@ -207,7 +210,13 @@ def parse(text: str) -> Settings:
         settings = msgspec.convert(value, Settings)
     except msgspec.ValidationError as error:
         raise ConfigInvalid(_explained(str(error)), hint="docs/config.md describes every key") from error
+    for url in (
+        settings.gateway.resource,
+        *(each.url for each in settings.upstreams.values() if isinstance(each, McpUpstream)),
+    ):
+        _require_url(url)
     for issuer in settings.issuers:
+        _require_url(issuer.issuer)
         _require_https(issuer.issuer, settings)
     if len({issuer.issuer for issuer in settings.issuers}) != len(settings.issuers):
         raise ConfigInvalid(
@@ -217,6 +226,16 @@ def parse(text: str) -> Settings:
     if len(set(names)) != len(names):
         raise ConfigInvalid("two upstreams offer a tool of one name", hint="tool names are unique within a gateway")
     return settings
+
+
+def _require_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        sound = parts.port != 0 and bool(parts.hostname) and url == url.strip()
+    except ValueError:  # a port or an IPv6 address that is none
+        sound = False
+    if not sound:
+        raise ConfigInvalid(f"`{url}` is no URL", hint="such as https://gateway.example.com/mcp")
 
 
 def _require_https(url: str, settings: Settings) -> None:

@@ -40,11 +40,11 @@ def canonical(value: Json) -> bytes:
     Raises ValueError for what JCS has no spelling for: NaN, infinities, integers beyond 2**53 - 1,
     lone surrogates, keys that are not strings.
     """
-    if _plain(value):
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     try:
+        if _plain(value):
+            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
         return rfc8785.dumps(value)
-    except (rfc8785.CanonicalizationError, RecursionError, UnicodeError) as error:
+    except (TypeError, rfc8785.CanonicalizationError, RecursionError, UnicodeError) as error:
         raise ValueError(f"no canonical form: {error}") from error
 
 

@@ -64,7 +64,8 @@ class Directory(Protocol):
     async def people(self, tenant: str, ids: Iterable[str]) -> Sequence[Entity]:
         """User entities of these person ids in this tenant, with their position and group ancestors.
 
-        Unknown ids are left out, so that a policy looking at one errors and denies.
+        Unknown ids are left out, so that a policy looking at one errors and denies. Somebody who left must stay in
+        the directory with `active` False: once unknown, every row that names them is denied to all.
         Raises DirectoryUnavailable.
         """
         ...

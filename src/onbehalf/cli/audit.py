@@ -22,7 +22,8 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Check, list and prove the record.", no_args_is_help=True)
 
-_PROGRESS_EVERY = 10_000
+_PROGRESS_EVERY = 10_240
+"""A multiple of the reader's steps."""
 
 
 @app.command("verify")
@@ -32,10 +33,12 @@ def verify(
     vkey: Annotated[str, typer.Option(help="The log's public key (the line in log.pub). Payloads stay closed.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check the whole record: every leaf and payload, the tree, the signed head. Exit 1 if anything does not hold.
+    """Check the whole record: each leaf and payload, the tree, the signed head.
 
-    What it cannot see by itself: a whole record put back to an older state. Keep the printed checkpoint outside, and
-    compare.
+    Exit 1 if anything does not hold, and where. What it cannot see by itself: a whole record
+    put back to an older state. Keep the printed checkpoint outside, and compare.
+
+    Example, on an auditor's copy: onbehalf audit verify --ledger copy.db --vkey "$(cat log.pub)"
     """
     reader = _reader(config, ledger, vkey)
     try:
@@ -51,14 +54,20 @@ def verify(
 
 @app.command("open")
 def open_(config: ConfigFile = Path("onbehalf.yaml"), as_json: AsJson = False) -> None:
-    """List calls without a known outcome: under way now, or broken off when the gateway stopped (`unknown`)."""
+    """List calls whose outcome is not known.
+
+    `open` is under way now; `unknown` was broken off when the gateway stopped, and must not be
+    repeated blindly: look at the upstream first. The number is the record of the intent.
+
+    Example: onbehalf audit open --json
+    """
     reader = opened(config)
     try:
-        under_way = [(each.call, each.index, "open") for each in reader.open_intents()]
-        broken = [(each.call, each.index, "unknown") for each in reader.latest(10_000) if each.kind == "unknown"]
+        under_way, broken = reader.unsettled()
     finally:
         reader.close()
-    found = sorted({*under_way, *broken}, key=lambda each: each[1])
+    each_state = ((under_way, "open"), (broken, "unknown"))
+    found = sorted(((each.call, each.index, state) for intents, state in each_state for each in intents), key=_place)
     if as_json:
         print_json({"open": [{"call": call, "index": index, "state": state} for call, index, state in found]})
         return
@@ -74,7 +83,10 @@ def list_(
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="How many records.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest records, oldest first."""
+    """List the newest records, oldest first.
+
+    Example: onbehalf audit list -n 100 --json
+    """
     reader = opened(config)
     try:
         records = reader.latest(count)
@@ -94,15 +106,26 @@ def list_(
 
 @app.command("proof")
 def proof(
-    index: Annotated[int, typer.Argument(help="The record's index, as `onbehalf/receipt` in an answer says.", min=0)],
+    index: Annotated[
+        int, typer.Argument(help="The record's index, as `onbehalf/receipt` in an answer says.", min=0, max=2**53)
+    ],
     config: ConfigFile = Path("onbehalf.yaml"),
 ) -> None:
-    """Print the inclusion proof of one record under the newest signed head (C2SP tlog-proof)."""
+    """Print the proof that one record is under the newest signed head.
+
+    The proof is a C2SP tlog-proof: whoever has the leaf and the log's public key can check it.
+
+    Example: onbehalf audit proof 7
+    """
     reader = opened(config)
     try:
         typer.echo(reader.proof(index).text, nl=False)
     finally:
         reader.close()
+
+
+def _place(found: tuple[str, int, str]) -> int:
+    return found[1]
 
 
 def _reader(config: Path, ledger: Path | None, vkey: str) -> LedgerReader:
@@ -137,7 +160,9 @@ def _print(report: VerifyReport, screen: Console) -> None:
         screen.print(f"[bold red]The record does not verify[/bold red]: {len(report.findings)} findings.")
         for each in report.findings:
             screen.print(
-                f"  record {each.index}: {quoted(each.text)} ({each.code})" if each.index >= 0 else f"  {each.text}"
+                f"  record {each.index}: {quoted(each.text)} ({each.code})"
+                if each.index >= 0
+                else f"  {quoted(each.text)} ({each.code})"
             )
         screen.print("Stop the gateway, keep the file as it is, and compare with a copy.")
     screen.print(f"\nCheckpoint:\n{quoted(report.note.rstrip())}")

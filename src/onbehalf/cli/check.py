@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Literal
 import typer
 
 from onbehalf.app import Paths, load_people, load_settings, mcp_server, open_database, paths, sketched
-from onbehalf.cli.deny_path import open_doors
+from onbehalf.cli.deny_path import open_doors, wide_doors
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import IssuerSettings, McpUpstream, Settings, SqlUpstream
 from onbehalf.doors.clock_remote import clock_offset
@@ -61,10 +62,15 @@ class _Findings:
 
 
 def check(config: ConfigFile = Path("onbehalf.yaml"), as_json: AsJson = False) -> None:
-    """Check configuration, policies, people, databases, servers, issuers and the clock, and prove that it denies.
+    """Check everything before anyone relies on it, and that what must be denied is.
 
-    Exit 1 if there is a problem. Warnings are for you to judge.
+    Configuration, policies, people, databases, MCP servers, issuers and the clock, one line each
+    with what to do. Changes nothing; the gateway may be running. Exit 1 if there is a problem;
+    warnings are for you to judge.
+
+    Example: onbehalf check --config onbehalf.yaml
     """
+    logging.getLogger("onbehalf").addHandler(logging.NullHandler())  # what doors log stands among the findings
     found = asyncio.run(_checked(config))
     problems = sum(each.level == "problem" for each in found)
     if as_json:
@@ -95,7 +101,7 @@ async def _checked(config: Path) -> list[_Finding]:
         findings.say(
             "ok",
             "configuration",
-            f"{config} is understood; {len(sketches)} tools, resource {settings.gateway.resource}",
+            f"{config} is understood; {_count(len(sketches), 'tool')}, resource {settings.gateway.resource}",
         )
         if settings.gateway.insecure_http_for_tests:
             findings.say("warning", "configuration", "`insecure_http_for_tests` is on", "remove it outside of tests")
@@ -124,15 +130,11 @@ def _policies(findings: _Findings, places: Paths, sketches: Mapping[str, Tool]) 
         findings.say("ok", "policies", f"{places.policies} is strictly valid; digest {engine.policy}")
         opened = open_doors(engine, [*sketches.values()], now=now())
         for text in opened:
-            findings.say(
-                "problem", "deny path", text, "find the policy with `onbehalf explain`, or a too wide `permit`"
-            )
+            findings.say("problem", "deny path", text, "do not serve; look for a too wide `permit`, and report this")
         if not opened:
-            findings.say(
-                "ok",
-                "deny path",
-                "every tool refuses a person who left, a stranger's tenant, and rows of another tenant",
-            )
+            findings.say("ok", "deny path", "every tool refuses a person who left, and rows of another tenant")
+        for text in wide_doors(engine, [*sketches.values()], now=now()):
+            findings.say("warning", "deny path", text, "if that is not meant, look for a `permit` without conditions")
 
 
 async def _upstreams(findings: _Findings, settings: Settings, places: Paths) -> None:
@@ -154,7 +156,9 @@ async def _server(findings: _Findings, name: str, upstream: McpUpstream, setting
         described = await server.describe()
     finally:
         await server.aclose()
-    findings.say("ok", f"upstream {name}", f"{upstream.url} answers and has {len(described)} tools")
+    findings.say("ok", f"upstream {name}", f"{upstream.url} answers and has {_count(len(described), 'tool')}")
+    for odd in server.problems():
+        findings.say("warning", f"upstream {name}", odd)
     for tool_name, each in upstream.tools.items():
         with findings.trying(f"tool {tool_name}"):
             known = described.get(each.remote or tool_name)
@@ -197,7 +201,7 @@ async def _issuers(findings: _Findings, settings: Settings) -> None:
         for text in problems:
             findings.say("problem", "issuer", text, "is its URL exactly as in `iss`, and can this machine reach it?")
         if not problems:
-            findings.say("ok", "issuers", f"the keys of all {len(settings.issuers)} could be had")
+            findings.say("ok", "issuers", f"the keys of {_count(len(settings.issuers), 'issuer')} could be had")
         try:
             await callers.prove(Presented(token="e30.e30.e30"), now=now())  # noqa: S106  # no secret: three empty objects
         except IdentifyError as error:
@@ -216,6 +220,10 @@ async def _callers(settings: Settings) -> AsyncIterator[IssuerCallers]:
         yield callers
     finally:
         await callers.aclose()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 async def _clock(findings: _Findings, issuer: IssuerSettings) -> None:

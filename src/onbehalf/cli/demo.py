@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onbehalf.demo.run import Ports, run
+from onbehalf.errors import ConfigInvalid
 
 __all__ = ["demo"]
 
@@ -23,10 +23,20 @@ def demo(
         bool, typer.Option("--any-port", help="Take free ports instead of 8100, 8101, 8110, 8111.")
     ] = False,
 ) -> None:
-    """Play the story with made-up people, then go on serving so that you can connect a client of your own.
+    """Play the story with made-up people, then serve it for a client of your own.
 
-    It starts an OAuth issuer, an HR database, a ticket system and the gateway, all on 127.0.0.1, and lets Alice, Bob
-    and Dave ask for performance reviews and change tickets through a real MCP client. Nothing leaves this machine.
+    It starts an OAuth issuer, an HR database, a ticket system and the gateway, all on 127.0.0.1,
+    and lets Alice, Bob and Dave ask for performance reviews and change tickets through a real
+    MCP client. Nothing leaves this machine.
+
+    Example: onbehalf demo --once --any-port --data /tmp/demo
     """
+
     ports = Ports(gateway=0, admin=0, issuer=0, tickets=0) if any_port else None
-    raise typer.Exit(run(data, once=once, ports=ports))
+    try:
+        code = run(data, once=once, ports=ports)
+    except OSError as error:
+        raise ConfigInvalid(
+            f"the demo cannot be written to `{data}`: {error}", hint="name another by --data"
+        ) from error
+    raise typer.Exit(code)

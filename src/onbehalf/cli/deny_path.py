@@ -11,7 +11,7 @@ from onbehalf.model import Entity, Json, Question, Ref, Tool, UnixTime
 from onbehalf.ports import Engine
 from onbehalf.validate import decide
 
-__all__ = ["open_doors"]
+__all__ = ["open_doors", "wide_doors"]
 
 _OWN, _OTHER = "onbehalf-check", "onbehalf-other"
 _SAMPLES: dict[str, Json] = {"String": "x", "Long": 1, "Bool": False}
@@ -32,8 +32,25 @@ def open_doors(engine: Engine, tools: Sequence[Tool], *, now: UnixTime) -> tuple
         if tool.rows is None:
             continue
         others = _user(_OTHER, "x", active=True)
-        if decide.may(engine.judge(_question(here, tool, _row(tool), now, *others))):
+        if decide.may(engine.judge(_question(here, tool, _row(tool, _OTHER), now, *others))):
             found.append(f"`{tool.name}` releases rows of another tenant")
+    return tuple(found)
+
+
+def wide_doors(engine: Engine, tools: Sequence[Tool], *, now: UnixTime) -> tuple[str, ...]:
+    """A sentence for each tool that gives a person of no position and no group what is another's."""
+    somebody, other = _user(_OWN, "somebody", active=True), _user(_OWN, "x", active=True)
+    found: list[str] = []
+    for tool in tools:
+        if tool.rows is not None:
+            what, about = "rows that are a colleague's", _row(tool, _OWN)
+        elif tool.writes:
+            attributes: dict[str, Json | Ref] = {"tenant": Ref(type="Tenant", id=_OWN), "writes": True}
+            what, about = "writing", Entity(ref=Ref(type="Tool", id=tool.name), attributes=attributes, parents=())
+        else:
+            continue
+        if decide.may(engine.judge(_question(somebody, tool, about, now, *other[:1]))):
+            found.append(f"`{tool.name}` allows {what} to everybody of the tenant, also without position or group")
     return tuple(found)
 
 
@@ -55,11 +72,11 @@ def _user(tenant: str, name: str, *, active: bool) -> tuple[Entity, ...]:
     return (user, Entity(ref=wall, attributes={}, parents=()))
 
 
-def _row(tool: Tool) -> Entity:
+def _row(tool: Tool, tenant: str) -> Entity:
     assert tool.rows is not None
     attributes: dict[str, Json | Ref] = {
-        name: _SAMPLES[kind] if kind in _SAMPLES else Ref(type=kind, id=_OTHER if kind == "Tenant" else f"{_OTHER}/x")
+        name: _SAMPLES[kind] if kind in _SAMPLES else Ref(type=kind, id=tenant if kind == "Tenant" else f"{tenant}/x")
         for name, (_, kind) in tool.rows.attributes.items()
     }
-    attributes["tenant"] = Ref(type="Tenant", id=_OTHER)
-    return Entity(ref=Ref(type=tool.rows.type, id=f"{_OTHER}/1"), attributes=attributes, parents=())
+    attributes["tenant"] = Ref(type="Tenant", id=tenant)
+    return Entity(ref=Ref(type=tool.rows.type, id=f"{tenant}/1"), attributes=attributes, parents=())

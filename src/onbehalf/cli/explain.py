@@ -31,10 +31,12 @@ def explain(
     config: ConfigFile = Path("onbehalf.yaml"),
     as_json: AsJson = False,
 ) -> None:
-    """Tell one call: who, through what, which tool, by which policies and conditions, and what came back.
+    """Tell one call: who asked for what, why it was allowed or denied, what came back.
 
-    Reads the record only, so it tells what was so then, not what would be so now. Call ids stand in every answer a
-    client gets (`_meta`), in `onbehalf audit list`, and in call tokens (`txn`).
+    Reads the record only, so it tells what was so then, not what would be so now. Call ids stand
+    in every answer that a client gets (`_meta`), in onbehalf audit list, and in call tokens (`txn`).
+
+    Example: onbehalf explain last
     """
     reader = opened(config)
     try:
@@ -54,7 +56,7 @@ def _one(reader: LedgerReader, call: str) -> str:
             raise RecordMissing("no call is on record yet", hint="make one through a client first")
         return calls[-1]
     prefix = call if call.startswith("call_") else f"call_{call}"
-    found = reader.find(prefix)
+    found = reader.find(prefix) if prefix.isascii() else ()
     if not found:
         raise RecordMissing(f"no call `{call}` is on record", hint="`onbehalf audit list` shows the latest")
     if len(found) > 1 and prefix not in found:

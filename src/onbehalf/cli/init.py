@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sqlite3
 from contextlib import closing
 from importlib.resources import files
@@ -11,8 +13,8 @@ from typing import Annotated
 
 import typer
 
-from onbehalf.cli.screen import console, print_json
-from onbehalf.config import json_schema
+from onbehalf.cli.screen import console, print_json, quoted
+from onbehalf.config import json_schema, parse
 from onbehalf.errors import ConfigInvalid
 
 __all__ = ["init"]
@@ -34,9 +36,12 @@ def init(
     ] = "https://login.example.com",
     schema: Annotated[bool, typer.Option("--schema", help="Only print the JSON Schema of onbehalf.yaml.")] = False,
 ) -> None:
-    """Write a commented onbehalf.yaml, people.yaml, policies and a small example database.
+    """Write onbehalf.yaml, people.yaml, policies and a small database, commented.
 
-    Nothing that exists is overwritten. The files start as they are; then put in your issuer, people and tools.
+    Nothing that exists is overwritten. The files start as they are; then put in your issuer,
+    people and tools, and let onbehalf check tell you what is missing.
+
+    Example: onbehalf init gateway --issuer https://login.your-company.example
     """
     if schema:
         print_json(json_schema())
@@ -49,18 +54,20 @@ def init(
         raise ConfigInvalid(
             f"`{directory / taken[0]}` is there already", hint="name an empty directory, or move it away"
         )
+    texts = {name: _marked(entry.read_text(encoding="utf-8"), marks) for name, entry in wanted.items()}
+    parse(texts["onbehalf.yaml"])  # before anything is written: a URL that could not be served
     try:
-        for name, entry in wanted.items():
-            _write(directory / name, entry.read_text(encoding="utf-8"), marks)
+        for name, text in texts.items():
+            _write(directory / name, text)
         with closing(sqlite3.connect(directory / "notes.db")) as base:
             base.executescript(_NOTES)
     except (OSError, sqlite3.Error) as error:
-        raise ConfigInvalid(f"`{directory}` cannot be written: {error}") from error
-    screen = console()
-    screen.print(f"Written to {directory.resolve()}: {', '.join(sorted(wanted))}, notes.db")
+        raise ConfigInvalid(f"`{directory}` cannot be written: {error}", hint="name another directory") from error
+    screen, config = console(), quoted(shlex.quote(str(directory / "onbehalf.yaml")))
+    screen.print(f"Written to {quoted(str(directory.resolve()))}: {', '.join(sorted(wanted))}, notes.db")
     screen.print("Next: put your issuer and people in, then")
-    screen.print(f"  onbehalf check --config {directory / 'onbehalf.yaml'}")
-    screen.print(f"  onbehalf serve --config {directory / 'onbehalf.yaml'}")
+    screen.print(f"  onbehalf check --config {config}")
+    screen.print(f"  onbehalf serve --config {config}")
 
 
 def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Traversable]]:
@@ -74,9 +81,13 @@ def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Traversable]]:
     return found
 
 
-def _write(path: Path, text: str, marks: dict[str, str]) -> None:
+def _marked(text: str, marks: dict[str, str]) -> str:
     for mark, value in marks.items():
-        text = text.replace(mark, value)
+        text = text.replace(mark, json.dumps(value, ensure_ascii=False)[1:-1])  # they stand in double quotes
+    return text
+
+
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8") as file:
         file.write(text)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from onbehalf.app import load_settings, paths, trust_domain
-from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json
+from onbehalf.app import Paths, load_settings, paths, trust_domain
+from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json, quoted
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.signer_file import FileSigner
+from onbehalf.errors import ConfigInvalid
 
 __all__ = ["app"]
 
@@ -18,31 +21,63 @@ app = typer.Typer(help="Show and rotate the keys that sign call tokens.", no_arg
 
 @app.command("show")
 def show(config: ConfigFile = Path("onbehalf.yaml"), as_json: AsJson = False) -> None:
-    """Print the public keys, as `/.well-known/jwks.json` serves them, and the record's public key."""
-    signer, log_pub = _signer(config)
+    """Print the ids of the signing keys, and the record's public key.
+
+    With --json also the keys themselves, as /.well-known/jwks.json serves them: backends check
+    call tokens with those. The line of the record is what an auditor needs as --vkey.
+
+    Example: onbehalf keys show --json
+    """
+    places, signer = _signer(config)
+    log_pub = _log_pub(places.keys / "log.pub")
     if as_json:
         print_json({"jwks": dict(signer.jwks()), "log": log_pub})
         return
     screen = console()
-    for name, kid in zip(("next", "current", "previous"), signer.kids, strict=False):
-        screen.print(f"{name:<9} {kid or '-'}")
-    screen.print(f"record    {log_pub or '(no record yet)'}", markup=False)
+    for name, kid in zip_longest(("next", "current"), signer.kids, fillvalue="former"):
+        screen.print(f"{name:<9} {kid}")
+    screen.print(plain(f"record    {log_pub or '(no record yet)'}"), markup=False)
 
 
 @app.command("rotate")
-def rotate(config: ConfigFile = Path("onbehalf.yaml")) -> None:
-    """Let the next key sign from now on, keep publishing the one before, and make a new next key.
+def rotate(
+    config: ConfigFile = Path("onbehalf.yaml"),
+    lost: Annotated[
+        bool, typer.Option("--lost", help="The keys may have been read: replace all at once and publish none of them.")
+    ] = False,
+) -> None:
+    """Let the next key sign from now on, and make a new next key.
 
-    The next key has been published all along, so backends know it already. A running gateway takes it over on SIGHUP.
+    The next key has been published all along, so backends know it already; the one before stays
+    published until no token of it can be alive. A running gateway takes it over on SIGHUP.
+    Run it as the user that the gateway runs as, or the gateway cannot read the new file.
+
+    With --lost every key is new and none of the old is published any more. Backends that keep
+    keys refuse calls until they ask again, at most 5 minutes, and believe the old keys as long:
+    restart them if you cannot wait.
+
+    Example: onbehalf keys rotate && kill -HUP <process id of the gateway>
     """
-    signer, _ = _signer(config)
-    signer.rotate(now())
-    console().print("Rotated. Now let the gateway take it over: kill -HUP <its process id>")
+    places, signer = _signer(config)
+    signer.rotate(now(), lost=lost)
+    screen = console()
+    screen.print("All keys are new." if lost else "Rotated.")
+    screen.print("Now let the gateway take it over: kill -HUP <its process id>")
+    if lost:
+        screen.print(f"Then find out who could read {quoted(str(places.keys))}; the record's keys lie there too.")
 
 
-def _signer(config: Path) -> tuple[FileSigner, str]:
+def _signer(config: Path) -> tuple[Paths, FileSigner]:
+    """The keys that are there. None are made: that is for the gateway, as the user that it runs as."""
     settings = load_settings(config)
     places = paths(config, settings)
-    log_pub = places.keys / "log.pub"
-    public = log_pub.read_text(encoding="utf-8").strip() if log_pub.exists() else ""
-    return FileSigner.open(places.keys, issuer=trust_domain(settings), now=now()), public
+    return places, FileSigner(places.keys, issuer=trust_domain(settings))
+
+
+def _log_pub(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"`{path}` cannot be read: {error}") from error

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -12,20 +13,22 @@ import typer
 
 from onbehalf.app import VERSION
 from onbehalf.cli import audit, check, demo, explain, init, keys, serve
-from onbehalf.cli.screen import console, show_error
-from onbehalf.errors import OnbehalfError
+from onbehalf.cli.screen import console, plain, show_error
+from onbehalf.errors import LedgerCorrupt, OnbehalfError
 
 __all__ = ["app", "run"]
 
 _HELP = """Let LLM clients use your company's tools on behalf of a verified employee.
 
-Every tool call is proven (which person, through which client), decided on the server (deny by default), and put on a
-record that anyone can check.
+Every tool call is proven (which person, through which client),
+decided on the server (deny by default), and put on a record that anyone can check.
 
-[bold]New here?[/bold]  onbehalf demo        plays the whole story on this machine, with made-up data
-[bold]Your own?[/bold]   onbehalf init        writes onbehalf.yaml, people.yaml and policies, commented
-            onbehalf check       says what is missing before anyone relies on it
-            onbehalf serve       runs the gateway
+[bold]New here?[/bold]  onbehalf demo      plays the whole story on this machine, with made-up data
+[bold]Your own?[/bold]  onbehalf init      writes onbehalf.yaml, people.yaml and policies, commented
+           onbehalf check     says what is missing before anyone relies on it
+           onbehalf serve     runs the gateway
+[bold]Audit?[/bold]     onbehalf explain   tells one call in sentences: onbehalf explain last
+           onbehalf audit     checks, lists and proves the record: onbehalf audit verify
 """
 
 app = typer.Typer(
@@ -63,8 +66,15 @@ app.add_typer(keys.app, name="keys")
 
 def run() -> None:
     """The command's entry."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show ends no command
     try:
         app()
+    except LedgerCorrupt as error:
+        error.hint = error.hint or "keep the file as it is; `onbehalf audit verify` lists all that does not hold"
+        show_error(error)
+        sys.exit(1)
     except OnbehalfError as error:
         show_error(error)
         sys.exit(2)
@@ -74,7 +84,7 @@ def run() -> None:
     except Exception as error:  # the street's last resort: a sentence, not a traceback, unless it is asked for
         if os.environ.get("ONBEHALF_DEBUG"):
             raise
-        console(stderr=True).print(f"error: {type(error).__name__}: {error} (internal)", markup=False)
+        console(stderr=True).print(plain(f"error: {type(error).__name__}: {error} (internal)"), markup=False)
         console(stderr=True).print(
             "what to do: run it again with ONBEHALF_DEBUG=1 and report what it prints", markup=False
         )

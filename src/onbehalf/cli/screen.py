@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from rich.markup import escape
 from onbehalf.errors import OnbehalfError
 from onbehalf.model import Json
 
-__all__ = ["AsJson", "ConfigFile", "console", "print_json", "quoted", "show_error"]
+__all__ = ["AsJson", "ConfigFile", "console", "plain", "print_json", "quoted", "show_error"]
 
 ConfigFile = Annotated[
     Path,
@@ -28,14 +29,26 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
+def plain(text: str) -> str:
+    """Text from outside without control characters, which a terminal would obey. Line ends stay."""
+    return "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
 def quoted(text: str) -> str:
     """Text from outside, fit to be printed: no markup, no control characters."""
-    return escape("".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text))
+    return escape(plain(text))
 
 
 def print_json(value: Mapping[str, Json]) -> None:
-    """One JSON document."""
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    """One JSON document. What is not printable is escaped: JSON itself lets the C1 control characters stand."""
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    if not text.replace("\n", "").isprintable():
+        text = "".join(each if each.isprintable() or each == "\n" else _escaped(each) for each in text)
+    typer.echo(text)
+
+
+def _escaped(character: str) -> str:
+    return json.dumps(character)[1:-1]  # two \u escapes where it is beyond 16 bits
 
 
 def show_error(error: OnbehalfError) -> None:

@@ -5,6 +5,7 @@ Trust: a liar at the other end can only make `onbehalf check` complain.
 
 from __future__ import annotations
 
+import http.client
 import time
 import urllib.error
 import urllib.request
@@ -23,15 +24,16 @@ def clock_offset(url: str, *, timeout: float = 5.0) -> float | None:
     if not url.startswith(("http://", "https://")):
         return None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay())
-    request = urllib.request.Request(url, method="HEAD")  # noqa: S310  # the scheme is checked above
     try:
+        request = urllib.request.Request(url, method="HEAD")  # noqa: S310  # the scheme is checked above
         with opener.open(request, timeout=timeout) as answer:
             said = answer.headers.get("Date")
     except urllib.error.HTTPError as error:
-        said = error.headers.get("Date")
-    except (OSError, ValueError):
+        with error:
+            said = error.headers.get("Date")
+    except (OSError, ValueError, http.client.HTTPException):
         return None
     try:
         return time.time() - parsedate_to_datetime(said).timestamp() if said else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

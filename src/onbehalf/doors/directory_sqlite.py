@@ -1,8 +1,10 @@
 """The directory in one SQLite file: who is who, with the closure of positions and groups made when people are loaded.
 
-What must not be is impossible by constraint: every table is keyed by tenant and refers within it, the closure tables
-forbid a place above itself, triggers refuse an edge that would make one, and one position has one active holder.
-Answers are kept as long as nobody writes the file (`PRAGMA data_version`).
+What must not be is impossible by constraint (directory_sqlite_schema.py). Content that another connection wrote is
+checked before it is believed: other tables, an edge to another tenant, a circle, or a closure that its edges do not say
+make the directory unavailable, while it runs and at the next start. What somebody wrote by hand within the constraints
+is believed until the next load, which puts back what people.yaml says; a row that only a CHECK forbids, written with
+CHECKs off, is noticed at the next start. Answers are kept as long as nobody writes (`PRAGMA data_version`).
 
 Trust: whoever can write this file decides who is whose manager. It is made from `people.yaml`; keep both as safe.
 """
@@ -14,79 +16,32 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 
+from onbehalf.doors.directory_sqlite_schema import KINDS, prepare, require_whole
 from onbehalf.errors import DirectoryInvalid, DirectoryUnavailable, PersonUnknown
 from onbehalf.model import Caller, Entity, Json, Person, Ref
-from onbehalf.validate.people import People, TenantPeople, ancestors
+from onbehalf.validate.people import People, ancestors
 
 __all__ = ["SqliteDirectory"]
 
 _KEPT = 20_000
-_KINDS = ("position", "grouping")
 _TYPES = {"position": "Position", "grouping": "Group"}
 
-# `{kind}_edge` is what a person wrote, `{kind}_above` its closure, made by the triggers below and by nothing else.
-_HIERARCHY = """
-CREATE TABLE {kind} (
-  tenant TEXT NOT NULL REFERENCES tenant, id TEXT NOT NULL, PRIMARY KEY (tenant, id)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE {kind}_edge (
-  tenant TEXT NOT NULL, below TEXT NOT NULL, above TEXT NOT NULL CHECK (above <> below),
-  PRIMARY KEY (tenant, below, above),
-  FOREIGN KEY (tenant, below) REFERENCES {kind} (tenant, id), FOREIGN KEY (tenant, above) REFERENCES {kind} (tenant, id)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE {kind}_above (
-  tenant TEXT NOT NULL, below TEXT NOT NULL, above TEXT NOT NULL CHECK (above <> below),
-  PRIMARY KEY (tenant, below, above),
-  FOREIGN KEY (tenant, below) REFERENCES {kind} (tenant, id), FOREIGN KEY (tenant, above) REFERENCES {kind} (tenant, id)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX {kind}_above_by ON {kind}_above (tenant, above);
-CREATE TRIGGER {kind}_circle BEFORE INSERT ON {kind}_edge
-WHEN EXISTS (SELECT 1 FROM {kind}_above a WHERE a.tenant = NEW.tenant AND a.below = NEW.above AND a.above = NEW.below)
-BEGIN SELECT RAISE(ABORT, 'a {kind} would be above itself'); END;
-CREATE TRIGGER {kind}_close AFTER INSERT ON {kind}_edge BEGIN
-  INSERT OR IGNORE INTO {kind}_above
-  SELECT NEW.tenant, lower.id, upper.id
-  FROM (SELECT NEW.below AS id UNION
-        SELECT below FROM {kind}_above WHERE tenant = NEW.tenant AND above = NEW.below) lower,
-       (SELECT NEW.above AS id UNION
-        SELECT above FROM {kind}_above WHERE tenant = NEW.tenant AND below = NEW.above) upper;
-END;
-CREATE TRIGGER {kind}_fixed BEFORE UPDATE ON {kind}_edge
-BEGIN SELECT RAISE(ABORT, 'edges are replaced as a whole, not changed'); END;
-"""
-_SCHEMA = (
-    """
-CREATE TABLE meta (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL, digest TEXT NOT NULL) STRICT;
-INSERT INTO meta VALUES (1, 0, '');
-CREATE TABLE tenant (id TEXT PRIMARY KEY CHECK (id <> '' AND instr(id, '/') = 0)) STRICT, WITHOUT ROWID;
-"""
-    + "".join(_HIERARCHY.format(kind=kind) for kind in _KINDS)
-    + """
-CREATE TABLE person (
-  tenant TEXT NOT NULL REFERENCES tenant, id TEXT NOT NULL CHECK (id <> '' AND instr(id, '/') = 0),
-  name TEXT NOT NULL, position TEXT, active INTEGER NOT NULL CHECK (active IN (0, 1)), attributes TEXT NOT NULL,
-  PRIMARY KEY (tenant, id), FOREIGN KEY (tenant, position) REFERENCES position (tenant, id)
-) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX person_holds ON person (tenant, position) WHERE active = 1 AND position IS NOT NULL;
-CREATE TABLE membership (
-  tenant TEXT NOT NULL, person TEXT NOT NULL, grouping TEXT NOT NULL, PRIMARY KEY (tenant, person, grouping),
-  FOREIGN KEY (tenant, person) REFERENCES person (tenant, id),
-  FOREIGN KEY (tenant, grouping) REFERENCES grouping (tenant, id)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE login (
-  tenant TEXT NOT NULL, issuer TEXT NOT NULL, subject TEXT NOT NULL, person TEXT NOT NULL,
-  PRIMARY KEY (tenant, issuer, subject), FOREIGN KEY (tenant, person) REFERENCES person (tenant, id)
-) STRICT, WITHOUT ROWID;
-"""
+_WRITTEN = (
+    "tenant",
+    *(f"{kind}{part}" for kind in KINDS for part in ("", "_edge")),
+    "person",
+    "membership",
+    "login",
 )
 _EMPTY = (
     "login",
     "membership",
     "person",
-    *(f"{kind}{part}" for kind in _KINDS for part in ("_above", "_edge", "")),
+    *(f"{kind}{part}" for kind in KINDS for part in ("_above", "_edge", "")),
     "tenant",
 )
 
@@ -94,10 +49,13 @@ _EMPTY = (
 class SqliteDirectory:
     """The Directory port on one file. Made by `open`; may be used from several threads."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         """Only for `open`."""
+        self._path = path
         self._connection = connection
+        self._file = _identity(path)
         self._lock = threading.Lock()
+        self._closed = False
         self._version = -1
         self._revision = 0
         self._persons: dict[tuple[str, str, str], Person] = {}
@@ -106,26 +64,21 @@ class SqliteDirectory:
     @classmethod
     def open(cls, path: Path) -> SqliteDirectory:
         """The directory at `path`, made where there is none. Raises DirectoryUnavailable, also for a damaged one."""
-        try:
-            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-        except sqlite3.Error as error:
-            raise DirectoryUnavailable(f"the directory at `{path}` cannot be opened: {error}") from error
-        try:
-            path.chmod(0o600)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                connection.executescript("BEGIN IMMEDIATE;" + _SCHEMA + "COMMIT;")
-            _require_whole(connection)
-        except (sqlite3.Error, OSError) as error:
-            connection.close()
-            raise DirectoryUnavailable(
-                f"the directory at `{path}` cannot be used: {error}", hint="remove it; it is made anew from people.yaml"
-            ) from error
-        except BaseException:
-            connection.close()
-            raise
-        return cls(connection)
+        with contextlib.ExitStack() as stack:
+            try:
+                connection = _connected(path)
+                stack.callback(connection.close)
+                path.chmod(0o600)
+                connection.execute("PRAGMA journal_mode = WAL")
+                prepare(connection)
+                opened = cls(path, connection)
+            except (sqlite3.Error, OSError) as error:
+                raise DirectoryUnavailable(
+                    f"the directory at `{path}` cannot be used: {error}",
+                    hint="see that its folder is there and can be written; a damaged file is made anew once removed",
+                ) from error
+            stack.pop_all()
+        return opened
 
     @property
     def revision(self) -> int:
@@ -136,33 +89,24 @@ class SqliteDirectory:
     def close(self) -> None:
         """Close the file; answers after this are DirectoryUnavailable."""
         with self._lock:
+            self._closed = True
             self._connection.close()
 
     def load(self, people: People) -> int:
         """Replace everything, in one transaction; the revision after it. The same content changes nothing.
 
-        Raises DirectoryInvalid for what a constraint refuses, DirectoryUnavailable where nothing can be written.
+        Those who ask meanwhile get the old content and do not wait. Raises DirectoryInvalid for what a constraint
+        refuses, DirectoryUnavailable where nothing can be written.
         """
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                revision, digest = self._connection.execute("SELECT revision, digest FROM meta").fetchone()
-                if digest != people.digest:
-                    revision += 1
-                    self._replace(people, revision)
-                    _require_whole(self._connection)
-                self._connection.execute("COMMIT")
-            except sqlite3.IntegrityError as error:
-                self._undo()
-                raise DirectoryInvalid(f"the directory cannot be as people.yaml says: {error}") from error
-            except sqlite3.Error as error:
-                self._undo()
-                raise DirectoryUnavailable(f"the directory cannot be written: {error}") from error
-            except BaseException:
-                self._undo()
-                raise
-            self._version = -1
-        return int(revision)
+        hint = "nothing was changed; see that the file is there and can be written"
+        try:
+            self._require_there()
+            with contextlib.closing(_connected(self._path)) as writing:
+                return _loaded(writing, people)  # closing it undoes what is not committed
+        except sqlite3.IntegrityError as error:
+            raise DirectoryInvalid(f"the directory cannot be as people.yaml says: {error}", hint=hint) from error
+        except (sqlite3.Error, OSError) as error:
+            raise DirectoryUnavailable(f"the directory cannot be written: {error}", hint=hint) from error
 
     async def person(self, caller: Caller) -> Person:
         """The caller's own slice. The same object as long as nothing is written.
@@ -191,30 +135,48 @@ class SqliteDirectory:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """One reader at a time on content that is known to be the newest."""
+        """One reader at a time, in one transaction, on content that is known to be the newest and whole."""
         with self._lock:
             try:
-                # counts commits by other connections; our own set it to -1
-                (version,) = self._connection.execute("PRAGMA data_version").fetchone()
-                if version != self._version:
-                    self._persons.clear()
-                    self._users.clear()
-                    (self._revision,) = self._connection.execute("SELECT revision FROM meta").fetchone()
-                    self._version = version
-                yield
-            except sqlite3.Error as error:
+                self._require_there()
+                self._connection.execute("BEGIN")  # else a load between two questions would mix old and new
+                try:
+                    # counts commits by other connections, those of `load` among them
+                    (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+                    if version != self._version:
+                        self._renew(version)
+                    yield
+                finally:
+                    if self._connection.in_transaction:
+                        self._connection.execute("COMMIT")
+            except (sqlite3.Error, OSError, orjson.JSONDecodeError) as error:
                 self._version = -1
                 raise DirectoryUnavailable(
                     f"the directory cannot be read: {error}", hint="nothing was done; tell whoever runs the gateway"
                 ) from error
 
+    def _renew(self, version: int) -> None:
+        self._version = -1
+        self._persons.clear()
+        self._users.clear()
+        require_whole(self._connection)
+        (self._revision,) = self._connection.execute("SELECT revision FROM meta").fetchone()
+        self._version = version
+
+    def _require_there(self) -> None:
+        # a file that was removed or replaced can still be read, and no load would ever reach it
+        if self._closed or _identity(self._path) != self._file:
+            raise DirectoryUnavailable(
+                "the directory is closed, or another file is in its place", hint="start the gateway again"
+            )
+
     def _person(self, key: tuple[str, str, str]) -> Person:
-        row = self._connection.execute(
+        row = self._first(
             "SELECT p.id, p.name, p.active, p.attributes "
             "FROM login l JOIN person p ON p.tenant = l.tenant AND p.id = l.person "
             "WHERE l.tenant = ? AND l.issuer = ? AND l.subject = ?",
             key,
-        ).fetchone()
+        )
         if row is None:
             raise PersonUnknown(
                 "the directory of your company has no person with this login",
@@ -232,9 +194,7 @@ class SqliteDirectory:
         kept = self._users.get((tenant, id_))
         if kept is not None:
             return kept
-        row = self._connection.execute(
-            "SELECT name, position, active FROM person WHERE tenant = ? AND id = ?", (tenant, id_)
-        ).fetchone()
+        row = self._first("SELECT name, position, active FROM person WHERE tenant = ? AND id = ?", (tenant, id_))
         if row is None:
             return ()
         name, position, active = row
@@ -256,6 +216,12 @@ class SqliteDirectory:
         self._users[tenant, id_] = made
         return made
 
+    def _first(self, query: str, values: tuple[str, ...]) -> Any:  # SQLite's columns are what they are
+        try:
+            return self._connection.execute(query, values).fetchone()
+        except UnicodeEncodeError:  # a lone surrogate, which stands in no row
+            return None
+
     def _places(self, kind: str, tenant: str, starts: Sequence[str]) -> list[Entity]:
         """Positions or groups with all above them, each with the edges it has itself."""
         names = dict.fromkeys(starts)
@@ -273,67 +239,60 @@ class SqliteDirectory:
             )
         return made
 
-    def _replace(self, people: People, revision: int) -> None:
+
+def _connected(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _loaded(writing: sqlite3.Connection, people: People) -> int:
+    """The revision after making the content what `people` says."""
+    tables = _rows(people)
+    writing.execute("BEGIN IMMEDIATE")
+    revision, digest = writing.execute("SELECT revision, digest FROM meta").fetchone()
+    # the rows are compared as well as the digest: what was written by hand is not what people.yaml says
+    if digest != people.digest or any(set(rows) != set(_all(writing, table)) for table, rows in tables.items()):
+        revision += 1
         for table in _EMPTY:
-            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608
-        for tenant, each in people.tenants.items():
-            self._insert(tenant, each)
-        self._connection.execute("UPDATE meta SET revision = ?, digest = ?", (revision, people.digest))
+            writing.execute(f"DELETE FROM {table}")  # noqa: S608
+        for table, rows in tables.items():
+            if rows:
+                writing.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)  # noqa: S608
+        writing.execute("UPDATE meta SET revision = ?, digest = ?", (revision, people.digest))
+        require_whole(writing)
+    writing.execute("COMMIT")
+    return int(revision)
 
-    def _insert(self, tenant: str, each: TenantPeople) -> None:
-        many = self._connection.executemany
-        self._connection.execute("INSERT INTO tenant VALUES (?)", (tenant,))
+
+def _all(connection: sqlite3.Connection, table: str) -> Iterator[tuple[str | int | None, ...]]:
+    yield from connection.execute(f"SELECT * FROM {table}")  # noqa: S608
+
+
+def _rows(people: People) -> dict[str, list[tuple[str | int | None, ...]]]:
+    """Table to its rows, in the order to write them."""
+    tables: dict[str, list[tuple[str | int | None, ...]]] = {table: [] for table in _WRITTEN}
+    for tenant, each in people.tenants.items():
+        tables["tenant"].append((tenant,))
         for kind, edges in (("position", each.positions), ("grouping", each.groups)):
-            many(f"INSERT INTO {kind} VALUES (?, ?)", [(tenant, name) for name in edges])  # noqa: S608
+            tables[kind] += [(tenant, name) for name in edges]
             # from the top down, so that the trigger extends short closures: each edge costs what is above it
-            order = sorted(edges, key=lambda name: max(ancestors(edges, name).values(), default=0))
-            rows = [(tenant, below, above) for below in order for above in edges[below]]
-            many(f"INSERT INTO {kind}_edge VALUES (?, ?, ?)", rows)  # noqa: S608
-        people = each.people.values()
-        many(
-            "INSERT INTO person VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (tenant, p.id, p.name, p.position or None, int(p.active), orjson.dumps(dict(p.attributes)).decode())
-                for p in people
-            ],
-        )
-        many("INSERT INTO membership VALUES (?, ?, ?)", [(tenant, p.id, group) for p in people for group in p.groups])
-        many(
-            "INSERT INTO login VALUES (?, ?, ?, ?)",
-            [(tenant, login.issuer, login.subject, p.id) for p in people for login in p.logins],
-        )
-
-    def _undo(self) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self._connection.execute("ROLLBACK")
+            levels = {name: max(ancestors(edges, name).values(), default=0) for name in edges}
+            order = sorted(edges, key=levels.__getitem__)
+            tables[f"{kind}_edge"] += [(tenant, below, above) for below in order for above in edges[below]]
+        for p in each.people.values():
+            attributes = orjson.dumps(dict(p.attributes)).decode()
+            tables["person"].append((tenant, p.id, p.name, p.position or None, int(p.active), attributes))
+            tables["membership"] += [(tenant, p.id, group) for group in p.groups]
+            tables["login"] += [(tenant, login.issuer, login.subject, p.id) for login in p.logins]
+    return tables
 
 
-_ABOVE = {kind: f"SELECT above FROM {kind}_above WHERE tenant = ? AND below = ?" for kind in _KINDS}  # noqa: S608
-_EDGES = {kind: f"SELECT above FROM {kind}_edge WHERE tenant = ? AND below = ?" for kind in _KINDS}  # noqa: S608
+_ABOVE = {kind: f"SELECT above FROM {kind}_above WHERE tenant = ? AND below = ?" for kind in KINDS}  # noqa: S608
+_EDGES = {kind: f"SELECT above FROM {kind}_edge WHERE tenant = ? AND below = ?" for kind in KINDS}  # noqa: S608
 _GROUPS = "SELECT grouping FROM membership WHERE tenant = ? AND person = ? ORDER BY grouping"
-
-
-def _require_whole(connection: sqlite3.Connection) -> None:
-    """See that constraints hold: somebody may have written with foreign keys off. Raises DirectoryUnavailable."""
-    broken = connection.execute("PRAGMA foreign_key_check").fetchone()
-    damaged = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if broken is not None or damaged != "ok":
-        what = f"table `{broken[0]}` refers to what is not there" if broken is not None else damaged
-        raise DirectoryUnavailable(
-            f"the directory is damaged: {what}", hint="remove the file; it is made anew from people.yaml"
-        )
-    for kind in _KINDS:
-        if _closure(connection, kind) != set(connection.execute(f"SELECT tenant, below, above FROM {kind}_above")):  # noqa: S608
-            raise DirectoryUnavailable(
-                f"the closure of `{kind}` is not what its edges say", hint="remove the file; it is made anew"
-            )
-
-
-def _closure(connection: sqlite3.Connection, kind: str) -> set[tuple[str, str, str]]:
-    """The closure, worked out from the edges alone."""
-    query = (
-        f"WITH RECURSIVE c(tenant, below, above) AS (SELECT tenant, below, above FROM {kind}_edge UNION "  # noqa: S608
-        f"SELECT c.tenant, c.below, e.above FROM c JOIN {kind}_edge e ON e.tenant = c.tenant AND e.below = c.above) "
-        "SELECT tenant, below, above FROM c"
-    )
-    return set(connection.execute(query))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable, RecordMissing
+from onbehalf.errors import ConfigInvalid, ExplainError, LedgerCorrupt, LedgerUnavailable, RecordMissing
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import NoteVerifier
 from onbehalf.explain.leaf import Leaf, Record, open_payload, read
@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS head(one INTEGER PRIMARY KEY CHECK (one = 1), size IN
 CREATE INDEX IF NOT EXISTS leaf_call ON leaf({_CALL});
 """
 _MAX_FINDINGS = 1000
+_VERIFY = "keep the file as it is; `onbehalf audit verify` lists all that does not hold"
 _ROWS_A_STEP = 512
 
 
@@ -56,10 +57,11 @@ class Finding:
 
 @dataclass(slots=True)
 class Scan:
-    """All leaves, read once: the tree over them, the intents still open, and what was found wrong."""
+    """All leaves, read once: the tree over them, the intents still open or of unknown end, and what is wrong."""
 
     frontier: tree.Frontier = field(default_factory=tree.Frontier)
     open: dict[int, OpenIntent] = field(default_factory=dict)
+    unknown: list[OpenIntent] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     kinds: dict[str, int] = field(default_factory=dict)
     erased: int = 0
@@ -127,10 +129,11 @@ def scan(
             expected += 1
         if progress is not None:
             progress(expected)
+    note = _scan_head(result, connection, verifier)
     strays = connection.execute("SELECT idx FROM payload WHERE idx NOT IN (SELECT idx FROM leaf) ORDER BY idx LIMIT 10")
     for (index,) in strays:
         result.found(index, "payload_without_leaf", f"payload {index} belongs to no leaf")
-    return result, _scan_head(result, connection, verifier)
+    return result, note
 
 
 def _scan_leaf(result: Scan, index: int, hash_: bytes, entry: bytes) -> None:
@@ -152,6 +155,8 @@ def _scan_leaf(result: Scan, index: int, hash_: bytes, entry: bytes) -> None:
             result.found(index, "outcome_unpaired", f"{leaf.kind} {index} is about {leaf.of}, which is no open intent")
         elif opened.call != leaf.call:
             result.found(index, "outcome_unpaired", f"{leaf.kind} {index} names another call than its intent {leaf.of}")
+        elif leaf.kind == "unknown":
+            result.unknown.append(opened)
 
 
 def _scan_payload(result: Scan, keys: LedgerKeys, index: int, row: tuple[bytes, bytes]) -> None:
@@ -212,7 +217,7 @@ class LedgerReader:
         for step in (self._integrity, self._scanned):
             try:
                 result, note = step(result, progress) or (result, note)
-            except (sqlite3.Error, LedgerCorrupt, TypeError, ValueError) as error:
+            except (ExplainError, sqlite3.Error, TypeError, ValueError) as error:
                 damage.append(Finding(index=-1, code="file_damaged", text=f"the file cannot be read: {error}"))
         result.findings[:0] = damage
         return VerifyReport(
@@ -234,6 +239,14 @@ class LedgerReader:
         """Intents without outcome, oldest first; on a running gateway these are the calls under way."""
         with self._snapshot() as connection:
             return tuple(scan(connection, self._verifier)[0].open.values())
+
+    def unsettled(self) -> tuple[tuple[OpenIntent, ...], tuple[OpenIntent, ...]]:
+        """Intents under way, and those on record as `unknown`, oldest first. Raises LedgerCorrupt for a damaged log."""
+        with self._snapshot() as connection:
+            result, _ = scan(connection, self._verifier)
+        if result.findings:
+            raise LedgerCorrupt(result.findings[0].text, hint=_VERIFY)
+        return tuple(result.open.values()), tuple(result.unknown)
 
     def records(self, call: str) -> tuple[Record, ...]:
         """All records of one call, oldest first. Raises RecordMissing."""
@@ -268,6 +281,8 @@ class LedgerReader:
             signed = checkpoint.read(note[0] if note else "", self._verifier, origin=self._verifier.name)
             hashes = [row[0] for row in connection.execute("SELECT hash FROM leaf ORDER BY idx")]
             entry = connection.execute("SELECT entry FROM leaf WHERE idx = ?", (index,)).fetchone()
+        if entry is None and index < signed.size:
+            raise LedgerCorrupt(f"leaf {index} was signed for and is missing", hint=_VERIFY)
         if entry is None or index >= len(hashes):
             raise RecordMissing(f"no record {index}")
         path, size = tuple(tree.inclusion(index, hashes)), len(hashes)
@@ -284,10 +299,13 @@ class LedgerReader:
 
     def _record(self, index: int, entry: bytes, sealed: bytes | None) -> Record:
         hash_ = tree.leaf_hash(entry)
-        leaf: Leaf = read(entry)
         facts: dict[str, Json] = {}
-        if sealed is not None and self._keys is not None:
-            facts = open_payload(leaf, self._keys.sealer.open(sealed, index=index, leaf=hash_))
+        try:
+            leaf: Leaf = read(entry)
+            if sealed is not None and self._keys is not None:
+                facts = open_payload(leaf, self._keys.sealer.open(sealed, index=index, leaf=hash_))
+        except LedgerCorrupt as error:
+            raise LedgerCorrupt(f"record {index} is damaged: {error.message}", hint=_VERIFY) from error
         return Record(
             index=index, leaf=Digest(f"sha256:{hash_.hex()}"), kind=leaf.kind, call=leaf.call, at=UnixTime(leaf.at),
             facts=facts, erased=sealed is None or self._keys is None,
@@ -296,9 +314,13 @@ class LedgerReader:
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
         """One unchanging view of the log, head and leaves alike."""
-        self._connection.execute("BEGIN")
         try:
+            self._connection.execute("BEGIN")
             yield self._connection
+        except sqlite3.OperationalError as error:
+            raise LedgerUnavailable(f"the ledger cannot be read now: {error}") from error
+        except sqlite3.Error as error:
+            raise LedgerCorrupt(f"the file cannot be read: {error}", hint=_VERIFY) from error
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from onbehalf.errors import ConfigInvalid
 
 __all__ = ["bind", "serve"]
 
+_log = logging.getLogger(__name__)
 _GRACE_SECONDS = 2
 _CONNECTIONS = 10_000
 _BACKLOG = 2048
@@ -39,7 +41,7 @@ class _Server(uvicorn.Server):
 def bind(address: str) -> socket.socket:
     """A listening socket for `host:port`, `[v6]:port` included. Raises ConfigInvalid."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    if not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise ConfigInvalid(f"`{address}` is no listening address", hint="write host:port, such as 127.0.0.1:8100")
     host = host.removeprefix("[").removesuffix("]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -48,10 +50,10 @@ def bind(address: str) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, int(port)))
         bound.listen(_BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host that no name can be
         bound.close()
         raise ConfigInvalid(
-            f"nothing can listen on `{address}`: {error.strerror or error}",
+            f"nothing can listen on `{address}`: {getattr(error, 'strerror', None) or error}",
             hint="is another gateway running there? `listen` and `admin` in onbehalf.yaml say where",
         ) from error
     bound.setblocking(False)
@@ -102,7 +104,10 @@ async def serve(
 
 
 async def _run(reload: Callable[[], Awaitable[None]]) -> None:
-    await reload()
+    try:
+        await reload()
+    except Exception:  # else it would be lost with its task; what stood before stands
+        _log.exception("the reload was broken off")
 
 
 def _config(app: App, end_seconds: float) -> uvicorn.Config:

@@ -209,7 +209,8 @@ def _read(path: Path) -> _Stored:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise SignerUnavailable(f"key file `{path}` cannot be read: {error.strerror}") from error
+        hint = "`onbehalf serve` makes one at its first start" if isinstance(error, FileNotFoundError) else ""
+        raise SignerUnavailable(f"key file `{path}` cannot be read: {error.strerror}", hint=hint) from error
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid not in (os.geteuid(), 0):

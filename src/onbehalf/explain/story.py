@@ -71,7 +71,7 @@ def _lines(record: Record, *, told: bool, aside: bool) -> list[Line]:
     facts, lines = record.facts, list[Line]()
 
     def say(role: _Role, text: str) -> None:
-        lines.append(Line(role=role, text=text, index=record.index))
+        lines.append(Line(role=role, text=_one_line(text), index=record.index))
 
     if record.erased:
         say("missing", f"What this {record.kind} says cannot be read here; its leaf still proves that it was recorded.")
@@ -221,8 +221,12 @@ def _text(facts: Mapping[str, Json], name: str) -> str:
 
 def _clean(text: str) -> str:
     """One line without control characters: what a client sent must not be able to write a second sentence's line."""
-    shown = "".join(each if each.isprintable() else "�" for each in text)
+    shown = _one_line(text)
     return shown if len(shown) <= _MAX_VALUE else shown[: _MAX_VALUE - 1] + "…"
+
+
+def _one_line(text: str) -> str:
+    return "".join(each if each.isprintable() else "�" for each in text)
 
 
 def _value(value: Json) -> str:

@@ -17,6 +17,9 @@ from onbehalf.model import Digest, Json, canonical, digest
 __all__ = ["Login", "Member", "People", "TenantPeople", "ancestors", "parse"]
 
 _MAX_NAME = 200
+_MAX_SAID = 40
+_MAX_TEXT = 1000
+_MAX_LIST = 1000
 _MAX_LEVELS = 64
 _MEMBER_KEYS = ("name", "position", "groups", "active", "attributes", "logins")
 _TENANT_KEYS = ("positions", "groups", "people")
@@ -66,10 +69,8 @@ def parse(text: str) -> People:
     top = _mapping(value, "people.yaml", ("tenants",))
     tenants = _names(top.get("tenants"), "`tenants`")
     found = {name: _tenant(name, each) for name, each in tenants.items()}
-    try:
-        return People(tenants=found, digest=digest(canonical(value)))
-    except ValueError as error:
-        _refuse("people.yaml", f"has a value that is no plain JSON: {error}", "put dates and the like in quotes")
+    # INVARIANT: all of it has been read above, so it is flat and plain, whatever aliases the text has
+    return People(tenants=found, digest=digest(canonical(value)))
 
 
 def ancestors(above: Mapping[str, tuple[str, ...]], start: str) -> Mapping[str, int]:
@@ -93,7 +94,7 @@ def _tenant(tenant: str, value: Json) -> TenantPeople:
         for name, above in _names(parts.get("positions", {}), f"{place}, `positions`").items()
     }
     groups = {
-        name: _list(above or [], f"{place}, group `{name}`")
+        name: () if above is None else _list(above, f"{place}, group `{name}`")
         for name, above in _names(parts.get("groups", {}), f"{place}, `groups`").items()
     }
     for kind, edges in (("position", positions), ("group", groups)):
@@ -116,17 +117,15 @@ def _member(name: str, value: Json, place: str) -> Member:
     active, attributes, logins = parts.get("active", True), parts.get("attributes", {}), parts.get("logins", [])
     if not isinstance(active, bool):
         _refuse(place, "`active` is not true or false", "write true or false")
-    if not isinstance(attributes, dict) or not all(isinstance(key, str) for key in attributes):
-        _refuse(place, "`attributes` is not a mapping", "write `attributes: {department: sales}`")
     if not isinstance(logins, list):
         _refuse(place, "`logins` is not a list", "write `- {issuer: …, subject: …}` for each")
     return Member(
         id=name,
         name=_text(parts.get("name"), f"{place}, `name`"),
         position=_text(parts["position"], f"{place}, `position`") if parts.get("position") is not None else "",
-        groups=_list(parts.get("groups") or [], place),
+        groups=() if parts.get("groups") is None else _list(parts["groups"], f"{place}, `groups`"),
         active=active,
-        attributes=attributes,
+        attributes=_attributes(attributes, f"{place}, `attributes`"),
         logins=tuple(_login(each, place) for each in logins),
     )
 
@@ -139,23 +138,51 @@ def _login(value: Json, place: str) -> Login:
     )
 
 
+def _attributes(value: Json, place: str) -> Mapping[str, Json]:
+    """Flat values only: nesting could be endless by an alias, and nothing is bound to it."""
+    if not isinstance(value, dict):
+        _refuse(place, "is not a mapping", "write `attributes: {department: sales}`")
+    for key, each in value.items():
+        _text(key, f"{place}, a name")
+        flat = each if isinstance(each, list) else [each]
+        if len(flat) > _MAX_LIST or not all(_is_plain(one) for one in flat):
+            _refuse(
+                f"{place}, `{key}`",
+                "is no text, number, true, false or list of these",
+                "put dates and the like in quotes",
+            )
+    return value
+
+
+def _is_plain(value: Json) -> bool:
+    if not isinstance(value, bool | int | float | str | None) or (isinstance(value, str) and len(value) > _MAX_TEXT):
+        return False
+    try:
+        canonical(value)
+    except ValueError:
+        return False
+    return True
+
+
 def _require_forest(place: str, kind: str, edges: Mapping[str, tuple[str, ...]]) -> None:
+    """No circle, and no more than 64 levels, in whatever order they are written."""
     for name, above in edges.items():
         _require_known(f"{place}, {kind} `{name}`", kind, above, edges)
-    clear: set[str] = set()
+    levels: dict[str, int] = {}
     for start in edges:
-        trail = [start]
+        trail = {start: iter(edges[start])}
         while trail:
-            name = trail[-1]
-            unclear = [each for each in edges[name] if each not in clear]
-            if not unclear:
-                clear.add(trail.pop())
-            elif unclear[0] in trail:
-                _refuse(place, f"{kind} `{unclear[0]}` is above itself", "break the circle")
-            elif len(trail) == _MAX_LEVELS:
-                _refuse(place, f"{kind} `{start}` has more than {_MAX_LEVELS} levels above it", "is that meant?")
+            name = next(reversed(trail))
+            above_it = next((each for each in trail[name] if each not in levels), None)
+            if above_it is None:
+                del trail[name]
+                levels[name] = 1 + max((levels[each] for each in edges[name]), default=0)
+            elif above_it in trail:
+                _refuse(place, f"{kind} `{above_it}` is above itself", "break the circle")
             else:
-                trail.append(unclear[0])
+                trail[above_it] = iter(edges[above_it])
+            if len(trail) > _MAX_LEVELS or levels.get(name, 0) > _MAX_LEVELS:
+                _refuse(place, f"{kind} `{name}` has {_MAX_LEVELS} or more levels above it", "take levels out")
 
 
 def _require_known(place: str, kind: str, names: Iterable[str], known: Mapping[str, object]) -> None:
@@ -190,7 +217,9 @@ def _names(value: Json, place: str) -> Mapping[str, Json]:
     for name in value:
         _text(name, f"{place}, a name")
         if "/" in name:
-            _refuse(place, f"the name `{name[:40]}` has a `/`", "entity ids are `tenant/name`; use another character")
+            _refuse(
+                place, f"the name `{name[:_MAX_SAID]}` has a `/`", "entity ids are `tenant/name`; use another character"
+            )
     return value
 
 
@@ -199,7 +228,10 @@ def _mapping(value: Json, place: str, known: tuple[str, ...]) -> Mapping[str, Js
         _refuse(place, "is not a mapping", f"known keys are {', '.join(f'`{key}`' for key in known)}")
     for key in value:
         if key not in known:
-            _refuse(place, f"has the unknown key `{key}`", f"known keys are {', '.join(f'`{each}`' for each in known)}")
+            said = "".join(each if each.isprintable() else "?" for each in str(key)[:_MAX_SAID])
+            _refuse(
+                place, f"has the unknown key `{said}`", f"known keys are {', '.join(f'`{each}`' for each in known)}"
+            )
     return value
 
 
@@ -216,4 +248,4 @@ def _text(value: Json, place: str) -> str:
 
 
 def _refuse(place: str, what: str, hint: str) -> NoReturn:
-    raise DirectoryInvalid(f"{place} {what}" if what[:1] != "`" else f"{place}: {what}", hint=hint)
+    raise DirectoryInvalid(f"{place} {what}" if what.startswith(("is ", "has ")) else f"{place}: {what}", hint=hint)

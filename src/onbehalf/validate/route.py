@@ -7,6 +7,8 @@ what a tool is (tools.py) or whether it is allowed (decide.py).
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -29,6 +31,7 @@ from onbehalf.model import (
     canonical,
     digest,
 )  # fmt: skip
+from onbehalf.validate.schema_work import looks
 
 __all__ = [
     "ArgumentCheck", "Arrival", "identity_like", "lookup_value", "prepare", "route", "route_lookup", "shown_schema",
@@ -38,8 +41,20 @@ _MAX_SCHEMA_BYTES = 64 * 1024
 _MAX_SCHEMA_DEPTH = 40
 _MAX_ARGUMENT_BYTES = 1 * 2**20
 _MAX_ARGUMENT_DEPTH = 32
+_MAX_WORK = 10_000_000
+"""Schema looks at values that one check may take: a tenth of a second or so, in which nothing else is done."""
+_MAX_EXPLAINED = 5_000
+"""Schema looks beyond which it is not said what does not fit: each error costs a thousand times as much as a look."""
 _MAX_MESSAGES = 3
+_MAX_NAME = 40
 _MAX_VALUE = 200
+_ELSEWHERE = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
+"""Beside these, older drafts read nothing else of a schema: not that it is closed to unknown parameters."""
+_PLAIN = frozenset(
+    {"$comment", "$defs", "$id", "$schema", "additionalProperties", "default", "definitions", "deprecated"}
+    | {"description", "examples", "properties", "required", "title", "type"}
+)
+"""All that a schema may say of its parameters where some are bound; anything else might speak of those."""
 _BACKTRACK = 10_000
 """How far a pattern may go back before it counts as not matching: patterns come from upstreams, texts from models."""
 _IDENTITY_PARTS = frozenset(
@@ -63,20 +78,22 @@ class ArgumentCheck:
     """A schema made ready once, at load. Made by `prepare`."""
 
     _validator: jsonschema_rs.Validator = field(repr=False)
+    _looks: tuple[int, ...] = field(repr=False)
 
     def refusals(self, arguments: Mapping[str, Json]) -> tuple[str, ...]:
-        """What does not fit, at most three sentences, without the values that were sent."""
+        """What does not fit, at most three sentences, without the values that were sent. The names are, cut short."""
+        levels, values = _extent(dict(arguments))
+        if levels > _MAX_ARGUMENT_DEPTH:
+            return (f"the arguments are nested deeper than {_MAX_ARGUMENT_DEPTH}",)
+        work = values * self._looks[levels]
+        if work > _MAX_WORK:
+            return ("the arguments are too large or too deep to be checked against this tool's schema",)
         if self._validator.is_valid(arguments):
             return ()
-        found: list[str] = []
-        for error in self._validator.iter_errors(arguments):
-            place = "/".join(str(part) for part in error.instance_path)
-            found.append(
-                f"`{place[:_MAX_VALUE]}`: {error.message[:_MAX_VALUE]}" if place else error.message[:_MAX_VALUE]
-            )
-            if len(found) == _MAX_MESSAGES:
-                break
-        return tuple(found) or ("the arguments do not fit",)
+        if work > _MAX_EXPLAINED:
+            return ("the arguments do not fit, and are too large to say where",)
+        errors = itertools.islice(self._validator.iter_errors(arguments), _MAX_MESSAGES)
+        return tuple(map(_said, errors)) or ("the arguments do not fit",)
 
 
 def prepare(schema: Mapping[str, Json]) -> ArgumentCheck:
@@ -85,7 +102,7 @@ def prepare(schema: Mapping[str, Json]) -> ArgumentCheck:
     Raises ConfigInvalid for one that is no schema, too large or deep, or refers to anything outside itself.
     """
     try:
-        size, depth = len(orjson.dumps(schema)), _depth(dict(schema))
+        size, (depth, _) = len(orjson.dumps(schema)), _extent(dict(schema))
     except (TypeError, RecursionError) as error:
         raise ConfigInvalid(f"a tool's schema is no JSON: {error}") from error
     if size > _MAX_SCHEMA_BYTES or depth > _MAX_SCHEMA_DEPTH:
@@ -99,12 +116,13 @@ def prepare(schema: Mapping[str, Json]) -> ArgumentCheck:
             mask="the value",
             pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACK),
         )
-    except (ValueError, jsonschema_rs.ReferencingError) as error:
-        said = str(error).partition("\n")[0][:_MAX_VALUE]
+        work = looks(dict(schema), _MAX_ARGUMENT_DEPTH)
+    except (ValueError, RecursionError, jsonschema_rs.ReferencingError) as error:
+        said = _readable(str(error).partition("\n")[0], _MAX_VALUE)
         raise ConfigInvalid(
-            f"a tool's schema cannot be used: {said}", hint="it must stand alone, without remote `$ref`"
+            f"a tool's schema cannot be used: {said}", hint="it must stand alone, with `$ref` of the form `#/…` only"
         ) from error
-    return ArgumentCheck(validator)
+    return ArgumentCheck(validator, work)
 
 
 def shown_schema(schema: Mapping[str, Json], bound: Sequence[Bound]) -> dict[str, Json]:
@@ -112,13 +130,18 @@ def shown_schema(schema: Mapping[str, Json], bound: Sequence[Bound]) -> dict[str
     properties, required = schema.get("properties", {}), schema.get("required", [])
     if schema.get("type") != "object" or not isinstance(properties, dict) or not isinstance(required, list):
         raise ConfigInvalid("a tool's schema is not of type `object` with `properties`")
+    if not _ELSEWHERE.isdisjoint(schema):
+        raise ConfigInvalid("a tool's schema refers elsewhere for its parameters", hint="it must list `properties`")
     hidden = {each.parameter for each in bound}
-    loose = {"patternProperties", "unevaluatedProperties", "propertyNames", "dependentRequired", "dependentSchemas"}
-    if hidden and not loose.isdisjoint(schema):
+    loose = sorted(key for key in schema if key not in _PLAIN and not key.startswith("x-")) if hidden else []
+    if loose:  # such as `anyOf: [{required: [tenant_id]}]`, or a pattern that brings a bound parameter back
         raise ConfigInvalid(
-            "a tool's schema says more about its parameters than `properties`, so none can be bound safely",
-            hint="remove `bound`, or let the server use plain `properties`",
+            f"a tool's schema says more of its parameters than `properties` (`{_readable(loose[0], _MAX_NAME)}`), "
+            "so none can be bound safely",
+            hint="remove `bound`, or let the server use plain `properties` and `required`",
         )
+    if hidden:  # examples of whole calls would show what is bound
+        schema = {key: value for key, value in schema.items() if key not in ("default", "examples")}
     return {
         **schema,
         "properties": {name: each for name, each in properties.items() if name not in hidden},
@@ -132,9 +155,12 @@ def identity_like(schema: Mapping[str, Json]) -> tuple[str, ...]:
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         return ()
-    return tuple(
-        name for name in properties if not _IDENTITY_PARTS.isdisjoint(name.lower().replace("-", "_").split("_"))
-    )
+    return tuple(name for name in properties if not _IDENTITY_PARTS.isdisjoint(_parts(name)))
+
+
+def _parts(name: str) -> list[str]:
+    """`userId`, `user-id` and `user_id` are `user` and `id`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|-", "_", name).lower().split("_")
 
 
 def route(request: ToolRequest, *, tool: Tool, check: ArgumentCheck, arrival: Arrival) -> ToolCall:
@@ -154,8 +180,9 @@ def route(request: ToolRequest, *, tool: Tool, check: ArgumentCheck, arrival: Ar
             raise BoundParameter(
                 f"`{each.parameter}` is set by the gateway and cannot be sent", hint="leave it out; it is always yours"
             )
-    if _depth(sent) > _MAX_ARGUMENT_DEPTH:
+    if _extent(sent)[0] > _MAX_ARGUMENT_DEPTH:
         raise ArgumentsRefused(f"the arguments are nested deeper than {_MAX_ARGUMENT_DEPTH}", hint="send less")
+    _spelled(sent)  # the check below cannot read all that Python can hold
     refusals = check.refusals(sent)
     if refusals:
         raise ArgumentsRefused("; ".join(refusals), hint="send what the tool's input schema asks for")
@@ -198,16 +225,24 @@ def _value(call: ToolCall, lookup: Lookup) -> str | int:
 def _made(sent: dict[str, Json], tool: Tool, arrival: Arrival, *, protocol: str, agent: str) -> ToolCall:
     for each in tool.bound:
         sent[each.parameter] = _bound(each, arrival)
-    try:
-        arguments = canonical(sent)
-    except ValueError as error:
-        raise ArgumentsRefused(f"the arguments have no canonical form: {error}", hint="send plain JSON") from error
-    if len(arguments) > _MAX_ARGUMENT_BYTES:
-        raise ArgumentsRefused(f"the arguments are larger than {_MAX_ARGUMENT_BYTES} bytes", hint="send less")
+    arguments = _spelled(sent)
     return ToolCall(
         id=arrival.id, at=arrival.at, caller=arrival.caller, person=arrival.person, tool=tool, arguments=arguments,
         digest=digest(arguments), protocol=protocol, agent=agent,
     )  # fmt: skip
+
+
+def _spelled(arguments: dict[str, Json]) -> bytes:
+    try:
+        spelled = canonical(arguments)
+    except ValueError as error:  # its words hold the value
+        raise ArgumentsRefused(
+            "the arguments hold what has no one spelling in JSON",
+            hint="send no NaN, no integer beyond 2**53 - 1 and no lone surrogate",
+        ) from error
+    if len(spelled) > _MAX_ARGUMENT_BYTES:
+        raise ArgumentsRefused(f"the arguments are larger than {_MAX_ARGUMENT_BYTES} bytes", hint="send less")
+    return spelled
 
 
 def _bound(bound: Bound, arrival: Arrival) -> Json:
@@ -224,7 +259,7 @@ def _bound(bound: Bound, arrival: Arrival) -> Json:
         "subject": arrival.caller.subject,
     }
     value = own[bound.name] if bound.name in own else person.attributes.get(bound.name)
-    if value is None or value == "" or value == [] or value == {}:
+    if value is None or value == [] or value == {} or (isinstance(value, str) and not value.strip()):
         raise ArgumentsRefused(
             f"this tool needs your `{bound.name}`, which the directory does not have",
             hint="ask whoever looks after the directory",
@@ -240,12 +275,30 @@ def _position(person: Person) -> str:
     return ""
 
 
-def _depth(value: Json) -> int:
-    """Levels of nesting; counted without recursion, for what is counted may be hostile."""
-    deepest, todo = 0, [(value, 1)]
+def _said(error: jsonschema_rs.ValidationError) -> str:
+    """One error as a sentence: the schema's words, and of what was sent only names."""
+    place = "/".join(_readable(str(part), _MAX_NAME) for part in error.instance_path)[:_MAX_VALUE]
+    if error.kind.name == "additionalProperties":
+        names = ", ".join(f"`{_readable(str(name), _MAX_NAME)}`" for name in error.kind.value[:_MAX_MESSAGES])
+        what = f"there is no parameter {names}"
+    elif error.kind.name == "falseSchema":
+        what = "nothing may be sent here" if place else "this tool takes no such parameter"
+    else:
+        what = _readable(error.message, _MAX_VALUE)
+    return f"`{place}`: {what}" if place else what
+
+
+def _readable(text: str, most: int) -> str:
+    return "".join(each if each.isprintable() else "?" for each in text[:most])
+
+
+def _extent(value: Json) -> tuple[int, int]:
+    """Levels of nesting, and how many values; counted without recursion, for what is counted may be hostile."""
+    deepest, values, todo = 0, 0, [(value, 1)]
     while todo:
         item, level = todo.pop()
+        values += 1
         if isinstance(item, dict | list):
             deepest = max(deepest, level)
             todo += [(each, level + 1) for each in (item.values() if isinstance(item, dict) else item)]
-    return deepest
+    return deepest, values

@@ -147,6 +147,13 @@ def _bound(tool: str, parameter: str, settings: ParameterSettings) -> Bound:
     if settings.tenant:
         return Bound(parameter=parameter, source="tenant")
     value: Json = settings.constant  # type: ignore[assignment]  # YAML gave it, and it is not UNSET
+    try:
+        canonical({"constant": value})
+    except ValueError as error:  # YAML knows dates, sets and bytes
+        raise ConfigInvalid(
+            f"tool `{tool}`: bound `{parameter}` is set to what JSON cannot say",
+            hint='a date needs quotes: "2026-01-31"',
+        ) from error
     return Bound(parameter=parameter, source="constant", value=value)
 
 
@@ -186,4 +193,4 @@ def _pinned(tool: Tool, settings: ToolSettings, upstream: Mapping[str, Json] | N
 
 
 def _listed(names: Mapping[str, Json]) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(names)[:20]) or "none"
+    return ", ".join(f"`{name[:64]}`" for name in sorted(names)[:20]) or "none"  # an upstream's own words: bounded

@@ -1,0 +1,118 @@
+"""`onbehalf.yaml` as text: what is taken, and that everything else is a sentence and never another exception."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import pytest
+
+from onbehalf import config
+from onbehalf.errors import ConfigInvalid
+
+GOOD = """
+gateway: {resource: "https://gateway.example/mcp"}
+issuers: [{issuer: "https://login.example", tenant: acme}]
+upstreams:
+  base: {kind: sql, database: a.db, tools: {notes: {action: readNote, statement: SELECT 1}}}
+  desk: {kind: mcp, url: "https://desk.example/mcp", tools: {write: {action: writeDesk}}}
+"""
+
+
+def changed(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigInvalid) as found:
+        config.parse(text)
+    assert found.value.hint
+    return found.value.message
+
+
+def test_the_good_one_is_taken_with_every_default() -> None:
+    settings = config.parse(GOOD)
+    assert settings.gateway == config.GatewaySettings(resource="https://gateway.example/mcp")
+    assert settings.gateway.limits == config.Limits()
+    assert {type(each) for each in settings.upstreams.values()} == {config.SqlUpstream, config.McpUpstream}
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["gateway.example", "ftp://x/", "https://", "https://x/?a", "https://x/#a", "https://x:99999/", "https://x:0/",
+     "https://[::1/", "https://x/a b", "https://x/\\t", "https://x/\\n", " https://x/", "https:///mcp", "https://:80/"],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["https://gateway.example/mcp", "https://login.example", "https://desk.example/mcp"])
+def test_what_is_no_url_is_refused(place: str, url: str) -> None:
+    refused(changed(place, url))
+
+
+def test_an_issuer_must_be_https_beyond_this_machine() -> None:
+    assert "is not https" in refused(changed("https://login.example", "http://login.example"))
+    for loopback in ("http://127.0.0.1:1", "http://localhost/x", "http://[::1]:8110"):
+        assert config.parse(changed("https://login.example", loopback)).issuers[0].issuer == loopback
+    for beside in ("http://127.0.0.1.evil.example", "http://localhost.evil.example", "http://127.0.0.1@evil.example"):
+        assert "is not https" in refused(changed("https://login.example", beside))
+
+
+@pytest.mark.parametrize("place", ["", "\\0", "a\\0b", "\\x1b[2J"])
+@pytest.mark.parametrize("key", ["data", "policies", "people"])
+def test_a_place_that_no_file_could_have_is_refused(key: str, place: str) -> None:
+    assert f"$.gateway.{key}" in refused(changed("gateway: {", f'gateway: {{{key}: "{place}", '))
+
+
+@pytest.mark.parametrize("place", ["", "\\0"])
+def test_a_database_that_no_file_could_be_is_refused(place: str) -> None:
+    assert "database" in refused(changed("a.db", f'"{place}"'))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("issuers: [{issuer: \"https://login.example\", tenant: acme}]", "issuers: []", "issuers"),
+        ("tenant: acme}]", "tenant: acme}, {issuer: \"https://login.example\", tenant: b}]", "stands twice"),
+        ("{write: {", "{notes: {", "of one name"),
+        ("{write: {", "{Write: {", "regex"),
+        ("{write: {", "{\"../x\": {", "regex"),
+        ("kind: sql", "kind: postgres", "postgres"),
+        ("kind: sql, ", "", "kind"),
+        ("tenant: acme", "tenant: {claim: t, allowed: []}", "allowed"),
+        ("tenant: acme", "tenant: acme, algorithms: [none]", "none"),
+        ("tenant: acme", "tenant: acme, algorithms: [HS256]", "HS256"),
+        ("tenant: acme", "tenant: acme, algorithms: []", "algorithms"),
+        ("tenant: acme", "tenant: acme, token_types: []", "token_types"),
+        ("tenant: acme", "tenant: acme, outage_seconds: -1", "outage_seconds"),
+        ("gateway: {", "gateway: {limits: {rows: 0}, ", "rows"),
+        ("gateway: {", "gateway: {limits: {call_seconds: .nan}, ", "call_seconds"),
+        ("gateway: {", "gateway: {limits: {call_seconds: .inf}, ", "call_seconds"),
+        ("gateway: {", "gateway: {insecure_http_for_tests: 'yes', ", "insecure_http_for_tests"),
+        ("action: writeDesk", "action: writeDesk, writes: 'no'", "writes"),
+        ("action: writeDesk", "action: writeDesk, action: x", "twice"),
+    ],
+)  # fmt: skip
+def test_what_weakens_or_means_nothing_is_refused(old: str, new: str, told: str) -> None:
+    assert told in refused(changed(old, new))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "[]", "{}", "null", "- " * 3000, "[" * 3000, "{a: " * 3000, "a: &a [*a]", "!!python/object:os.system x",
+     "a: 2026-99-99", "? [a]\n: b", "\ufeff", "\x07", "&a a: *b", "--- a\n--- b", "%YAML 9.9\n---\na", "a: !!int x",
+     "gateway: &g {resource: *g}", "{[1]: 2}", "<<: 1", "<<: [1]", "a: !!binary x", "1e999999: 1", "'': ''"],
+    ids=range(25),
+)  # fmt: skip
+def test_any_other_text_is_refused(text: str) -> None:
+    refused(text)
+
+
+def test_a_good_text_with_bytes_changed_is_taken_or_refused_and_nothing_else() -> None:
+    chance = random.Random(7)
+    alphabet = "{}[]:,-&*!|>'\"%@`#?\n\t \0aZ09~=<.\\\x1b\u2028"
+    for _ in range(400):
+        text = list(GOOD)
+        for _ in range(chance.randint(1, 4)):
+            place = chance.randrange(len(text))
+            text[place : place + chance.randint(0, 3)] = chance.choice(alphabet)
+        with contextlib.suppress(ConfigInvalid):
+            config.parse("".join(text))
