@@ -44,9 +44,7 @@ VERSION = "0.1.0"
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 300.0
-_Pause = Callable[
-    [bool], Awaitable[None]
-]  # before an MCP server is asked again; it is told whether the server answered
+_Pause = Callable[[bool], Awaitable[None]]  # told whether the MCP server answered the last time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

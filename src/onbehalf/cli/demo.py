@@ -31,6 +31,7 @@ def demo(
 
     Example: onbehalf demo --once --any-port --data /tmp/demo
     """
+    from onbehalf.demo.run import Ports, run  # with it comes the whole SDK, which `serve` does without
 
     ports = Ports(gateway=0, admin=0, issuer=0, tickets=0) if any_port else None
     try:
