@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import socket
 import sqlite3
 import subprocess
@@ -273,9 +274,11 @@ def _write(made: Company) -> None:
 
 
 def free_port() -> int:
-    """A port that was free just now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+    """A port that was free just now, and that the system gives to nobody who asks for any."""
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def wait_for(what_holds: Any, *, what: str, seconds: float = 20, said: Any = lambda: "") -> None:

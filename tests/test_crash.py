@@ -27,6 +27,7 @@ TOOLS = ("desk_write", "desk_read", "notes_list", "desk_write")
 def test_killed_at_random_moments_nothing_is_off_the_record(tmp_path: Path) -> None:
     chance = random.Random()
     answered: list[str] = []
+    broken_off: set[str] = set()
     with company(tmp_path / "it") as around:
         around.desk.pause = 0.03
         until = time.monotonic() + SECONDS
@@ -42,12 +43,14 @@ def test_killed_at_random_moments_nothing_is_off_the_record(tmp_path: Path) -> N
                     client.join(20)
             seen = len(around.desk.seen)
             left = _open(around)
+            broken_off |= left
             with around.serving():
                 pass
             assert f"{len(left)} calls had no outcome" in around.served_log() or not left
             _check(around, answered, left, seen)
         assert around.desk.seen, "the backend was never asked, so nothing was tested"
         assert answered
+        assert broken_off, "no call was ever under way when it was killed"
 
 
 def _calling(around: Company, tool: str, stop: threading.Event, answered: list[str]) -> threading.Thread:

@@ -43,6 +43,7 @@ __all__ = [
 VERSION = "0.1.0"
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 5.0
+_FRESH_SECONDS = 0.05
 _LOOK_AGAIN_SECONDS = 300.0
 _Pause = Callable[[bool], Awaitable[None]]  # told whether the MCP server answered the last time
 
@@ -247,7 +248,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger = await asyncio.to_thread(_ledger, places, settings)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
-        directory = SqliteDirectory.open(places.directory)
+        directory = SqliteDirectory.open(places.directory, fresh_seconds=_FRESH_SECONDS)
         stack.callback(directory.close)
         directory.load(known)
         signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())

@@ -114,7 +114,7 @@ def test_killed_at_random_moments_nothing_is_off_the_record(tmp_path: Path) -> N
     assert total > 0
 
 
-@pytest.mark.parametrize("name", ["queued", "before_begin", "inserted", "before_commit", "committed", "woken"])
+@pytest.mark.parametrize("name", ["queued", "before_commit", "committed", "woken"])
 def test_killed_at_each_step_of_a_commit_nothing_is_off_the_record(tmp_path: Path, name: str) -> None:
     for after in (0, 7):
         process = child(tmp_path, name, after)

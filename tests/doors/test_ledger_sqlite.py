@@ -129,7 +129,7 @@ def test_full_queue_refuses_at_once(tmp_path: Path) -> None:
     import threading
 
     go = threading.Event()
-    ledger = opened(tmp_path, failpoint=lambda name: (go.wait(20), None)[1] if name == "before_begin" else None)
+    ledger = opened(tmp_path, failpoint=lambda name: (go.wait(20), None)[1] if name == "before_commit" else None)
 
     def flood() -> None:
         for number in range(4096 + 1024 + 2):
@@ -144,7 +144,7 @@ def test_full_queue_refuses_at_once(tmp_path: Path) -> None:
 
 def test_write_error_refuses_the_waiting_and_all_later_entries(tmp_path: Path) -> None:
     def full(name: str) -> None:
-        if name == "inserted":
+        if name == "before_commit":
             raise sqlite3.OperationalError("database or disk is full")
 
     ledger = opened(tmp_path, failpoint=full)
@@ -310,7 +310,7 @@ def test_an_intent_whose_caller_was_cancelled_before_it_was_durable_is_closed_as
     held, release = threading.Event(), threading.Event()
 
     def hold(step: str) -> None:
-        if step == "before_begin":
+        if step == "before_commit":
             held.set()
             release.wait(10)
 

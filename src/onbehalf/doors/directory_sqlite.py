@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,10 @@ _EMPTY = (
 class SqliteDirectory:
     """The Directory port on one file. Made by `open`; may be used from several threads."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, fresh_seconds: float) -> None:
         """Only for `open`."""
+        self._fresh_seconds = fresh_seconds
+        self._fresh_until = 0.0
         self._path = path
         self._connection = connection
         self._file = _identity(path)
@@ -62,8 +65,12 @@ class SqliteDirectory:
         self._users: dict[tuple[str, str], tuple[Entity, ...]] = {}
 
     @classmethod
-    def open(cls, path: Path) -> SqliteDirectory:
-        """The directory at `path`, made where there is none. Raises DirectoryUnavailable, also for a damaged one."""
+    def open(cls, path: Path, *, fresh_seconds: float = 0.0) -> SqliteDirectory:
+        """The directory at `path`, made where there is none. Raises DirectoryUnavailable, also for a damaged one.
+
+        For `fresh_seconds` after a look at the file, what is kept is given without another: by so much later is
+        noticed what another process wrote, or that the file is gone. Its own `load` is noticed at once.
+        """
         with contextlib.ExitStack() as stack:
             try:
                 connection = _connected(path)
@@ -71,7 +78,7 @@ class SqliteDirectory:
                 path.chmod(0o600)
                 connection.execute("PRAGMA journal_mode = WAL")
                 prepare(connection)
-                opened = cls(path, connection)
+                opened = cls(path, connection, fresh_seconds)
             except (sqlite3.Error, OSError) as error:
                 raise DirectoryUnavailable(
                     f"the directory at `{path}` cannot be used: {error}",
@@ -89,7 +96,7 @@ class SqliteDirectory:
     def close(self) -> None:
         """Close the file; answers after this are DirectoryUnavailable."""
         with self._lock:
-            self._closed = True
+            self._closed, self._fresh_until = True, 0.0
             self._connection.close()
 
     def load(self, people: People) -> int:
@@ -107,6 +114,8 @@ class SqliteDirectory:
             raise DirectoryInvalid(f"the directory cannot be as people.yaml says: {error}", hint=hint) from error
         except (sqlite3.Error, OSError) as error:
             raise DirectoryUnavailable(f"the directory cannot be written: {error}", hint=hint) from error
+        finally:
+            self._fresh_until = 0.0
 
     async def person(self, caller: Caller) -> Person:
         """The caller's own slice. The same object as long as nothing is written.
@@ -114,8 +123,11 @@ class SqliteDirectory:
         Raises PersonUnknown, DirectoryUnavailable. Somebody who left is returned with `active` False, which the
         generated wall denies everything.
         """
+        key = (caller.tenant, caller.evidence.issuer, caller.subject)
+        kept = self._persons.get(key)
+        if kept is not None and time.monotonic() < self._fresh_until:
+            return kept
         with self._reading():
-            key = (caller.tenant, caller.evidence.issuer, caller.subject)
             found = self._persons.get(key)
             if found is None:
                 found = self._person(key)
@@ -145,12 +157,13 @@ class SqliteDirectory:
                     (version,) = self._connection.execute("PRAGMA data_version").fetchone()
                     if version != self._version:
                         self._renew(version)
+                    self._fresh_until = time.monotonic() + self._fresh_seconds
                     yield
                 finally:
                     if self._connection.in_transaction:
                         self._connection.execute("COMMIT")
             except (sqlite3.Error, OSError, orjson.JSONDecodeError) as error:
-                self._version = -1
+                self._version, self._fresh_until = -1, 0.0
                 raise DirectoryUnavailable(
                     f"the directory cannot be read: {error}", hint="nothing was done; tell whoever runs the gateway"
                 ) from error

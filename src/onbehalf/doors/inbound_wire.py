@@ -26,6 +26,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 Answer = TypeVar("Answer")
 
+_WATCH_AFTER_SECONDS = 0.05
+
 _JSON_HEADERS = (
     (b"content-type", b"application/json"),
     (b"cache-control", b"no-store"),
@@ -68,8 +70,10 @@ async def send_json(send: Send, status: int, value: object, headers: Iterable[tu
 async def until_gone(receive: Receive, work: Awaitable[Answer]) -> Answer:
     """Await `work`; if the client goes away first, cancel it and raise ClientGone.
 
-    MCP 2026-07-28 streamable-http: closing the response is how a client cancels.
+    MCP 2026-07-28 streamable-http: closing the response is how a client cancels. The client is looked after from 50 ms
+    on: most calls are over by then, and a task for each of them is dear.
     """
+    loop = asyncio.get_running_loop()
     here = asyncio.current_task()
     assert here is not None  # INVARIANT: a coroutine runs in a task
     gone = False
@@ -81,7 +85,8 @@ async def until_gone(receive: Receive, work: Awaitable[Answer]) -> Answer:
         gone = True
         here.cancel()
 
-    watcher = asyncio.create_task(watch())
+    watchers: list[asyncio.Task[None]] = []
+    timer = loop.call_later(_WATCH_AFTER_SECONDS, lambda: watchers.append(loop.create_task(watch())))
     try:
         return await work
     except asyncio.CancelledError:
@@ -89,7 +94,9 @@ async def until_gone(receive: Receive, work: Awaitable[Answer]) -> Answer:
             raise ClientGone from None
         raise
     finally:
-        watcher.cancel()
+        timer.cancel()
+        for watcher in watchers:
+            watcher.cancel()
 
 
 def listed(tool: Tool) -> dict[str, Json]:

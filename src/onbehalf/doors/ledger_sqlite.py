@@ -1,8 +1,8 @@
 """The ledger in one SQLite file, for writing: one thread, group commit, closed for good after any error.
 
 An entry becomes leaf and sealed payload where it is handed in, so that later changes of its facts cannot matter. The
-writer drains the queue, extends the tree, and commits leaves, payloads and the new signed head in one transaction
-(WAL, `synchronous=FULL`); only then are callers woken, once a batch. Reading is ledger_reader.py's, which this door
+writer drains the queue, extends the tree, and commits leaves, payloads and the new signed head as one statement (WAL,
+`synchronous=FULL`); only then are callers woken, once a batch. Reading is ledger_reader.py's, which this door
 uses for the start-up check.
 
 Trust: whoever can write this file and `log.key` can write another history; without the key they can destroy the log,
@@ -36,9 +36,9 @@ _QUEUE = 4096
 _BATCH = 1024
 _GATHER_SECONDS = 0.002
 """How long the writer waits for more where several callers wait: each commit costs as much for one entry as for ten."""
+_RIDE_SECONDS = 0.01
+"""How long an entry that nobody waits for may wait for one that somebody does."""
 _MAX_PAYLOAD_BYTES = 32 * 2**20
-_CHUNKS = (256, 64, 16, 4, 1)
-"""Rows a statement: each statement gives up the interpreter lock and must win it back, so few are better than many."""
 _UNKNOWN = "the gateway stopped before an outcome was on record; whether it was done is not known"
 _NOT_SENT = "the client went away, or time ran out, before anything was sent"
 
@@ -203,32 +203,37 @@ class SqliteLedger:
                 os.close(self._lock_handle)
 
     def _drain(self, crowded: bool) -> tuple[list[_Item], bool]:
+        """What waits, and whether to go on. What nobody waits for rides along with the next that somebody does."""
         item = self._queue.get()
         if crowded and item is not None:
             time.sleep(_GATHER_SECONDS)
         batch: list[_Item] = []
+        awaited, until = False, time.monotonic() + _RIDE_SECONDS
         while item is not None:
             batch.append(item)
+            awaited = awaited or item.waiter is not None
             if len(batch) == _BATCH:
                 return batch, True
             try:
-                item = self._queue.get_nowait()
+                item = self._queue.get(timeout=0 if awaited else max(0.0, until - time.monotonic()))
             except Empty:
                 return batch, True
         return batch, False
 
     def _commit(self, batch: list[_Item]) -> None:
-        execute, frontier = self._connection.execute, self._frontier
-        self._failpoint("before_begin")
-        execute("BEGIN IMMEDIATE")
+        """All of a batch and the head over it, as one statement: each statement gives up the interpreter and waits
+        for it again, while calls are under way."""
+        frontier = self._frontier
         for item in batch:
             frontier.append(item.hash)
-        _insert(execute, "INSERT INTO leaf(idx, hash, entry) VALUES ", [(i.index, i.hash, i.entry) for i in batch])
-        _insert(execute, "INSERT INTO payload(idx, sealed) VALUES ", [(i.index, i.sealed) for i in batch])
-        self._failpoint("inserted")
-        _write_head(self._connection, frontier, self._keys)
+        head, note = _signed(frontier, self._keys)
+        values: list[int | bytes | str | None] = []
+        for item in batch:
+            values += (item.index, item.hash, item.entry, item.sealed, None, None)
+        values[-2:] = (head.root, note)
         self._failpoint("before_commit")
-        execute("COMMIT")
+        rows = ",".join(["(?,?,?,?,?,?)"] * len(batch))
+        self._connection.execute(f"INSERT INTO entering VALUES {rows}", values)  # noqa: S608  # question marks only
         self._failpoint("committed")
 
     def _fail(self, batch: list[_Item], error: Exception) -> None:
@@ -272,7 +277,8 @@ def _connect(path: Path, keys: LedgerKeys) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
             connection.executescript("BEGIN IMMEDIATE;" + SCHEMA)
-            _write_head(connection, tree.Frontier(), keys)
+            head, note = _signed(tree.Frontier(), keys)
+            connection.execute("INSERT INTO head VALUES (1, 0, ?, ?)", (head.root, note))
             connection.execute("COMMIT")
             directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -294,21 +300,9 @@ def _checked(connection: sqlite3.Connection, keys: LedgerKeys) -> tuple[tree.Fro
     return result.frontier, tuple(result.open.values())
 
 
-def _write_head(connection: sqlite3.Connection, frontier: tree.Frontier, keys: LedgerKeys) -> None:
+def _signed(frontier: tree.Frontier, keys: LedgerKeys) -> tuple[checkpoint.Checkpoint, str]:
     head = checkpoint.Checkpoint(origin=keys.signer.name, size=frontier.size, root=frontier.root())
-    note = checkpoint.write(head, keys.signer)
-    connection.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?, ?)", (head.size, head.root, note))
-
-
-def _insert(execute: Callable[..., object], insert: str, rows: list[tuple[int | bytes, ...]]) -> None:
-    """Insert rows in as few statements as the fixed chunk sizes allow, so that SQLite's statement cache knows them."""
-    place = "(" + ",".join("?" * len(rows[0])) + ")"
-    start = 0
-    for chunk in _CHUNKS:
-        while len(rows) - start >= chunk:
-            part = rows[start : start + chunk]
-            execute(insert + ",".join([place] * chunk), [value for row in part for value in row])
-            start += chunk
+    return head, checkpoint.write(head, keys.signer)
 
 
 def _unknown(intent: OpenIntent, at: UnixTime) -> AuditEntry:
