@@ -198,11 +198,12 @@ class _Walk:
         named = {person for row in found for person in row.people}
         people = questions.by_person(await self.house.directory.people(call.caller.tenant, named))
         judge = self.standing.engine.judge
-        return [
-            row
-            for row in found
-            if decide.may(judge(questions.about_row(call.person, call.caller, call.tool, call.at, row, people)))
-        ]
+        about = (call.person, call.caller, call.tool, call.at)
+        said = [judge(question) for question in questions.about_rows(*about, found, people)]
+        if not all(judgement.validated for judgement in said):
+            # one row that does not fit the schema spoils what all are asked over: ask about each by itself
+            said = [judge(questions.about_row(*about, row, people)) for row in found]
+        return [row for row, judgement in zip(found, said, strict=True) if decide.may(judgement)]
 
     async def _sent(self, allow: Allow, *, lookup: bool = False) -> tuple[Receipt, Outcome]:
         """Record the intent, then do it once. The caller of this closes the intent with its outcome.

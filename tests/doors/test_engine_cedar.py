@@ -5,6 +5,8 @@ from pathlib import Path
 
 import cedarpy
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.errors import PolicyInvalid
@@ -330,3 +332,27 @@ def test_no_directory_and_no_policy_are_refused(tmp_path: Path) -> None:
 def test_deep_nesting_is_refused_and_not_a_crash(tmp_path: Path, condition: str) -> None:
     with pytest.raises(PolicyInvalid):
         loaded(tmp_path, f'@id("x") @doc("d") permit(principal, action, resource) when {{ {condition} }};')
+
+
+ROW = st.fixed_dictionaries(
+    {
+        "id": st.sampled_from(["1", "2", "3"]),
+        "tenant": st.sampled_from(["acme", "globex"]),
+        "subject_id": st.sampled_from(["bob", "carol", "dana", "zoe", "nobody"]),
+        "author_id": st.sampled_from(["zoe", "dana", "nobody"]),
+        "status": st.sampled_from(["final", "draft"]),
+        "rating": st.sampled_from([0, 4]),
+    }
+)
+
+
+@given(found=st.lists(ROW, max_size=6), who=st.sampled_from([DANA, BOB, CAROL]))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rows_asked_about_together_get_the_answers_of_each_by_itself(
+    engine: CedarEngine, found: list[dict[str, Json]], who: tuple[Entity, ...]
+) -> None:
+    people = questions.by_person([entity for entities in PEOPLE.values() for entity in entities])
+    read = rows.extract(SHAPE, {"structuredContent": {"rows": found}}, limit=10).rows
+    whom = (person(who), caller(), tool(), NOW)
+    together = [engine.judge(question) for question in questions.about_rows(*whom, read, people)]
+    assert together == [engine.judge(questions.about_row(*whom, row, people)) for row in read]

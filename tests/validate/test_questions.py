@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onbehalf.model import Entity, Json, Ref
 from onbehalf.validate import questions, rows
 from validate.policy_house import BOB, CAROL, DANA, IC, LEAD, NOW, PEOPLE, SHAPE, ZOE, caller, person, review, tool
@@ -64,3 +66,26 @@ def test_people_are_grouped_with_all_they_refer_to() -> None:
     grouped = questions.by_person([*BOB, *DANA])
     assert set(grouped) == {"acme/bob", "acme/dana"}
     assert set(map(ref_of, grouped["acme/bob"])) == {BOB[0].ref, IC.ref, LEAD.ref}
+
+
+def test_rows_asked_about_together_share_their_entities_and_a_repeated_id_is_asked_about_alone() -> None:
+    people = questions.by_person([entity for entities in PEOPLE.values() for entity in entities])
+    found = rows.extract(
+        SHAPE,
+        {"structuredContent": {"rows": [review("1"), review("2", subject="carol"), review("1", subject="dana")]}},
+        limit=10,
+    ).rows
+    asked = questions.about_rows(person(DANA), caller(), tool(), NOW, found, people)
+    assert asked[0].entities is asked[1].entities
+    assert asked[2] == questions.about_row(person(DANA), caller(), tool(), NOW, found[2], people)
+    assert [question.resource for question in asked] == [row.ref for row in found]
+
+
+def test_rows_that_refer_to_their_own_type_are_each_asked_about_alone() -> None:
+    shape = replace(SHAPE, attributes={**SHAPE.attributes, "before": ("before_id", "Review")})
+    found = rows.extract(
+        shape, {"structuredContent": {"rows": [review("1", before_id="2"), review("2", before_id="1")]}}, limit=10
+    ).rows
+    people = questions.by_person([entity for entities in PEOPLE.values() for entity in entities])
+    asked = questions.about_rows(person(DANA), caller(), tool(), NOW, found, people)
+    assert asked == tuple(questions.about_row(person(DANA), caller(), tool(), NOW, row, people) for row in found)

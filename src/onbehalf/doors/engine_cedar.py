@@ -54,6 +54,16 @@ class _Slice:
     probes: cedarpy.PolicySet
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """Entities that several questions in a row are asked over, prepared once. `handle` is None where they are unfit."""
+
+    entities: tuple[Entity, ...]
+    known: Mapping[Ref, Entity]
+    handle: cedarpy.Entities | None
+    fault: str
+
+
 class CedarEngine:
     """One loaded bundle. Made by `load`; never changes."""
 
@@ -61,6 +71,7 @@ class CedarEngine:
         self._policy = policy
         self._schema = schema
         self._slices = slices
+        self._shared: _Shared | None = None
         self._kept: OrderedDict[tuple[object, ...], tuple[cedarpy.Entities, tuple[Entity, ...]]] = OrderedDict()
 
     @classmethod
@@ -101,7 +112,9 @@ class CedarEngine:
         if slice_ is None:
             return _unanswered(f"no tool has the action `{question.action}`")
         try:
-            return _judgement(self._asked(question, slice_.policies), absent_people(question))
+            result = self._asked(question, slice_.policies)
+            about_row = question.resource.type != "Tool"
+            return _judgement(result, absent_people(question, self._prepared(question).known) if about_row else ())
         except Exception as error:  # hostile values end in many exception types; each denies and is in the record
             return _unanswered(f"{type(error).__name__}: {error}"[:500])
 
@@ -144,7 +157,10 @@ class CedarEngine:
         """
         stable, last = question.entities[:-1], question.entities[-1:]
         if question.resource.type != "Tool" or not last or last[0].ref is not question.resource:
-            return _checked(question.entities, self._schema)
+            prepared = self._prepared(question)
+            if prepared.handle is None:
+                raise ValueError(prepared.fault)
+            return prepared.handle
         about = last[0]
         key = (*map(id, stable), about.ref.id, *about.attributes.items(), about.parents)
         kept = self._kept.get(key)
@@ -154,6 +170,20 @@ class CedarEngine:
             if len(self._kept) > _KEPT_SLICES:
                 self._kept.popitem(last=False)
         return kept[0]
+
+    def _prepared(self, question: Question) -> _Shared:
+        """The question's entities, schema-checked; those of the question before, if it is asked over the same tuple."""
+        shared = self._shared
+        if shared is None or shared.entities is not question.entities:
+            handle, fault = None, ""
+            try:
+                handle = _checked(question.entities, self._schema)
+            except (ValueError, TypeError) as error:
+                fault = f"{type(error).__name__}: {error}"
+            known = {entity.ref: entity for entity in question.entities}
+            shared = _Shared(entities=question.entities, known=known, handle=handle, fault=fault)
+            self._shared = shared
+        return shared
 
     def _require_tool(self, tool: Tool, tools: Sequence[Tool]) -> None:
         """The action exists and applies to Tool and to what the tool's calls are decided on."""
@@ -344,7 +374,7 @@ def _value(value: Json | Ref) -> Json:
 def _judgement(result: cedarpy.AuthzResult, absent: tuple[str, ...]) -> Judgement:
     return Judgement(
         allowed=result.decision is cedarpy.Decision.Allow,
-        policies=tuple(result.diagnostics.reasons),
+        policies=tuple(sorted(result.diagnostics.reasons)),
         errors=(*result.diagnostics.errors, *absent),
         validated=result.decision is not cedarpy.Decision.NoDecision,
     )
