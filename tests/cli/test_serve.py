@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from company import company
-from onbehalf.cli.serve import _Plain
+from onbehalf.cli.serving import _Plain
 
 HOSTILE = "a\x1b[2J\x9b\u202e\n2026 ERROR forged"
 

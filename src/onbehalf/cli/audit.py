@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from onbehalf.cli.explain import opened
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
@@ -17,6 +15,9 @@ from onbehalf.doors.ledger_reader import LedgerReader, VerifyReport
 from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.leaf import Record
 from onbehalf.model import Json
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["app"]
 
@@ -95,6 +96,9 @@ def list_(
     if as_json:
         print_json({"records": [_row(record) for record in records]})
         return
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("record", "time (UTC)", "kind", "person", "tool", "call"):
         table.add_column(title, no_wrap=True)

@@ -16,7 +16,7 @@ from onbehalf.cli import audit, check, demo, explain, init, keys, serve
 from onbehalf.cli.screen import console, plain, show_error
 from onbehalf.errors import LedgerCorrupt, OnbehalfError
 
-__all__ = ["app", "run"]
+__all__ = ["app", "entry", "run"]
 
 _HELP = """Let LLM clients use your company's tools on behalf of a verified employee.
 
@@ -64,13 +64,18 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 
 
-def run() -> None:
-    """The command's entry."""
+def entry() -> None:
+    """The command in a process of its own, which `serve` may make into another program."""
+    run(own=serve.OWN_PROCESS)
+
+
+def run(own: str = "") -> None:
+    """The command. `own` is `serve.OWN_PROCESS` where the process is nobody else's."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show ends no command
     try:
-        app()
+        app(obj=own)
     except LedgerCorrupt as error:
         error.hint = error.hint or "keep the file as it is; `onbehalf audit verify` lists all that does not hold"
         show_error(error)
@@ -92,4 +97,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    run()
+    entry()

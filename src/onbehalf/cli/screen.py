@@ -1,19 +1,24 @@
-"""How commands speak: to a person by default, colour only on a terminal, or one JSON document with --json."""
+"""How commands speak: to a person by default, colour only on a terminal, or one JSON document with --json.
+
+What draws tables and colours is loaded when something is printed: a gateway that serves prints nothing.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from onbehalf.cli.plain import plain
 from onbehalf.errors import OnbehalfError
 from onbehalf.model import Json
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["AsJson", "ConfigFile", "console", "plain", "print_json", "quoted", "show_error"]
 
@@ -26,16 +31,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdou
 
 def console(*, stderr: bool = False) -> Console:
     """A console on stdout or stderr that wraps nothing and invents no colours for what it prints."""
+    from rich.console import Console
+
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
-
-
-def plain(text: str) -> str:
-    """Text from outside without control characters, which a terminal would obey. Line ends stay."""
-    return "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 def quoted(text: str) -> str:
     """Text from outside, fit to be printed: no markup, no control characters."""
+    from rich.markup import escape
+
     return escape(plain(text))
 
 
