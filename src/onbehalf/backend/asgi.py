@@ -33,8 +33,8 @@ from onbehalf.errors import (
     MethodRefused,
     OnbehalfError,
 )  # fmt: skip
-from onbehalf.identify.strict_json import NotStrict, strict_object
 from onbehalf.model import Json, UnixTime
+from onbehalf.strict_json import NotStrict, strict_object
 
 __all__ = ["SCOPE_KEY", "CallTokenMiddleware"]
 

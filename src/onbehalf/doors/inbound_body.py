@@ -10,21 +10,15 @@ up to `body_bytes` once proven.
 from __future__ import annotations
 
 import asyncio
-import re
-
-import orjson
 
 from onbehalf.config import Limits
 from onbehalf.doors.inbound_wire import ClientGone, Receive
 from onbehalf.errors import BodyMalformed, BodyTooLarge, BodyTooSlow
 from onbehalf.model import Json
+from onbehalf.strict_json import NotStrict, strict_json
 
 __all__ = ["is_small", "parse", "read"]
 
-# Possessive, and `\Z` ends an unterminated string, so that no byte is looked at twice (ReDoS).
-_STRING = re.compile(rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
-_NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_OPENING = b"[{"
 _SMALL_BYTES = 64 * 1024
 
 
@@ -74,45 +68,10 @@ def _too_large(limits: Limits) -> BodyTooLarge:
 
 
 def parse(body: bytes, *, depth: int) -> Json:
-    """The one value that `body` is. Raises BodyMalformed.
-
-    Refuses nesting beyond `depth`, a member name that stands twice in one object, a byte order mark,
-    invalid UTF-8, lone surrogates, NaN, infinities and numbers that overflow.
-    """
-    bare = _STRING.sub(b"", body)
-    _bound_depth(bare, depth)
+    """The one value that `body` is, as `strict_json` reads it. Raises BodyMalformed."""
     try:
-        value: Json = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BodyMalformed("the body is not one JSON value in UTF-8", hint="send valid JSON (RFC 8259)") from error
-    # Outside of strings a colon stands once per member; a parser keeps one member per name.
-    if bare.count(b":") != _members(value):
+        return strict_json(body, depth=depth)
+    except NotStrict as error:
         raise BodyMalformed(
-            "a member name stands twice in one object", hint="send each member once (RFC 8259 section 4)"
-        )
-    return value
-
-
-def _bound_depth(bare: bytes, depth: int) -> None:
-    level = 0
-    for byte in bare.translate(None, _NOT_STRUCTURE):
-        if byte in _OPENING:
-            level += 1
-            if level > depth:
-                raise BodyMalformed(f"the body is nested deeper than {depth}", hint="send flatter arguments")
-        else:
-            level -= 1
-
-
-def _members(value: Json) -> int:
-    """How many members all objects within have. The value's depth is bounded already, its stack is explicit anyway."""
-    count = 0
-    stack: list[Json] = [value]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, dict):
-            count += len(node)
-            stack.extend(node.values())
-        elif isinstance(node, list):
-            stack.extend(node)
-    return count
+            f"the body is refused: {error}", hint="send one JSON value in UTF-8, each member once (RFC 8259)"
+        ) from error

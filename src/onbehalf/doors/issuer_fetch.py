@@ -21,7 +21,8 @@ from pyreqwest.response import Response
 
 from onbehalf.config import IssuerSettings
 from onbehalf.errors import ConfigInvalid
-from onbehalf.identify import KeysRefused, NotStrict, PublicKey, public_keys, strict_object
+from onbehalf.identify import KeysRefused, PublicKey, public_keys
+from onbehalf.strict_json import NotStrict, strict_object
 
 __all__ = ["FetchFailed", "IssuerFetcher"]
 

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-import orjson
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import (
     BuilderError,
@@ -26,6 +25,7 @@ from pyreqwest.exceptions import (
 from pyreqwest.response import Response
 
 from onbehalf.model import Json
+from onbehalf.strict_json import NotStrict, strict_object
 
 __all__ = ["Answer", "Garbage", "Late", "NotSent", "Rejected", "ServerAsks", "Wire", "WireError", "strict"]
 
@@ -37,11 +37,6 @@ _IDLE_SECONDS = 4
 """Under the five seconds after which common servers close an idle connection: a call on a closing one may be lost."""
 _AHEAD = 1
 """Bytes read before they are asked for: one saves a wait, and with more a stream that stays open is waited for."""
-# Possessive, and `\Z` ends an unterminated string, so that no byte is looked at twice (ReDoS).
-_STRING = re.compile(rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
-_TOO_DEEP = b"(" * (_DEPTH + 1)
-_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_ROUND = bytes.maketrans(b"[]{}", b"()()")
 _LINE = re.compile(rb"\r\n|\n|\r")
 # Atomic, or one CRLF would count as two ends of lines.
 _EVENT = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
@@ -244,36 +239,11 @@ def _response(message: Mapping[str, Json], request_id: str, session: str) -> Ans
 
 
 def strict(data: bytes) -> dict[str, Json]:
-    """The one JSON object that `data` is, nested at most 64 deep, no member standing twice. Raises Garbage."""
-    bare = _STRING.sub(b"", data)
-    brackets = bare.translate(_ROUND, _NOT_BRACKETS)
-    for _ in range(_DEPTH):  # each pass takes off the innermost level
-        brackets, before = brackets.replace(b"()", b""), len(brackets)
-        if len(brackets) in (0, before) or _TOO_DEEP in brackets:
-            break
-    if brackets:
-        raise Garbage(f"the answer is nested deeper than {_DEPTH}, or is no JSON")
+    """The one JSON object that `data` is, as `strict_object` reads it. Raises Garbage."""
     try:
-        value: Json = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise Garbage("the answer is no JSON") from error
-    # Outside of strings a colon stands once per member; a parser keeps one member per name.
-    if not isinstance(value, dict) or bare.count(b":") != _members(value):
-        raise Garbage("the answer is not one object with unique members")
-    return value
-
-
-def _members(value: Json) -> int:
-    count = 0
-    stack: list[Json] = [value]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, dict):
-            count += len(node)
-            stack.extend(node.values())
-        elif isinstance(node, list):
-            stack.extend(node)
-    return count
+        return strict_object(data, depth=_DEPTH)
+    except NotStrict as error:
+        raise Garbage(f"the answer is refused: {error}") from error
 
 
 def _session(given: str | None) -> str:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from onbehalf.identify.compact import MAX_TOKEN_BYTES, Peeked, peek
 from onbehalf.identify.keys import KeysRefused, PublicKey, public_keys
-from onbehalf.identify.strict_json import NotStrict, strict_object
 from onbehalf.identify.tenant import check_tenants
 from onbehalf.identify.verify import TOLERANCE_S, check_algorithm, verify
 
 __all__ = [
-    "MAX_TOKEN_BYTES", "TOLERANCE_S", "KeysRefused", "NotStrict", "Peeked", "PublicKey", "check_algorithm",
-    "check_tenants", "peek", "public_keys", "strict_object", "verify",
+    "MAX_TOKEN_BYTES", "TOLERANCE_S", "KeysRefused", "Peeked", "PublicKey", "check_algorithm",
+    "check_tenants", "peek", "public_keys", "verify",
 ]  # fmt: skip

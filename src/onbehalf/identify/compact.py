@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from onbehalf.errors import AlgorithmRefused, TokenMalformed, TokenMissing, TokenTooLarge
-from onbehalf.identify.strict_json import NotStrict, strict_object
 from onbehalf.model import Json, Presented
+from onbehalf.strict_json import NotStrict, strict_object
 
 __all__ = ["MAX_TOKEN_BYTES", "Peeked", "peek"]
 

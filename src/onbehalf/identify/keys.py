@@ -14,8 +14,8 @@ from typing import TypeAlias
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from onbehalf.identify.strict_json import NotStrict, strict_object
 from onbehalf.model import Json
+from onbehalf.strict_json import NotStrict, strict_object
 
 __all__ = ["ALGORITHM_FAMILIES", "KeysRefused", "PublicKey", "public_keys"]
 
