@@ -19,7 +19,7 @@ from onbehalf.model import Done, Failed, Rows
 from onbehalf.ports import Upstream
 from onbehalf.validate import rows
 
-SECONDS = 0.5
+SECONDS = 2.5
 SHAPE = Rows(type="Thing", at=("rows",), id="id", tenant="tenant", attributes={"n": ("n", "Long")})
 FOREVER = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT max(n) AS n FROM r"
 WIDE = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r LIMIT 50000) SELECT n FROM r"
