@@ -65,3 +65,12 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 def test_no_user_is_told_to_install_the_name_that_is_somebody_elses() -> None:
     for document in DOCUMENTS:
         assert not re.search(r"pip install (?!-)\S*onbehalf(?!-gateway)", document.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_python_in_the_documents_imports_what_there_is(document: Path) -> None:
+    for block in blocks(document, "python"):
+        for line in block.splitlines():
+            if line.startswith(("from ", "import ")):
+                exec(line, {})
+        compile(block, str(document), "exec")
