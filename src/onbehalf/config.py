@@ -81,7 +81,8 @@ class IssuerSettings(_Keys, frozen=True):
     """One issuer of access tokens, and the tenants it may speak for.
 
     `tenant` is one fixed tenant, or a claim with its allowed values. `metadata` is where its RFC 8414 or
-    OIDC discovery document is, by default derived from `issuer`. `client_claim` names who the client is.
+    OIDC discovery document is, by default derived from `issuer`. `client_claim` names who the client is,
+    `scope_claim` what the person allowed it: words in a text (RFC 9068), or with some issuers a list.
     `token_types` are accepted `typ` headers (RFC 9068: `at+jwt`); "JWT" is for issuers that cannot do better.
     `outage_seconds` is how long known keys are still believed while the issuer cannot be reached.
     """
@@ -91,6 +92,7 @@ class IssuerSettings(_Keys, frozen=True):
     algorithms: Annotated[tuple[Algorithm, ...], Meta(min_length=1)] = ("RS256", "PS256", "ES256", "EdDSA", "Ed25519")
     metadata: str = ""
     client_claim: str = "client_id"
+    scope_claim: str = "scope"
     token_types: Annotated[tuple[str, ...], Meta(min_length=1)] = ("at+jwt",)
     outage_seconds: Annotated[int, Meta(ge=0, le=7 * 86400)] = 3600
 

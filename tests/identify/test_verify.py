@@ -245,6 +245,19 @@ def test_misshapen_scopes_are_refused(scope: object) -> None:
         prove(mint(claims(scope=scope)))
 
 
+@pytest.mark.parametrize("value", ["a b", ["a", "b"], ["b", "a", "a"]])
+def test_scopes_are_read_from_the_configured_claim_only_be_it_a_text_or_a_list(value: object) -> None:
+    token = mint(claims(scp=value, scope="c"))
+    assert prove(token, rule=rule(scope_claim="scp")).scopes == {"a", "b"}
+    assert prove(token).scopes == {"c"}
+
+
+@pytest.mark.parametrize("value", [["a b"], ["a", 1], [["a"]], {"a": True}, 1, ['a"'], [*map(str, range(257))]])
+def test_a_misshapen_list_of_scopes_is_refused(value: object) -> None:
+    with pytest.raises(ClaimRefused):
+        prove(mint(claims(scp=value)), rule=rule(scope_claim="scp"))
+
+
 def test_an_issuer_with_a_fixed_tenant_cannot_name_another() -> None:
     assert prove(mint(claims(tenant="globex", org="globex"))).tenant == "acme"
 

@@ -71,7 +71,7 @@ def verify(peeked: Peeked, *, rule: IssuerSettings, key: PublicKey, audience: st
             "the token is bound to a key, and a proof of it is not taken here", hint="use a bearer token"
         )
     subject, client = _text(claims, "sub"), _text(claims, rule.client_claim)  # 8
-    actors, scopes = _actors(claims, rule.issuer), _scopes(claims)
+    actors, scopes = _actors(claims, rule.issuer), _scopes(claims, rule.scope_claim)
     tenant = tenant_of(claims, rule)  # 9
     evidence = Evidence(
         issuer=rule.issuer, key=key.key_id, algorithm=peeked.algorithm, token=digest(peeked.token),
@@ -169,12 +169,16 @@ def _actors(claims: Mapping[str, Json], issuer: str) -> tuple[str, ...]:
     return tuple(actors)
 
 
-def _scopes(claims: Mapping[str, Json]) -> frozenset[str]:
-    """The scopes; none if there is no `scope` (RFC 9068 section 2.2.3), and never all."""
-    value = claims.get("scope", "")
-    if not isinstance(value, str):
-        raise ClaimRefused("`scope` is not a string of words with blanks between (RFC 8693 section 4.2)")
-    scopes = frozenset(word for word in value.split(" ") if word)
+def _scopes(claims: Mapping[str, Json], name: str) -> frozenset[str]:
+    """The scopes; none if the claim is absent (RFC 9068 section 2.2.3), and never all.
+
+    A list is taken only from a claim that the issuer's settings name: RFC 8693 section 4.2 makes `scope` a text.
+    """
+    value = claims.get(name, "")
+    words = value.split(" ") if isinstance(value, str) else value if name != "scope" else None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ClaimRefused(f"`{name}` is not a string of words with blanks between (RFC 8693 section 4.2)")
+    scopes = frozenset(str(word) for word in words if word)
     if len(scopes) > _MAX_SCOPES or not all(map(_SCOPE_CHARACTERS.issuperset, scopes)):
-        raise ClaimRefused(f"`scope` is not at most {_MAX_SCOPES} words of RFC 6749's characters")
+        raise ClaimRefused(f"`{name}` is not at most {_MAX_SCOPES} words of RFC 6749's characters")
     return scopes
