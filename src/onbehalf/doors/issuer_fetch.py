@@ -12,14 +12,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from datetime import timedelta
 from urllib.parse import urlsplit
 
-from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 from pyreqwest.response import Response
 
 from onbehalf.config import IssuerSettings
+from onbehalf.doors.outbound import plain_client
 from onbehalf.errors import ConfigInvalid
 from onbehalf.identify import KeysRefused, PublicKey, public_keys
 from onbehalf.strict_json import NotStrict, strict_object
@@ -44,7 +43,7 @@ class IssuerFetcher:
     def __init__(self, *, insecure_http: bool = False, seconds: float = 8.0) -> None:
         self._insecure = insecure_http
         self._seconds = seconds
-        self._client = _client(seconds)
+        self._client = plain_client(seconds=seconds, connect_seconds=seconds).build()
 
     def check(self, rule: IssuerSettings) -> None:
         """Raises ConfigInvalid for an issuer that must not be asked."""
@@ -147,23 +146,4 @@ def _metadata_urls(rule: IssuerSettings) -> tuple[str, ...]:
     return (
         f"{origin}/.well-known/oauth-authorization-server{path}",
         f"{origin}{path}/.well-known/openid-configuration",
-    )
-
-
-def _client(seconds: float) -> Client:
-    return (
-        ClientBuilder()
-        .http1_only()
-        .follow_redirects(False)
-        .referer(False)
-        .no_proxy()
-        .gzip(False)
-        .brotli(False)
-        .zstd(False)
-        .deflate(False)
-        .user_agent("onbehalf")
-        .default_cookie_store(False)
-        .connect_timeout(timedelta(seconds=seconds))
-        .timeout(timedelta(seconds=seconds))
-        .build()
     )

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.client import Client
 from pyreqwest.exceptions import (
     BuilderError,
     DetailedPyreqwestError,
@@ -24,6 +24,7 @@ from pyreqwest.exceptions import (
 )
 from pyreqwest.response import Response
 
+from onbehalf.doors.outbound import plain_client
 from onbehalf.model import Json
 from onbehalf.strict_json import NotStrict, strict_object
 
@@ -267,23 +268,7 @@ def _wire_error(error: PyreqwestError) -> WireError:
 
 
 def _client(url: str, timeout: float) -> Client:
-    return (
-        ClientBuilder()
-        .http1_only()
-        .https_only(url.startswith("https:"))
-        .follow_redirects(False)
-        .referer(False)
-        .no_proxy()
-        .gzip(False)
-        .brotli(False)
-        .zstd(False)
-        .deflate(False)
-        .user_agent("onbehalf")
-        .default_cookie_store(False)
-        # Well before the deadline, or a call that never left could not be told from one that did.
-        .connect_timeout(timedelta(seconds=min(_CONNECT_SECONDS, timeout / 2)))
-        .pool_idle_timeout(timedelta(seconds=_IDLE_SECONDS))
-        # A request that is cancelled before its answer begins lives on in the client, until here at the latest.
-        .timeout(timedelta(seconds=timeout))
-        .build()
-    )
+    # Connecting ends well before the deadline, or a call that never left could not be told from one that did. And a
+    # request that is cancelled before its answer begins lives on in the client, until the deadline at the latest.
+    builder = plain_client(seconds=timeout, connect_seconds=min(_CONNECT_SECONDS, timeout / 2))
+    return builder.https_only(url.startswith("https:")).pool_idle_timeout(timedelta(seconds=_IDLE_SECONDS)).build()

@@ -1,0 +1,34 @@
+"""What every HTTP client of the gateway has in common, wherever it calls: nothing that could lead it elsewhere.
+
+No redirects (SSRF), no proxy of the environment, no cookies or referers that carry one call's state into another, no
+packed answers whose size is known only when unpacked. Other doors import this one; it imports none.
+
+Trust: the address itself is the caller's to check.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pyreqwest.client import ClientBuilder
+
+__all__ = ["plain_client"]
+
+
+def plain_client(*, seconds: float, connect_seconds: float) -> ClientBuilder:
+    """A client that does one exchange within `seconds`, of which connecting takes at most `connect_seconds`."""
+    return (
+        ClientBuilder()
+        .http1_only()
+        .follow_redirects(False)
+        .referer(False)
+        .no_proxy()
+        .gzip(False)
+        .brotli(False)
+        .zstd(False)
+        .deflate(False)
+        .user_agent("onbehalf")
+        .default_cookie_store(False)
+        .connect_timeout(timedelta(seconds=connect_seconds))
+        .timeout(timedelta(seconds=seconds))
+    )
