@@ -189,6 +189,23 @@ def test_who_asks_during_a_load_gets_the_old_or_the_new_and_never_a_mix(
     assert person(directory, "u-2").name == "Bob"
 
 
+def test_a_load_of_its_own_is_noticed_at_once_though_somebody_was_just_reading(path: Path) -> None:
+    """A reader that began before a load must not make what it saw count as fresh after it."""
+    directory = SqliteDirectory.open(path, fresh_seconds=600)
+    directory.load(people.parse(TEXT))
+    assert person(directory, "u-2").name == "Bob"
+    with directory._reading():
+        loading = threading.Thread(target=directory.load, args=(people.parse(NEXT),))
+        loading.start()
+        loading.join(0.3)  # as far as it comes while somebody reads
+        with closing(sqlite3.connect(path)) as watching:
+            assert watching.execute("SELECT revision FROM meta").fetchone() == (2,)
+        directory._fresh_until = float("inf")  # as the reader does when it has looked, here at the worst moment
+    loading.join()
+    assert person(directory, "u-2").name == "Robert"
+    directory.close()
+
+
 def test_an_answer_that_is_half_made_when_another_loads_is_the_old_one_whole(
     directory: SqliteDirectory, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,29 @@ def test_a_tampered_file_is_not_served_while_running_nor_at_the_next_start(
 
 
 @pytest.mark.parametrize(
+    "last", ["DELETE FROM position_above WHERE 0", "DELETE FROM position_above WHERE below = above"]
+)
+def test_a_circle_made_in_the_absence_of_the_closure_is_never_served(
+    directory: SqliteDirectory, path: Path, last: str
+) -> None:
+    """What no trigger refuses: they know of a circle by the closure, which `load` must be able to remove."""
+    raw(path, "DELETE FROM position_above", "INSERT INTO position_edge VALUES ('acme', 'ceo', 'ic')", last)
+    unavailable(lambda: person(directory, "u-2"))
+    unavailable(lambda: SqliteDirectory.open(path))
+    assert directory.load(people.parse(TEXT)) == 2
+    assert person(directory, "u-2").active
+
+
+def test_a_file_without_its_revision_is_unavailable_to_readers_loads_and_the_next_start(
+    directory: SqliteDirectory, path: Path
+) -> None:
+    raw(path, "DELETE FROM meta")
+    unavailable(lambda: person(directory, "u-2"))
+    unavailable(lambda: directory.load(people.parse(NEXT)))
+    unavailable(lambda: SqliteDirectory.open(path))
+
+
+@pytest.mark.parametrize(
     "statement",
     ["UPDATE person SET id = 'a/b' WHERE id = 'free'", "UPDATE person SET attributes = '{' WHERE id = 'free'"],
 )
@@ -122,8 +145,11 @@ def test_what_a_check_forbids_is_noticed_at_the_next_start(
     assert "CHECK constraint failed" in unavailable(lambda: SqliteDirectory.open(path)).message
 
 
-def test_attributes_that_are_no_json_make_the_directory_unavailable(directory: SqliteDirectory, path: Path) -> None:
-    raw(path, "UPDATE person SET attributes = '{' WHERE id = 'free'", constraints=False)
+@pytest.mark.parametrize("attributes", ["{", "[]", "null", "7"])
+def test_attributes_that_are_no_json_object_make_the_directory_unavailable(
+    directory: SqliteDirectory, path: Path, attributes: str
+) -> None:
+    raw(path, f"UPDATE person SET attributes = '{attributes}' WHERE id = 'free'", constraints=False)
     unavailable(lambda: person(directory, "u-4"))
 
 

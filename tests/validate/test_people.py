@@ -132,8 +132,8 @@ REFUSED = {
     "a blank name": (person("{name: '  '}"), "`name` is not 1 to 200"),
     "a long name": (person(f"{{name: {'n' * 201}}}"), "`name` is not 1 to 200"),
     "a name that turns the line": (person('{name: "a\\u202eb"}'), "`name` is not 1 to 200"),
-    "a number for a subject": (person("{name: D, logins: [{issuer: i, subject: 1001}]}"), "`subject` is not 1 to 200"),
-    "a login without an issuer": (person("{name: D, logins: [{subject: s}]}"), "`issuer` is not 1 to 200"),
+    "a number for a subject": (person("{name: D, logins: [{issuer: i, subject: 1001}]}"), "`subject` is not 1 to 255"),
+    "a login without an issuer": (person("{name: D, logins: [{subject: s}]}"), "`issuer` is not 1 to 255"),
     "logins as a mapping": (person("{name: D, logins: {issuer: i}}"), "person `dana`: `logins` is not a list"),
     "`maybe` for active": (person("{name: D, active: maybe}"), "`active` is not true or false"),
     "1 for active": (person("{name: D, active: 1}"), "`active` is not true or false"),
@@ -194,6 +194,14 @@ def test_laughing_aliases_are_refused_at_once() -> None:
 def test_somebody_who_left_may_stand_on_the_position_of_a_successor() -> None:
     text = person("{name: D, position: ic}").replace("name: B", "name: B, position: ic, active: false")
     assert people.parse(text).tenants["acme"].people["bob"].position == "ic"
+
+
+def test_a_login_may_be_as_long_as_the_subject_of_a_token() -> None:
+    text = "{name: D, logins: [{issuer: i, subject: %s}]}"
+    found = people.parse(person(text % ("s" * 255))).tenants["acme"].people["dana"]
+    assert found.logins == (Login(issuer="i", subject="s" * 255),)
+    with pytest.raises(DirectoryInvalid, match="`subject` is not 1 to 255"):
+        people.parse(person(text % ("s" * 256)))
 
 
 def test_one_login_may_be_known_in_two_tenants() -> None:

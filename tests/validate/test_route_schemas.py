@@ -124,6 +124,39 @@ def test_a_schema_that_doubles_at_each_step_does_not_hang(keyword: str, value: J
     assert time.perf_counter() - started < 2
 
 
+def test_a_schema_for_names_that_doubles_at_each_step_does_not_hang() -> None:
+    schema = doubling("allOf", 60)
+    schema["properties"] = {"a": {"propertyNames": {"$ref": "#/$defs/d0"}}}
+    schema["$defs"]["d60"] = {"minLength": 1}  # type: ignore[index, call-overload]  # made above
+    started = time.perf_counter()
+    assert "too large or too deep" in route.prepare(schema).refusals({"a": {"n": 1}})[0]
+    assert time.perf_counter() - started < 2
+
+
+WIDE: dict[str, tuple[dict[str, Json], Json]] = {
+    "a choice of objects": ({"enum": [{"a": n} for n in range(4000)]}, {"a": 3999}),
+    "names that need others": ({"dependentRequired": {f"p{n}": ["x"] for n in range(3000)}}, {}),
+    "a pattern that goes back": ({"pattern": r"^(?!(a|aa)+\1c)"}, "a" * 16),
+    "a pattern for names that goes back": ({"patternProperties": {r"^(?!(a|aa)+\1c)": {}}}, {"a" * 16: 1}),
+}
+
+
+@pytest.mark.parametrize("case", WIDE)
+def test_many_values_that_each_take_long_are_refused_unchecked_and_one_is_checked(case: str) -> None:
+    items, value = WIDE[case]
+    check = route.prepare({"type": "object", "properties": {"a": {"type": "array", "items": items}}})
+    assert check.refusals({"a": [value]}) == ()
+    started = time.perf_counter()
+    assert "too large or too deep" in check.refusals({"a": [value] * 20_000})[0]
+    assert time.perf_counter() - started < 2
+
+
+def test_many_values_that_take_no_time_are_checked() -> None:
+    for items in ({"enum": [f"v{n}" for n in range(4000)]}, {"pattern": "^[a-z]{1,9}[0-9]*$"}):
+        check = route.prepare({"type": "object", "properties": {"a": {"type": "array", "items": items}}})
+        assert check.refusals({"a": ["v3999"] * 20_000}) == ()
+
+
 def test_a_schema_that_doubles_with_each_level_of_the_value_does_not_hang() -> None:
     down: Json = {"type": "object", "properties": {"k": {"$ref": "#/$defs/x"}}}
     check = route.prepare(ref("#/$defs/x", x={"anyOf": [down, down, {"const": 5}]}))
@@ -248,6 +281,9 @@ def test_parameters_that_seem_to_choose_a_person_are_named() -> None:
         "usage",
         "emails",
         "tenantId",
+        "filter.user id",
+        "personal",
+        "person_id",
     )
     schema: dict[str, Json] = {"type": "object", "properties": {name: {} for name in names}}
     assert route.identity_like(schema) == (
@@ -258,6 +294,8 @@ def test_parameters_that_seem_to_choose_a_person_are_named() -> None:
         "subject",
         "SUB",
         "tenantId",
+        "filter.user id",
+        "person_id",
     )
     assert route.identity_like({}) == route.identity_like({"properties": []}) == ()
 

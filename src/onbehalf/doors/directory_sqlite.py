@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from onbehalf.doors.directory_sqlite_schema import KINDS, prepare, require_whole
+from onbehalf.doors.directory_sqlite_schema import KINDS, prepare, require_whole, standing
 from onbehalf.errors import DirectoryInvalid, DirectoryUnavailable, PersonUnknown
 from onbehalf.model import Caller, Entity, Json, Person, Ref
 from onbehalf.validate.people import People, ancestors
@@ -115,7 +115,8 @@ class SqliteDirectory:
         except (sqlite3.Error, OSError) as error:
             raise DirectoryUnavailable(f"the directory cannot be written: {error}", hint=hint) from error
         finally:
-            self._fresh_until = 0.0
+            with self._lock:  # a reader that looked before the load would else call what it saw fresh after it
+                self._fresh_until = 0.0
 
     async def person(self, caller: Caller) -> Person:
         """The caller's own slice. The same object as long as nothing is written.
@@ -173,7 +174,7 @@ class SqliteDirectory:
         self._persons.clear()
         self._users.clear()
         require_whole(self._connection)
-        (self._revision,) = self._connection.execute("SELECT revision FROM meta").fetchone()
+        self._revision, _ = standing(self._connection)
         self._version = version
 
     def _require_there(self) -> None:
@@ -195,11 +196,15 @@ class SqliteDirectory:
                 "the directory of your company has no person with this login",
                 hint="ask whoever looks after the directory to add your login",
             )
-        id_, name, active, attributes = row
-        tenant = key[0]
+        id_, name, active, text = row
+        tenant, attributes = key[0], orjson.loads(text)
+        if not isinstance(attributes, dict):  # a CHECK says so, and CHECKs can be off for whoever writes
+            raise DirectoryUnavailable(
+                "the directory is damaged: a person's attributes are no object", hint="load people.yaml again"
+            )
         return Person(
             ref=Ref(type="User", id=f"{tenant}/{id_}"), tenant=tenant, name=name, active=active == 1,
-            attributes=orjson.loads(attributes), entities=self._user(tenant, id_), revision=self._revision,
+            attributes=attributes, entities=self._user(tenant, id_), revision=self._revision,
         )  # fmt: skip
 
     def _user(self, tenant: str, id_: str) -> tuple[Entity, ...]:
@@ -268,7 +273,7 @@ def _loaded(writing: sqlite3.Connection, people: People) -> int:
     """The revision after making the content what `people` says."""
     tables = _rows(people)
     writing.execute("BEGIN IMMEDIATE")
-    revision, digest = writing.execute("SELECT revision, digest FROM meta").fetchone()
+    revision, digest = standing(writing)
     # the rows are compared as well as the digest: what was written by hand is not what people.yaml says
     if digest != people.digest or any(set(rows) != set(_all(writing, table)) for table, rows in tables.items()):
         revision += 1

@@ -11,7 +11,7 @@ import sqlite3
 
 from onbehalf.errors import DirectoryUnavailable
 
-__all__ = ["KINDS", "SCHEMA", "prepare", "require_whole"]
+__all__ = ["KINDS", "SCHEMA", "prepare", "require_whole", "standing"]
 
 KINDS = ("position", "grouping")
 _VERSION = 1
@@ -108,6 +108,7 @@ def require_whole(connection: sqlite3.Connection, *, quick: bool = True) -> None
     `quick` leaves out the reading of every page, which also checks what is within a row.
     """
     _require_tables(connection)
+    standing(connection)
     broken = connection.execute("PRAGMA foreign_key_check").fetchone()
     if broken is not None:
         raise DirectoryUnavailable(
@@ -120,6 +121,15 @@ def require_whole(connection: sqlite3.Connection, *, quick: bool = True) -> None
         said = set(connection.execute(f"SELECT tenant, below, above FROM {kind}_above"))  # noqa: S608
         if said != _closure(connection, kind) or any(below == above for _, below, above in said):
             raise DirectoryUnavailable(f"the closure of `{kind}` is not what its edges say", hint=_HINT)
+
+
+def standing(connection: sqlite3.Connection) -> tuple[int, str]:
+    """The revision, and the digest of what was loaded. Raises DirectoryUnavailable where somebody removed them."""
+    found = connection.execute("SELECT revision, digest FROM meta").fetchone()
+    if found is None:
+        raise DirectoryUnavailable("the directory does not say its revision", hint=_HINT)
+    revision, digest = found
+    return revision, digest
 
 
 def _require_tables(connection: sqlite3.Connection) -> None:

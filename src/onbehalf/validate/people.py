@@ -17,6 +17,8 @@ from onbehalf.model import Digest, Json, canonical, digest
 __all__ = ["Login", "Member", "People", "TenantPeople", "ancestors", "parse"]
 
 _MAX_NAME = 200
+_MAX_LOGIN = 255
+"""As long as a subject that a token may name."""
 _MAX_SAID = 40
 _MAX_TEXT = 1000
 _MAX_LIST = 1000
@@ -133,8 +135,8 @@ def _member(name: str, value: Json, place: str) -> Member:
 def _login(value: Json, place: str) -> Login:
     parts = _mapping(value, f"{place}, a login", ("issuer", "subject"))
     return Login(
-        issuer=_text(parts.get("issuer"), f"{place}, `issuer`"),
-        subject=_text(parts.get("subject"), f"{place}, `subject`"),
+        issuer=_text(parts.get("issuer"), f"{place}, `issuer`", _MAX_LOGIN),
+        subject=_text(parts.get("subject"), f"{place}, `subject`", _MAX_LOGIN),
     )
 
 
@@ -241,9 +243,9 @@ def _list(value: Json, place: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_text(each, place) for each in value))
 
 
-def _text(value: Json, place: str) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_NAME or not value.isprintable() or not value.strip():
-        _refuse(place, f"is not 1 to {_MAX_NAME} printable characters", "numbers and words like `no` need quotes")
+def _text(value: Json, place: str, most: int = _MAX_NAME) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= most or not value.isprintable() or not value.strip():
+        _refuse(place, f"is not 1 to {most} printable characters", "numbers and words like `no` need quotes")
     return value
 
 

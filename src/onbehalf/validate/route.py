@@ -58,8 +58,8 @@ _PLAIN = frozenset(
 _BACKTRACK = 10_000
 """How far a pattern may go back before it counts as not matching: patterns come from upstreams, texts from models."""
 _IDENTITY_PARTS = frozenset(
-    {"actor", "behalf", "caller", "email", "employee", "impersonate", "login", "org", "principal", "sub", "subject"}
-    | {"tenant", "user", "userid", "username", "whoami"}
+    {"actor", "behalf", "caller", "email", "employee", "impersonate", "login", "org", "organisation", "organization"}
+    | {"person", "principal", "requester", "sub", "subject", "tenant", "uid", "user", "userid", "username", "whoami"}
 )
 
 
@@ -159,8 +159,8 @@ def identity_like(schema: Mapping[str, Json]) -> tuple[str, ...]:
 
 
 def _parts(name: str) -> list[str]:
-    """`userId`, `user-id` and `user_id` are `user` and `id`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|-", "_", name).lower().split("_")
+    """`userId`, `user-id`, `user.id` and `user_id` are `user` and `id`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^0-9A-Za-z]", "_", name).lower().split("_")
 
 
 def route(request: ToolRequest, *, tool: Tool, check: ArgumentCheck, arrival: Arrival) -> ToolCall:

@@ -1,7 +1,8 @@
 """How often a schema may look at one value, at worst: a bound on the work of checking, known before anything is sent.
 
 `anyOf` over two schemas that both go down looks at the value 32 levels below 2**32 times. The check runs where it
-cannot be stopped, so arguments that could cost too much are refused unchecked. Must not hold the check (route.py).
+cannot be stopped, so arguments that could cost too much are refused unchecked. What one keyword goes through entry by
+entry counts as a look each, and a pattern that may go back as many. Must not hold the check (route.py).
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ from __future__ import annotations
 from collections import Counter
 from urllib.parse import unquote
 
+import jsonschema_rs
+
 from onbehalf.model import Json
 
 __all__ = ["looks"]
 
 _MOST = 10**9
+_GOING_BACK = 1_000
+"""Looks that one match of a pattern counts as, if it needs lookaround or a reference to what it matched before."""
 _SAME = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "not", "if", "then", "else"})
 _SAME_LISTS = frozenset({"allOf", "anyOf", "oneOf"})
 _SAME_NAMED = frozenset({"dependentSchemas", "dependencies"})
 _BELOW = frozenset(
-    {"items", "additionalItems", "additionalProperties", "contains", "unevaluatedItems", "unevaluatedProperties"}
+    {"items", "additionalItems", "additionalProperties", "contains", "propertyNames", "unevaluatedItems"}
+    | {"unevaluatedProperties"}
 )
 _Children = Counter[tuple[str, int]]
 
@@ -67,6 +73,7 @@ class _Looks:
         if node in self._done:
             return self._done[node]
         schema, total, below = self._nodes[node], 1, _Children()
+        total += _alone(schema)
         if isinstance(schema, dict):
             if schema is not self._root and any(isinstance(schema.get(each), str) for each in ("$id", "id")):
                 raise ValueError("a part of a schema has an `$id`, so that its `$ref` are not this schema's")
@@ -75,8 +82,8 @@ class _Looks:
                     count, under = self._here(self._known(child), (*trail, node))
                     total = min(_MOST, total + count)
                     below.update({key: min(_MOST, times) for key, times in under.items()})
-                for name, child in _below(keyword, value):
-                    below[name, self._known(child)] += 1
+                for name, child, times in _below(keyword, value):
+                    below[name, self._known(child)] += times
         self._done[node] = (total, below)
         return total, below
 
@@ -104,11 +111,32 @@ class _Looks:
         return found
 
 
-def _below(keyword: str, value: Json) -> list[tuple[str, Json]]:
+def _alone(schema: Json) -> int:
+    """The work beyond one look that a schema's own keywords are at one value. A choice of plain values is hashed."""
+    if not isinstance(schema, dict):
+        return 0
+    choice, needed, pattern = schema.get("enum"), schema.get("dependentRequired"), schema.get("pattern")
+    work = len(needed) if isinstance(needed, dict) else 0
+    if isinstance(choice, list) and any(isinstance(each, dict | list) for each in choice):
+        work += len(choice)
+    return work + (_going_back(pattern) if isinstance(pattern, str) else 0)
+
+
+def _going_back(pattern: str) -> int:
+    """Nothing for a pattern that the engine without going back takes too: its time grows with the text only."""
+    try:
+        jsonschema_rs.validator_for({"pattern": pattern}, pattern_options=jsonschema_rs.RegexOptions())
+    except ValueError:
+        return _GOING_BACK
+    return 0
+
+
+def _below(keyword: str, value: Json) -> list[tuple[str, Json, int]]:
+    """Name ("" for any), schema, and how many times over its work counts."""
     if keyword == "properties" and isinstance(value, dict):
-        return list(value.items())
+        return [(name, each, 1) for name, each in value.items()]
     if keyword == "patternProperties" and isinstance(value, dict):
-        return [("", each) for each in value.values()]
+        return [("", each, 1 + _going_back(pattern)) for pattern, each in value.items()]
     if keyword in ("items", "prefixItems") and isinstance(value, list):
-        return [("", each) for each in value]
-    return [("", value)] if keyword in _BELOW and isinstance(value, dict) else []
+        return [("", each, 1) for each in value]
+    return [("", value, 1)] if keyword in _BELOW and isinstance(value, dict) else []
