@@ -14,20 +14,24 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import certifi
 from joserfc import jwt
 from joserfc.jwk import ECKey
+
+from machine import cpu_seconds
 
 __all__ = ["Contender", "Issuer", "backend", "fastmcp", "gateway", "nginx"]
 
 HERE = Path(__file__).parent
 PEOPLE = 64
+_PEM_END = "-----END CERTIFICATE-----"
 _POLICY = """
 @id("bench-{number}") @doc("Rule {number} of the bench.") @remedy("None.")
 permit (principal, action == Action::"benchCall", resource is {kind})
@@ -47,13 +51,17 @@ class Contender:
     url: str
     pid: int
 
+    def pids(self) -> list[int]:
+        """Its process and that one's children."""
+        return [self.pid, *_children(self.pid)]
+
     def cpu_seconds(self) -> float:
         """User and system time of all its threads until now."""
-        return sum(_cpu(pid) for pid in (self.pid, *_children(self.pid)))
+        return sum(map(cpu_seconds, self.pids()))
 
     def peak_megabytes(self) -> float:
         """The most memory it ever held, all its processes together."""
-        return sum(_peak(pid) for pid in (self.pid, *_children(self.pid))) / 1024
+        return sum(map(_peak, self.pids())) / 1024
 
 
 class Issuer:
@@ -113,11 +121,12 @@ class Issuer:
 
 
 @contextmanager
-def backend(directory: Path) -> Iterator[str]:
-    """The fast MCP server; its URL."""
+def backend(directory: Path) -> Iterator[Contender]:
+    """The fast MCP server that all contenders stand before."""
     port = _free()
-    with _process([sys.executable, str(HERE / "backend.py"), str(port)], directory / "backend.log", core=1):
-        yield f"http://127.0.0.1:{port}/mcp"
+    command = [sys.executable, str(HERE / "backend.py"), str(port)]
+    with _process(command, directory / "backend.log", core=1) as process:
+        yield _ready(Contender("backend", f"http://127.0.0.1:{port}/mcp", process.pid))
 
 
 @contextmanager
@@ -143,11 +152,18 @@ def nginx(directory: Path, behind: str) -> Iterator[Contender]:
 
 @contextmanager
 def fastmcp(directory: Path, behind: str, issuer: Issuer, python: Path) -> Iterator[Contender]:
-    """FastMCP's proxy with its own check of tokens, stateless and with JSON answers."""
+    """FastMCP's proxy with its own check of tokens, stateless and with JSON answers.
+
+    It makes a TLS context a call, also for a backend without TLS, and loading a whole trust store each time would be
+    most of its figure. So it gets a store of one certificate.
+    """
     port = _free()
     url = f"http://127.0.0.1:{port}/mcp"
     command = [str(python), str(HERE / "fastmcp_proxy.py"), str(port), behind, issuer.url, url, str(issuer.pem)]
-    with _process(command, directory / "fastmcp.log", core=0) as process:
+    store = directory / "one.pem"
+    store.write_text(Path(certifi.where()).read_text(encoding="utf-8").partition(_PEM_END)[0] + _PEM_END + "\n")
+    environment = os.environ | {"SSL_CERT_FILE": str(store), "SSL_CERT_DIR": str(directory)}
+    with _process(command, directory / "fastmcp.log", core=0, environment=environment) as process:
         yield _ready(Contender("FastMCP proxy", url, process.pid))
 
 
@@ -196,12 +212,15 @@ def _house(directory: Path, *, url: str, port: int, admin: int, behind: str, iss
 
 
 @contextmanager
-def _process(command: Sequence[str], log: Path, *, core: int) -> Iterator[subprocess.Popen[bytes]]:
+def _process(
+    command: Sequence[str], log: Path, *, core: int, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as said:
         process = subprocess.Popen(
             command,
             stdout=said,
             stderr=said,
+            env=environment,
             preexec_fn=lambda: os.sched_setaffinity(0, {core % (os.cpu_count() or 1)}),
         )
         try:
@@ -245,11 +264,6 @@ def _free() -> int:
 
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
-
-
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _peak(pid: int) -> int:
