@@ -12,19 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 
-from pyreqwest.client import Client
-from pyreqwest.exceptions import (
-    BuilderError,
-    DetailedPyreqwestError,
-    PoolTimeoutError,
-    PyreqwestError,
-    RequestTimeoutError,
-)
-from pyreqwest.response import Response
-
-from onbehalf.doors.outbound import plain_client
+from onbehalf.doors.outbound_http import ConnectFailed, DeadlinePassed, HttpClient, HttpFailed, Reply
 from onbehalf.model import Json
 from onbehalf.strict_json import NotStrict, strict_object
 
@@ -33,11 +22,6 @@ __all__ = ["Answer", "Garbage", "Late", "NotSent", "Rejected", "ServerAsks", "Wi
 _DEPTH = 64
 _MAX_SESSION = 512
 _ERROR_BYTES = 64 * 1024
-_CONNECT_SECONDS = 5.0
-_IDLE_SECONDS = 4
-"""Under the five seconds after which common servers close an idle connection: a call on a closing one may be lost."""
-_AHEAD = 1
-"""Bytes read before they are asked for: one saves a wait, and with more a stream that stays open is waited for."""
 _LINE = re.compile(rb"\r\n|\n|\r")
 # Atomic, or one CRLF would count as two ends of lines.
 _EVENT = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
@@ -87,63 +71,61 @@ class Wire:
     """One server's address and its pooled connections. Made inside the running loop, ended by `aclose`."""
 
     def __init__(self, url: str, *, timeout: float, response_bytes: int) -> None:
-        self._url = url
         self._bytes = response_bytes
-        self._client = _client(url, timeout)
+        self._client = HttpClient(url, seconds=timeout)
 
     async def ask(self, request_id: str, body: bytes, headers: Mapping[str, str], *, token: str = "") -> Answer:
-        """Post one request, once, and read until its answer. Raises WireError. Time is for the caller to bound."""
+        """Post one request, once, and read until its answer. Raises WireError, Late after `timeout`."""
+        sent = [*headers.items(), ("Txn-Token", token)] if token else headers.items()
         try:
-            builder = self._client.post(self._url).headers(headers).body_bytes(body)
-            if token:
-                builder = builder.header("Txn-Token", token, is_sensitive=True)
-            async with builder.streamed_read_buffer_limit(_AHEAD).build_streamed() as response:
-                return await self._answer(response, request_id)
-        except PyreqwestError as error:
+            reply = await self._client.send("POST", sent, body)
+            try:
+                return await self._answer(reply, request_id)
+            finally:
+                reply.close()
+        except HttpFailed as error:
             raise _wire_error(error) from error
 
     async def tell(self, body: bytes, headers: Mapping[str, str]) -> None:
         """Post one notification. Raises WireError where it is not accepted."""
         try:
-            builder = self._client.post(self._url).headers(headers).body_bytes(body)
-            async with builder.streamed_read_buffer_limit(_AHEAD).build_streamed() as response:
-                if response.status not in (200, 202, 204):
-                    raise Rejected(response.status)
-        except PyreqwestError as error:
+            reply = await self._client.send("POST", headers.items(), body)
+            reply.close()
+        except HttpFailed as error:
             raise _wire_error(error) from error
+        if reply.status not in (200, 202, 204):
+            raise Rejected(reply.status)
 
     async def end(self, headers: Mapping[str, str]) -> None:
         """DELETE a session. Raises WireError."""
         try:
-            builder = self._client.delete(self._url).headers(headers)
-            async with builder.streamed_read_buffer_limit(_AHEAD).build_streamed():
-                pass
-        except PyreqwestError as error:
+            (await self._client.send("DELETE", headers.items())).close()
+        except HttpFailed as error:
             raise _wire_error(error) from error
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._client.close()
+        await self._client.aclose()
 
-    async def _answer(self, response: Response, request_id: str) -> Answer:
-        if response.get_header("content-encoding") not in (None, "identity"):
+    async def _answer(self, reply: Reply, request_id: str) -> Answer:
+        if reply.headers.get("content-encoding") not in (None, "identity"):
             raise Garbage("the answer is packed, which nobody asked for")
-        kind = (response.get_header("content-type") or "").partition(";")[0].strip().lower()
-        if response.status != 200:
-            raise await self._rejection(response, kind)
-        session = _session(response.get_header("mcp-session-id"))
+        kind = (reply.headers.get("content-type") or "").partition(";")[0].strip().lower()
+        if reply.status != 200:
+            raise await self._rejection(reply, kind)
+        session = _session(reply.headers.get("mcp-session-id"))
         if kind == "application/json":
-            return _response(strict(await _whole(response, self._bytes)), request_id, session)
+            return _response(strict(await _whole(reply, self._bytes)), request_id, session)
         if kind == "text/event-stream":
-            return await self._streamed(response, request_id, session)
+            return await self._streamed(reply, request_id, session)
         raise Garbage("the answer is neither JSON nor an event stream")
 
-    async def _rejection(self, response: Response, kind: str) -> Rejected:
+    async def _rejection(self, reply: Reply, kind: str) -> Rejected:
         """The status, with the code of the JSON-RPC error that newer servers send along. Its id may be null."""
-        rejected = Rejected(response.status)
-        if kind == "application/json" and 400 <= response.status < 500:
+        rejected = Rejected(reply.status)
+        if kind == "application/json" and 400 <= reply.status < 500:
             try:
-                message = strict(await _whole(response, min(self._bytes, _ERROR_BYTES)))
+                message = strict(await _whole(reply, min(self._bytes, _ERROR_BYTES)))
             except Garbage:
                 return rejected
             error = message.get("error")
@@ -152,16 +134,16 @@ class Wire:
                 rejected.code, rejected.data = code, error.get("data")
         return rejected
 
-    async def _streamed(self, response: Response, request_id: str, session: str) -> Answer:
+    async def _streamed(self, reply: Reply, request_id: str, session: str) -> Answer:
         """The answer among an event stream's messages. Notifications on the way are dropped."""
         events = _Events()
         answer: Answer | None = None
         size = 0
-        while answer is None and (chunk := await response.body_reader.read_chunk()) is not None:
+        while answer is None and (chunk := await reply.piece()) is not None:
             size += len(chunk)
             if size > self._bytes:
                 raise Garbage(f"the answer is larger than {self._bytes} bytes")
-            for data in events.feed(bytes(chunk)):
+            for data in events.feed(chunk):
                 message = strict(data)
                 if "method" in message and "id" not in message:
                     continue
@@ -207,19 +189,17 @@ def _data(event: bytes) -> bytes:
     return b"\n".join(parts) if kind == b"message" else b""
 
 
-async def _whole(response: Response, limit: int) -> bytes:
-    declared = response.get_header("content-length") or ""
+async def _whole(reply: Reply, limit: int) -> bytes:
+    declared = reply.headers.get("content-length", "")
     if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
         raise Garbage(f"the answer is larger than {limit} bytes")
-    whole = int(declared) if declared.isdigit() else -1
     parts: list[bytes] = []
     size = 0
-    # what is declared is awaited and no more: each read is a trip to another thread and back
-    while size != whole and (chunk := await response.body_reader.read_chunk()) is not None:
+    while (chunk := await reply.piece()) is not None:
         size += len(chunk)
         if size > limit:
             raise Garbage(f"the answer is larger than {limit} bytes")
-        parts.append(bytes(chunk))
+        parts.append(chunk)
     return b"".join(parts)
 
 
@@ -256,19 +236,9 @@ def _session(given: str | None) -> str:
     return given
 
 
-def _wire_error(error: PyreqwestError) -> WireError:
-    """Only what failed while connecting is known not to have left; the class of the exception does not tell."""
-    causes = (error.details["causes"] or []) if isinstance(error, DetailedPyreqwestError) else []
-    connecting = any(cause["message"] == "client error (Connect)" for cause in causes)
-    if connecting or isinstance(error, PoolTimeoutError | BuilderError):
+def _wire_error(error: HttpFailed) -> WireError:
+    if isinstance(error, ConnectFailed):
         return NotSent("the server cannot be reached")
-    if isinstance(error, RequestTimeoutError):
+    if isinstance(error, DeadlinePassed):
         return Late("the server did not answer in time")
-    return WireError(f"the connection was lost: {type(error).__name__}")
-
-
-def _client(url: str, timeout: float) -> Client:
-    # Connecting ends well before the deadline, or a call that never left could not be told from one that did. And a
-    # request that is cancelled before its answer begins lives on in the client, until the deadline at the latest.
-    builder = plain_client(seconds=timeout, connect_seconds=min(_CONNECT_SECONDS, timeout / 2))
-    return builder.https_only(url.startswith("https:")).pool_idle_timeout(timedelta(seconds=_IDLE_SECONDS)).build()
+    return WireError(str(error))
