@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, scan
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
@@ -72,8 +72,12 @@ class SqliteLedger:
         self._keys = keys
         self._lock_handle = lock
         self._failpoint = failpoint
-        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._gate = threading.Lock()
+        self._waiting: list[_Item] = []
+        self._called = False
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        """What the writer sleeps on: True for a batch to write, False to end after it."""
+        self._riding = False
         self._closed = ""
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self.recovered: tuple[OpenIntent, ...] = ()
@@ -135,14 +139,31 @@ class SqliteLedger:
             raise
 
     def follow(self, entry: AuditEntry) -> None:
-        """Queue an entry for the next commit without waiting."""
+        """Queue an entry for the next commit without waiting, and call for one soon if nobody else does."""
         self._offer(entry, None)
+        if not self._riding:
+            try:
+                asyncio.get_running_loop().call_later(_RIDE_SECONDS, self._ride_ends)
+                self._riding = True
+            except RuntimeError:  # not in a loop: nothing can call later
+                self._call()
+
+    def _ride_ends(self) -> None:
+        self._riding = False
+        self._call()
+
+    def _call(self) -> None:
+        """Wake the writer, unless it is called already: each waking costs the caller as much as the writer."""
+        with self._gate:
+            if self._waiting and not self._called:
+                self._called = True
+                self._calls.put(True)
 
     def close(self) -> None:
         """Commit what is queued, then close. Later entries are refused. Blocks until done."""
         with self._gate:
             self._closed = self._closed or "the ledger is closed"
-            self._queue.put(None)
+            self._calls.put(False)
         self._thread.join()
 
     def _offer(self, entry: AuditEntry, waiter: _Waiter | None) -> _Item:
@@ -150,11 +171,14 @@ class SqliteLedger:
         with self._gate:
             if self._closed:
                 raise LedgerUnavailable(self._closed, hint="restart the gateway; it checks the log first")
-            if self._queue.qsize() >= _QUEUE:
+            if len(self._waiting) >= _QUEUE:
                 raise LedgerUnavailable(f"{_QUEUE} entries wait to be written", hint="the disk is too slow; try later")
             item = self._item(self._next, entry, waiter)
-            self._queue.put(item)
+            self._waiting.append(item)
             self._next += 1
+            if waiter is not None and not self._called:
+                self._called = True
+                self._calls.put(True)
         self._failpoint("queued")
         return item
 
@@ -187,13 +211,16 @@ class SqliteLedger:
         try:
             running, crowded = True, False
             while running:
-                batch, running = self._drain(crowded)
-                crowded = sum(item.waiter is not None for item in batch) > 1
-                if batch:
+                running = self._calls.get()
+                if running and crowded:
+                    time.sleep(_GATHER_SECONDS)
+                batch = self._drain()
+                while batch:
                     self._commit(batch)
                     _wake(batch)
+                    crowded = sum(item.waiter is not None for item in batch) > 1
                     self._failpoint("woken")
-                    batch = []
+                    batch = [] if running else self._drain()
         except Exception as error:  # whatever it is, nothing after it may count as recorded
             self._fail(batch, error)
         finally:
@@ -202,23 +229,14 @@ class SqliteLedger:
             finally:
                 os.close(self._lock_handle)
 
-    def _drain(self, crowded: bool) -> tuple[list[_Item], bool]:
-        """What waits, and whether to go on. What nobody waits for rides along with the next that somebody does."""
-        item = self._queue.get()
-        if crowded and item is not None:
-            time.sleep(_GATHER_SECONDS)
-        batch: list[_Item] = []
-        awaited, until = False, time.monotonic() + _RIDE_SECONDS
-        while item is not None:
-            batch.append(item)
-            awaited = awaited or item.waiter is not None
-            if len(batch) == _BATCH:
-                return batch, True
-            try:
-                item = self._queue.get(timeout=0 if awaited else max(0.0, until - time.monotonic()))
-            except Empty:
-                return batch, True
-        return batch, False
+    def _drain(self) -> list[_Item]:
+        """What waits, up to a batch; for the rest the writer is called again."""
+        with self._gate:
+            batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+            self._called = bool(self._waiting)
+            if self._called:
+                self._calls.put(True)
+        return batch
 
     def _commit(self, batch: list[_Item]) -> None:
         """All of a batch and the head over it, as one statement: each statement gives up the interpreter and waits
@@ -240,13 +258,7 @@ class SqliteLedger:
         """Close for good and refuse everyone who waits: after a failed fsync nobody knows what the disk holds."""
         with self._gate:
             self._closed = f"the record could not be written ({error})"
-            while True:
-                try:
-                    item = self._queue.get_nowait()
-                except Empty:
-                    break
-                if item is not None:
-                    batch.append(item)
+            batch, self._waiting = [*batch, *self._waiting], []
         _wake(batch, LedgerUnavailable(self._closed, hint="mend the disk, then restart the gateway; it checks the log"))
 
 
