@@ -174,6 +174,39 @@ def test_a_repeated_question_about_a_tool_sees_a_changed_person(engine: CedarEng
     assert engine.judge(foreign).policies == ("wall:tenant",)
 
 
+@given(
+    who=st.sampled_from([DANA, BOB, CAROL]), subject=st.sampled_from(["dana", "bob", "carol", "zoe", "nobody"]),
+    tenant=st.sampled_from(["acme", "globex"]), status=st.sampled_from(["final", "draft"]), rating=st.integers(-1, 1),
+)  # fmt: skip
+def test_policies_that_do_not_look_at_their_context_say_the_same_as_if_they_did(
+    two_engines: tuple[CedarEngine, CedarEngine], who: tuple[Entity, ...], subject: str, tenant: str, status: str,
+    rating: int,
+) -> None:  # fmt: skip
+    row = review(tenant=tenant, subject=subject, status=status, rating=rating)
+    bare, looking = (engine.judge(about(person(who), row)) for engine in two_engines)
+    assert replace(bare, errors=()) == replace(looking, errors=())
+    assert bool(bare.errors) == bool(looking.errors)
+
+
+@pytest.fixture(scope="module")
+def two_engines(tmp_path_factory: pytest.TempPathFactory) -> tuple[CedarEngine, CedarEngine]:
+    """The same policies, once without a word of their context and once with a condition on it that always holds."""
+    bare = POLICIES.replace('when { context.scopes.contains("reviews.read") }', "")
+    looking = bare.replace("when {", "when { context.now >= 0 } when {")
+    assert "context" not in bare
+    assert looking.count("context") == 2
+    first, second = (loaded(tmp_path_factory.mktemp("p"), text) for text in (bare, looking))
+    return first, second
+
+
+def test_an_action_with_a_context_of_its_own_is_asked_with_all_of_it(tmp_path: Path) -> None:
+    own = "context: { client: Client, scopes: Set<String>, now: Long, more?: String }"
+    bare = POLICIES.replace('when { context.scopes.contains("reviews.read") }', "")
+    engine = loaded(tmp_path, bare, SCHEMA.replace("context: Context", own))
+    assert may(engine, questions.about_tool(person(DANA), caller(), tool(), NOW))
+    assert not may(engine, about(person(BOB), review(subject="carol")))
+
+
 @pytest.mark.parametrize(
     "changed",
     [

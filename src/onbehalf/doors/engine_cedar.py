@@ -8,16 +8,18 @@ Trust: whoever can write the policy directory decides who may do what within a t
 
 from __future__ import annotations
 
-import os
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import cedarpy
 import orjson
 
+from onbehalf.doors.engine_cedar_files import read
 from onbehalf.errors import PolicyInvalid
 from onbehalf.model import Candidate, Conjunct, Digest, Entity, Json, Judgement, Question, Ref, Tool
 from onbehalf.validate import bundle
@@ -26,11 +28,9 @@ from onbehalf.validate.questions import absent_people
 
 __all__ = ["CedarEngine"]
 
-_MAX_FILES = 500
-_MAX_FILE_BYTES = 1 * 2**20
-_MAX_BUNDLE_BYTES = 8 * 2**20
 _MAX_POLICIES = 2_000
 _KEPT_SLICES = 4_096
+_CONTEXT = re.compile(r"type Context = \{.*?\};", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +46,14 @@ class _Slice:
     """All policies that can speak on one action.
 
     `probes` holds two permits a condition, `<part>.<condition>.t` for it and `.f` for its negation: where neither
-    applies, the condition errs.
+    applies, the condition errs. `schema` is what `policies` are asked under, and `context` whether it has one.
     """
 
     policies: cedarpy.PolicySet
     parts: tuple[_Part, ...]
     probes: cedarpy.PolicySet
+    schema: cedarpy.Schema
+    context: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ class CedarEngine:
     @classmethod
     def load(cls, directory: Path, *, tools: Sequence[Tool]) -> CedarEngine:
         """A bundle from its directory, checked against these tools. Raises PolicyInvalid naming the file."""
-        policies, schemas = _files(directory, ".cedar"), _files(directory, ".cedarschema")
+        policies, schemas = read(directory, ".cedar"), read(directory, ".cedarschema")
         if not policies:
             raise PolicyInvalid(f"`{directory}` holds no .cedar file", hint="`onbehalf init` writes an example")
         core = resources.files("onbehalf.doors").joinpath("core.cedarschema").read_text("utf-8")
@@ -90,7 +92,8 @@ class CedarEngine:
             if len(own) > _MAX_POLICIES:
                 raise PolicyInvalid(f"a bundle has at most {_MAX_POLICIES} policies, this one has {len(own)}")
             _validate(policies, schema)
-            slices = _slices((*walls, *own), schema, sorted({tool.action for tool in tools}))
+            schemas_by_context = {True: schema, False: _contextless(core, schemas)}
+            slices = _slices((*walls, *own), schemas_by_context, sorted({tool.action for tool in tools}))
             policy = bundle.digest_of(policies, schemas, core=core)
         except RecursionError as error:
             raise PolicyInvalid(f"a condition in `{directory}` is nested too deep", hint="split it") from error
@@ -112,7 +115,7 @@ class CedarEngine:
         if slice_ is None:
             return _unanswered(f"no tool has the action `{question.action}`")
         try:
-            result = self._asked(question, slice_.policies)
+            result = self._asked(question, slice_.policies, slice_)
             about_row = question.resource.type != "Tool"
             return _judgement(result, absent_people(question, self._prepared(question).known) if about_row else ())
         except Exception as error:  # hostile values end in many exception types; each denies and is in the record
@@ -124,7 +127,7 @@ class CedarEngine:
         if slice_ is None:
             return ()
         try:
-            held = frozenset(self._asked(question, slice_.probes).diagnostics.reasons)
+            held = frozenset(self._asked(question, slice_.probes, slice_).diagnostics.reasons)
         except Exception:  # as in judge, whose Judgement says what went wrong; here no condition can be told
             held = frozenset()
         return tuple(
@@ -140,14 +143,16 @@ class CedarEngine:
             for number, part in enumerate(slice_.parts)
         )
 
-    def _asked(self, question: Question, policies: cedarpy.PolicySet) -> cedarpy.AuthzResult:
+    def _asked(self, question: Question, policies: cedarpy.PolicySet, slice_: _Slice) -> cedarpy.AuthzResult:
         request = {
             "principal": {"type": question.principal.type, "id": question.principal.id},
             "action": {"type": "Action", "id": question.action},
             "resource": {"type": question.resource.type, "id": question.resource.id},
-            "context": orjson.dumps({key: _value(value) for key, value in question.context.items()}).decode(),
+            "context": "{}",
         }
-        return cedarpy.is_authorized(request, policies, self._entities(question), schema=self._schema)
+        if slice_.context:
+            request["context"] = orjson.dumps({key: _value(value) for key, value in question.context.items()}).decode()
+        return cedarpy.is_authorized(request, policies, self._entities(question), schema=slice_.schema)
 
     def _entities(self, question: Question) -> cedarpy.Entities:
         """The question's entities, schema-checked. Those about a tool are kept: a person asks about many tools.
@@ -221,44 +226,6 @@ _SAMPLES: Mapping[str, Json] = {"String": "x", "Long": 0, "Bool": False}
 # --- loading -------------------------------------------------------------------------------
 
 
-def _files(directory: Path, suffix: str) -> tuple[Source, ...]:
-    """Files by suffix, sorted by path. Hidden ones are left out; a link out of the bundle is refused."""
-    if not directory.is_dir():
-        raise PolicyInvalid(f"`{directory}` is not a directory", hint="`gateway.policies` names the policy directory")
-    root = directory.resolve()
-    paths: list[Path] = []
-    for place, folders, names in os.walk(directory, onerror=_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in folders:
-            if (Path(place) / name).is_symlink():  # left out silently, its forbids would be missing
-                raise PolicyInvalid(f"`{Path(place) / name}` is a link to a directory", hint="put the files there")
-        paths += [Path(place) / name for name in names if name.endswith(suffix) and not name.startswith(".")]
-        if len(paths) > _MAX_FILES:
-            raise PolicyInvalid(f"`{directory}` holds more than {_MAX_FILES} {suffix} files")
-    found, total = [], 0
-    for path in sorted(paths):
-        if not path.resolve().is_relative_to(root) or not path.is_file():
-            raise PolicyInvalid(f"`{path}` is not a file inside `{directory}`", hint="links must stay inside")
-        try:
-            with path.open("rb") as file:
-                data = file.read(_MAX_FILE_BYTES + 1)
-            text = data.decode("utf-8")
-        except (OSError, UnicodeError) as error:
-            raise PolicyInvalid(f"`{path}` cannot be read: {error}") from error
-        total += len(data)
-        if len(data) > _MAX_FILE_BYTES or total > _MAX_BUNDLE_BYTES:
-            raise PolicyInvalid(f"`{path}` is over {_MAX_FILE_BYTES} bytes, or the bundle over {_MAX_BUNDLE_BYTES}")
-        source = Source(name=path.relative_to(directory).as_posix(), text=text)
-        bundle.require_shallow(source)
-        found.append(source)
-    return tuple(found)
-
-
-def _unreadable(error: OSError) -> None:
-    # os.walk passes over what it cannot list, and a forbid there would be missing
-    raise PolicyInvalid(f"`{error.filename}` cannot be listed: {error}") from error
-
-
 def _schema(core: str, schemas: Sequence[Source]) -> cedarpy.Schema:
     named = ", ".join(each.name for each in schemas) or "the core schema"
     try:
@@ -293,24 +260,47 @@ def _validate(policies: Sequence[Source], schema: cedarpy.Schema) -> None:
             raise PolicyInvalid(f"{source.name}: {'; '.join(shown)}", hint="policies are validated strictly")
 
 
-def _slices(policies: Sequence[Policy], schema: cedarpy.Schema, actions: Sequence[str]) -> dict[str, _Slice]:
+def _contextless(core: str, schemas: Sequence[Source]) -> cedarpy.Schema:
+    """The schema with an empty context, for policies that do not look at theirs: reading one is half of an answer."""
+    bare = _CONTEXT.sub("type Context = {};", core)
+    return cedarpy.Schema.from_str("\n".join([bare, *(each.text for each in schemas)]))
+
+
+def _slices(
+    policies: Sequence[Policy], schemas: Mapping[bool, cedarpy.Schema], actions: Sequence[str]
+) -> dict[str, _Slice]:
     probes = _scope_probes(policies)
     texts = {policy.id: tuple(_text(part) for part in bundle.conditions(policy.est)) for policy in policies}
     slices: dict[str, _Slice] = {}
     for action in actions:
-        silent = _silent(action, probes, schema)
+        silent = _silent(action, probes, schemas[True])
         chosen = [policy for policy in policies if orjson.dumps(policy.est["action"]) not in silent]
         pairs: dict[str, Est] = {}
         for number, policy in enumerate(chosen):
             for place, part in enumerate(bundle.conditions(policy.est)):
                 pairs[f"{number}.{place}.t"] = bundle.permit(part)
                 pairs[f"{number}.{place}.f"] = bundle.permit(part, "unless")
+        context = any(map(_looks_at_context, chosen)) or not _takes_no_context(action, schemas[False])
         slices[action] = _Slice(
             policies=_policy_set({policy.id: policy.est for policy in chosen}),
             parts=tuple(_Part(policy=policy, texts=texts[policy.id]) for policy in chosen),
             probes=_policy_set(pairs),
+            schema=schemas[context],
+            context=context,
         )
     return slices
+
+
+def _looks_at_context(policy: Policy) -> bool:
+    # in Cedar's JSON a variable is spelled so and a text never is, for in a text the quotes are escaped
+    return b'{"Var":"context"}' in orjson.dumps(policy.est)
+
+
+def _takes_no_context(action: str, schema: cedarpy.Schema) -> bool:
+    """Whether an action's context is the core's; one of its own has attributes that must be there."""
+    request = {**_probe(action), "context": "{}"}
+    asked = cedarpy.is_authorized(request, cedarpy.PolicySet.from_str(""), _checked((), schema), schema=schema)
+    return asked.decision is not cedarpy.Decision.NoDecision
 
 
 def _scope_probes(policies: Sequence[Policy]) -> dict[bytes, cedarpy.PolicySet]:
@@ -321,15 +311,18 @@ def _scope_probes(policies: Sequence[Policy]) -> dict[bytes, cedarpy.PolicySet]:
 
 def _silent(action: str, probes: Mapping[bytes, cedarpy.PolicySet], schema: cedarpy.Schema) -> set[bytes]:
     """The action scopes that the engine itself says do not cover this action; a group may, so names are no measure."""
-    request = {
+    nobody = _checked((), schema)
+    asked = {key: cedarpy.is_authorized(_probe(action), probe, nobody, schema=schema) for key, probe in probes.items()}
+    return {key for key, result in asked.items() if result.decision is cedarpy.Decision.Deny}
+
+
+def _probe(action: str) -> dict[str, Any]:
+    return {
         "principal": {"type": "User", "id": "t/p"},
         "action": {"type": "Action", "id": action},
         "resource": {"type": "Tool", "id": "t"},
         "context": '{"client":{"__entity":{"type":"Client","id":"c"}},"scopes":[],"now":0}',
     }
-    nobody = _checked((), schema)
-    asked = {key: cedarpy.is_authorized(request, probe, nobody, schema=schema) for key, probe in probes.items()}
-    return {key for key, result in asked.items() if result.decision is cedarpy.Decision.Deny}
 
 
 def _document(policies: Mapping[str, Est]) -> str:
