@@ -52,6 +52,8 @@ def strict_object(data: bytes, *, depth: int) -> dict[str, Json]:
 
 
 def _bound_depth(bare: bytes, depth: int) -> None:
+    if bare.count(b"[") + bare.count(b"{") <= depth:  # as with most: too few to be too deep
+        return
     brackets, too_deep = bare.translate(_ROUND, _NOT_BRACKETS), b"(" * (depth + 1)
     for _ in range(depth):  # each pass takes off the innermost level
         brackets, before = brackets.replace(b"()", b""), len(brackets)

@@ -48,16 +48,10 @@ class BoundedHttp(HttpToolsProtocol):
             else:
                 self._watch_head()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        if len(self.headers) > HEADERS:
-            self._refuse(b"431 Request Header Fields Too Large")
-
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._unwatch_head()
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > HEAD_BYTES or len(self.headers) > HEADERS:
+        if len(self.headers) > HEADERS or (self._head_bytes > HEAD_BYTES and self._size() > HEAD_BYTES):
             self._refuse(b"431 Request Header Fields Too Large")
         if not self.transport.is_closing():
             super().on_headers_complete()
@@ -71,6 +65,10 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes = 0
         if not self.transport.is_closing():
             super().on_message_complete()
+
+    def _size(self) -> int:
+        """Of the head alone: what came with it may be body."""
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _watch_head(self) -> None:
         if self._head_timer is None:
