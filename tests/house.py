@@ -14,6 +14,7 @@ from onbehalf.errors import (
     DirectoryUnavailable,
     IssuerUnavailable,
     LedgerUnavailable,
+    OnceUnavailable,
     PersonUnknown,
     SignerUnavailable,
     TokenMissing,
@@ -25,7 +26,9 @@ from onbehalf.model import (
     Caller,
     CallId,
     CallToken,
+    Digest,
     Done,
+    Earlier,
     Entity,
     Failed,
     Grant,
@@ -106,6 +109,7 @@ TOOLS = (
         writes=True,
         scopes=frozenset({"tickets.write"}),
         lookup=Lookup(tool="tickets_get", parameter="ticket_id", argument="ticket_id"),
+        once_s=60,
     ),
     _tool("hidden_tool", "readReview", _schema(), exposed=False),
 )
@@ -123,6 +127,7 @@ class Doors:
     number: int = 0
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     audience: str = "upstream"
+    begun: dict[str, Earlier] = field(default_factory=dict)
 
     # clock and ids
     def now(self) -> UnixTime:
@@ -131,6 +136,26 @@ class Doors:
     def fresh(self) -> CallId:
         self.number += 1
         return CallId(f"call_{self.number:032x}")
+
+    # once
+    async def begin(
+        self, key: Digest, call: CallId, arguments: Digest, *, now: UnixTime, until: UnixTime
+    ) -> Earlier | None:
+        if "once_down" in self.broken:
+            raise OnceUnavailable("broken")
+        assert until > now
+        earlier = self.begun.get(key)
+        if earlier is None:
+            self.begun[key] = Earlier(call=call, arguments=arguments, at=now, done=False)
+        return earlier
+
+    async def done(self, key: Digest, call: CallId) -> None:
+        if "once_fails_after" in self.broken:
+            raise OnceUnavailable("broken")
+        self.begun[key] = replace(self.begun[key], done=True)
+
+    async def forget(self, key: Digest, call: CallId) -> None:
+        del self.begun[key]
 
     # callers
     async def prove(self, presented: Presented, *, now: UnixTime) -> Caller:
@@ -233,7 +258,7 @@ def house(directory: Path, *broken: str, max_rows: int = 100) -> tuple[Gateway, 
     standing = Standing(engine=engine, offers=offers)
     gateway = Gateway(
         clock=doors.now, ids=doors.fresh, callers=doors, directory=doors, ledger=doors, signer=doors, meter=doors,
-        standing=lambda: standing, max_rows=max_rows,
+        once=doors, standing=lambda: standing, max_rows=max_rows,
     )  # fmt: skip
     return gateway, doors
 

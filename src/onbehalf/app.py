@@ -27,6 +27,7 @@ from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.ledger_keys import open_ledger_keys
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.doors.meter_prometheus import PrometheusMeter
+from onbehalf.doors.once_sqlite import SqliteOnce
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
 from onbehalf.doors.upstream_sql import SqliteUpstream, Statement
@@ -71,6 +72,11 @@ class Paths:
     def directory(self) -> Path:
         """The directory database, made from `people`."""
         return self.data / "directory.db"
+
+    @property
+    def once(self) -> Path:
+        """Which writing calls were begun and done."""
+        return self.data / "once.db"
 
 
 def load_settings(path: Path) -> Settings:
@@ -252,6 +258,8 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         stack.callback(directory.close)
         directory.load(known)
         signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
+        once = SqliteOnce.open(places.once)
+        stack.callback(once.close)
         callers = IssuerCallers(
             settings.issuers, resource=gateway_settings.resource, insecure_http=gateway_settings.insecure_http_for_tests
         )
@@ -261,7 +269,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         state = _State(standing=Standing(engine=engine, offers={}))
         gateway = Gateway(
             clock=now, ids=fresh_call_id, callers=callers, directory=directory, ledger=ledger, signer=signer,
-            meter=meter, standing=lambda: state.standing, max_rows=limits.rows,
+            meter=meter, once=once, standing=lambda: state.standing, max_rows=limits.rows,
         )  # fmt: skip
         public = PublicApp(
             gateway, settings, catalogue=_catalogue(sketches, state, signer), meter=meter,

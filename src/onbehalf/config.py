@@ -134,6 +134,7 @@ class ToolSettings(_Keys, frozen=True):
     """One tool. `action` is its Cedar action. For SQL, `statement` is a named, parameterised SELECT (`:name`)
     and `parameters` the JSON Schema properties that the model may send. For MCP, name and schema are the
     upstream's own (`remote`, by default the tool's name) and `pin` may hold its definition's digest.
+    A call of a tool that `writes` is not done again when the same person's client sends it again within `once_seconds`.
     """
 
     action: str
@@ -148,6 +149,7 @@ class ToolSettings(_Keys, frozen=True):
     rows: RowsSettings | None = None
     resource: LookupSettings | None = None
     writes: bool = False
+    once_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 60
     exposed: bool = True
     pin: str = ""
 

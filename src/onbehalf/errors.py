@@ -289,6 +289,27 @@ class ResourceUnavailable(ValidateError):
     status = 503
 
 
+class Repeated(ValidateError):
+    """The same effect was asked for before and is not brought about again."""
+
+    code = "done_before"
+    status = 409
+
+
+class KeyReused(ValidateError):
+    """An idempotency key came again with other arguments."""
+
+    code = "key_reused"
+    status = 409
+
+
+class OnceUnavailable(ValidateError):
+    """Whether the same was done before cannot be told."""
+
+    code = "once_unavailable"
+    status = 503
+
+
 class PolicyUnavailable(ValidateError):
     code = "policy_unavailable"
     status = 503

@@ -7,12 +7,13 @@ Must not hold a rule, a format or a door's name.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from onbehalf.act import grant
-from onbehalf.errors import ResourceUnavailable, SignerUnavailable, UnknownTool, ValidateError
+from onbehalf.act import grant, once
+from onbehalf.errors import OnceUnavailable, ResourceUnavailable, SignerUnavailable, UnknownTool, ValidateError
 from onbehalf.explain import entries, reply
 from onbehalf.model import (
     Allow,
@@ -31,8 +32,9 @@ from onbehalf.model import (
     Tool,
     ToolCall,
     ToolRequest,
+    UnixTime,
 )
-from onbehalf.ports import Callers, Clock, Directory, Engine, Ids, Ledger, Meter, Signer, Upstream
+from onbehalf.ports import Callers, Clock, Directory, Engine, Ids, Ledger, Meter, Once, Signer, Upstream
 from onbehalf.validate import decide, questions, route, rows
 
 __all__ = ["Gateway", "Offer", "Standing"]
@@ -66,6 +68,7 @@ class Gateway:
     ledger: Ledger
     signer: Signer
     meter: Meter
+    once: Once
     standing: Callable[[], Standing]
     max_rows: int
 
@@ -102,6 +105,8 @@ class Gateway:
             decision = walk.decided(call, questions.about_tool(person, caller, call.tool, now))
             if isinstance(decision, Allow) and call.tool.lookup is not None:
                 decision = await walk.decided_on_resource(call)
+            if isinstance(decision, Allow):
+                await walk.begun(call)
         except ValidateError as error:
             return await self._refused(call_id, error, caller, request)
         if isinstance(decision, Deny):
@@ -170,10 +175,22 @@ class _Walk:
                 )
         return self.decided(call, questions.about_missing(call.person, call.caller, call.tool, call.at, missing))
 
+    async def begun(self, call: ToolCall) -> None:
+        """Note that a writing call is begun. Raises Repeated or KeyReused where the same was begun before."""
+        kept = once.kept_s(call)
+        if kept == 0:
+            return
+        earlier = await self.house.once.begin(
+            once.known_by(call), call.id, call.digest, now=call.at, until=UnixTime(call.at + kept)
+        )
+        if earlier is not None:
+            raise once.repeated(call, earlier)
+
     async def performed(self, allow: Allow) -> Reply:
         """Do what is allowed, once, and release of what comes back only the rows that are allowed."""
         receipt, result = await self._sent(allow)
         call, shape = allow.call, allow.call.tool.rows
+        await self._ended(call, result)
         self.house.meter.decided(tool=call.tool.name, decision="allow", code="")
         if isinstance(result, Failed):
             self._close(call, receipt, result)
@@ -226,6 +243,16 @@ class _Walk:
         spent = time.perf_counter() - started
         house.meter.acted(upstream=call.tool.upstream, outcome=type(result).__name__.lower(), seconds=spent)
         return receipt, result
+
+    async def _ended(self, call: ToolCall, result: Outcome) -> None:
+        """Say of a begun call that it is done, or had no effect; else it goes on being known as begun."""
+        if once.kept_s(call) == 0:
+            return
+        effect = once.had_effect(result)
+        if effect is None:
+            return
+        with contextlib.suppress(OnceUnavailable):  # it then stays known as begun, and so is not done twice
+            await (self.house.once.done if effect else self.house.once.forget)(once.known_by(call), call.id)
 
     def _close(
         self, call: ToolCall, receipt: Receipt, result: Outcome, released: entries.Released | None = None

@@ -172,7 +172,8 @@ class Tool:
     schema and statement, so that a changed definition is another tool.
 
     `exposed` is False for a tool that only lookups use. `rows` maps what comes back; where it is None
-    the reply is released whole, so only call-level policy guards it.
+    the reply is released whole, so only call-level policy guards it. `once_s` is how long, in seconds, a writing call
+    is known again and not done twice.
     """
 
     name: str
@@ -189,6 +190,7 @@ class Tool:
     writes: bool
     exposed: bool
     definition: Digest
+    once_s: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +201,8 @@ class ToolRequest:
     arguments: Mapping[str, Json] = field(repr=False)
     protocol: str
     agent: str
+    once: str = ""
+    """An idempotency key of the client's, "" for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +225,8 @@ class Person:
 class ToolCall:
     """A tool call by a proven caller, its arguments checked and bound parameters set.
 
-    `arguments` is canonical JSON (RFC 8785) of what the upstream will get; `digest` is over it.
+    `arguments` is canonical JSON (RFC 8785) of what the upstream will get; `digest` is over it. `once` is the client's
+    idempotency key, "" for none.
     """
 
     id: CallId
@@ -233,6 +238,7 @@ class ToolCall:
     digest: Digest
     protocol: str
     agent: str
+    once: str = ""
 
 
 # --- validate ------------------------------------------------------------------------------
@@ -380,6 +386,16 @@ class Failed:
 
 
 Outcome: TypeAlias = Done | Failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """A call that the same effect was asked for by, at `at`. Not `done`: its outcome is not known, or not yet."""
+
+    call: CallId
+    arguments: Digest
+    at: UnixTime
+    done: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,11 @@ from typing import Protocol
 from onbehalf.model import (
     AuditEntry,
     Caller,
+    CallId,
     CallToken,
     Candidate,
+    Digest,
+    Earlier,
     Entity,
     Grant,
     Judgement,
@@ -28,7 +31,7 @@ from onbehalf.model import (
     UnixTime,
 )  # fmt: skip
 
-__all__ = ["Callers", "Clock", "Directory", "Engine", "House", "Ids", "Ledger", "Meter", "Signer", "Upstream"]
+__all__ = ["Callers", "Clock", "Directory", "Engine", "House", "Ids", "Ledger", "Meter", "Once", "Signer", "Upstream"]
 
 
 class Clock(Protocol):
@@ -100,6 +103,24 @@ class Ledger(Protocol):
 
         Raises LedgerUnavailable when the ledger no longer takes entries.
         """
+        ...
+
+
+class Once(Protocol):
+    """Which writing calls were begun and done, so that none is done twice. Each change is durable when it returns."""
+
+    async def begin(
+        self, key: Digest, call: CallId, arguments: Digest, *, now: UnixTime, until: UnixTime
+    ) -> Earlier | None:
+        """Note that `call` is begun and return None, or return the earlier call of that key. Raises OnceUnavailable."""
+        ...
+
+    async def done(self, key: Digest, call: CallId) -> None:
+        """The call has had its effect. Raises OnceUnavailable."""
+        ...
+
+    async def forget(self, key: Digest, call: CallId) -> None:
+        """The call had no effect and may be sent again. Raises OnceUnavailable."""
         ...
 
 

@@ -287,3 +287,16 @@ def test_an_id_that_is_neither_text_nor_whole_number_is_refused(identifier: Any)
         assert at.house.requests == []
 
     with_door(check)
+
+
+def test_an_idempotency_key_of_an_older_client_goes_to_the_house_too() -> None:
+    async def check(at: Door) -> None:
+        session = await at.open_session("alice")
+        sent = old_call()
+        sent["params"]["_meta"] = {"onbehalf/idempotency-key": "order 7"}
+        assert (await at.legacy(sent, session=session)).status_code == 200
+        sent["params"]["_meta"] = {"onbehalf/idempotency-key": "a\nb"}
+        assert_code(await at.legacy(sent, session=session), 400, "parameters_invalid")
+        assert [request.once for _, request in at.house.requests] == ["order 7"]
+
+    with_door(check)

@@ -214,6 +214,20 @@ def test_what_the_client_calls_itself_is_bounded_and_printable() -> None:
     with_door(check)
 
 
+def test_an_idempotency_key_goes_to_the_house_and_what_is_none_is_refused() -> None:
+    async def check(at: Door) -> None:
+        sent = call()
+        sent["params"]["_meta"]["onbehalf/idempotency-key"] = "order 7"
+        assert (await at.post(sent)).status_code == 200
+        for wrong in ("", "x" * 256, "é", "a\nb", 7, True, ["a"], {}):
+            sent["params"]["_meta"]["onbehalf/idempotency-key"] = wrong
+            assert_refused(await at.post(sent), 400, -32602)
+        assert (await at.post(call())).status_code == 200
+        assert [request.once for _, request in at.house.requests] == ["order 7", ""]
+
+    with_door(check)
+
+
 def test_a_denial_is_a_result_with_its_call_on_record() -> None:
     async def check(at: Door) -> None:
         answer = await at.post(call("denied"))

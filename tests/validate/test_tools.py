@@ -201,7 +201,7 @@ CHANGED: list[dict[str, Any]] = [
     {"schema": {"type": "object", "properties": {"word": {"type": "number"}, "tenant": {"type": "string"}}}},
     {"action": "other"}, {"remote": "other"}, {"bound": {"tenant": ParameterSettings(tenant=True)}},
     {"scopes": ("a",)}, {"rows": NOTE}, {"rows": RowsSettings(type="Note", attributes={"owner": "author User"})},
-    {"resource": LookupSettings(tool="get", argument="word")}, {"writes": True},
+    {"resource": LookupSettings(tool="get", argument="word")}, {"writes": True}, {"once_seconds": 1},
 ]  # fmt: skip
 
 

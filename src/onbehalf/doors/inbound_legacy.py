@@ -28,7 +28,7 @@ from pydantic import ValidationError
 
 from onbehalf.config import Limits
 from onbehalf.doors.inbound_headers import check_mirrors
-from onbehalf.doors.inbound_mcp import ServerName, request_id, within
+from onbehalf.doors.inbound_mcp import ServerName, idempotency_key, request_id, within
 from onbehalf.doors.inbound_older import SessionLimits
 from onbehalf.doors.inbound_wire import Exchange, Message, Receive, listed
 from onbehalf.errors import Busy, HeaderMismatch, OnbehalfError, RequestRefused, SessionForeign
@@ -158,13 +158,14 @@ class Legacy:
 
     async def _call(self, ctx: ServerRequestContext[Any], params: types.CallToolRequestParams) -> types.CallToolResult:
         exchange = _exchange(ctx)
-        request = ToolRequest(
-            tool=params.name,
-            arguments=_arguments(ctx),
-            protocol=ctx.protocol_version or "",
-            agent=_agent(ctx),
-        )
         try:
+            request = ToolRequest(
+                tool=params.name,
+                arguments=_arguments(ctx),
+                protocol=ctx.protocol_version or "",
+                agent=_agent(ctx),
+                once=idempotency_key(_params(ctx).get("_meta") or {}),
+            )
             reply = await within(self._seconds, self._house.call(exchange.presented, request))
             return _result(reply.content)
         except Exception as error:  # the door's last resort: _refuse records what is not a refusal
@@ -235,10 +236,15 @@ def _exchange(ctx: ServerRequestContext[Any]) -> Exchange:
 
 
 def _arguments(ctx: ServerRequestContext[Any]) -> dict[str, Json]:
-    """The arguments as the checked body holds them: a second parser must not give them a second meaning."""
-    assert ctx.request is not None  # INVARIANT: _exchange found it
-    arguments: dict[str, Json] | None = ctx.request.scope[_MESSAGE]["params"].get("arguments")
+    arguments: dict[str, Json] | None = _params(ctx).get("arguments")
     return arguments or {}
+
+
+def _params(ctx: ServerRequestContext[Any]) -> dict[str, Any]:
+    """The parameters as the checked body holds them: a second parser must not give them a second meaning."""
+    assert ctx.request is not None  # INVARIANT: _exchange found it
+    params: dict[str, Any] = ctx.request.scope[_MESSAGE]["params"]
+    return params
 
 
 def _refuse(ctx: ServerRequestContext[Any], error: Exception) -> None:

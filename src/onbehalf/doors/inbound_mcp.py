@@ -37,7 +37,7 @@ from onbehalf.errors import (
 from onbehalf.model import Json, Tool, ToolRequest
 from onbehalf.ports import House
 
-__all__ = ["Modern", "ServerName", "agent", "request_id", "within"]
+__all__ = ["Modern", "ServerName", "agent", "idempotency_key", "request_id", "within"]
 
 Answer = TypeVar("Answer")
 
@@ -45,6 +45,8 @@ _log = logging.getLogger(__name__)
 _LIST_TTL_MS = 60_000
 _DISCOVER_TTL_MS = 3_600_000
 _MAX_AGENT = 120
+_IDEMPOTENCY_KEY = "onbehalf/idempotency-key"
+_MAX_KEY = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +123,7 @@ class Modern:
             arguments=arguments,
             protocol=str(meta[PROTOCOL_VERSION_META_KEY]),
             agent=agent(meta.get(CLIENT_INFO_META_KEY)),
+            once=idempotency_key(meta),
         )
         call = within(self._seconds, self._house.call(exchange.presented, request))
         reply = await until_gone(exchange.receive, call)
@@ -205,6 +208,18 @@ def agent(info: Json) -> str:
     parts = [part for part in (info.get("name"), info.get("version")) if isinstance(part, str) and part]
     text = "/".join(parts)[:_MAX_AGENT]
     return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+
+
+def idempotency_key(meta: Mapping[str, Json]) -> str:
+    """The key by which the client wants this call to be known when it sends it again; "" where it gives none."""
+    key = meta.get(_IDEMPOTENCY_KEY)
+    if key is None:
+        return ""
+    if not isinstance(key, str) or not 1 <= len(key) <= _MAX_KEY or not (key.isascii() and key.isprintable()):
+        raise ParametersInvalid(
+            f"`_meta.{_IDEMPOTENCY_KEY}` is no key", hint=f"send 1 to {_MAX_KEY} visible ASCII characters"
+        )
+    return key
 
 
 def _envelope(params: Json) -> dict[str, Json]:

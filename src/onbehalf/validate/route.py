@@ -186,7 +186,7 @@ def route(request: ToolRequest, *, tool: Tool, check: ArgumentCheck, arrival: Ar
     refusals = check.refusals(sent)
     if refusals:
         raise ArgumentsRefused("; ".join(refusals), hint="send what the tool's input schema asks for")
-    return _made(sent, tool, arrival, protocol=request.protocol, agent=request.agent)
+    return _made(sent, tool, arrival, protocol=request.protocol, agent=request.agent, once=request.once)
 
 
 def route_lookup(call: ToolCall, *, tool: Tool, check: ArgumentCheck) -> ToolCall:
@@ -201,7 +201,7 @@ def route_lookup(call: ToolCall, *, tool: Tool, check: ArgumentCheck) -> ToolCal
     if refusals:
         raise ArgumentsRefused(f"`{lookup.argument}`: {'; '.join(refusals)}", hint="send the id of one resource")
     arrival = Arrival(id=call.id, at=call.at, caller=call.caller, person=call.person)
-    return _made(sent, tool, arrival, protocol=call.protocol, agent=call.agent)
+    return _made(sent, tool, arrival, protocol=call.protocol, agent=call.agent, once="")
 
 
 def lookup_value(call: ToolCall) -> str:
@@ -222,13 +222,13 @@ def _value(call: ToolCall, lookup: Lookup) -> str | int:
     return value
 
 
-def _made(sent: dict[str, Json], tool: Tool, arrival: Arrival, *, protocol: str, agent: str) -> ToolCall:
+def _made(sent: dict[str, Json], tool: Tool, arrival: Arrival, *, protocol: str, agent: str, once: str) -> ToolCall:
     for each in tool.bound:
         sent[each.parameter] = _bound(each, arrival)
     arguments = _spelled(sent)
     return ToolCall(
         id=arrival.id, at=arrival.at, caller=arrival.caller, person=arrival.person, tool=tool, arguments=arguments,
-        digest=digest(arguments), protocol=protocol, agent=agent,
+        digest=digest(arguments), protocol=protocol, agent=agent, once=once,
     )  # fmt: skip
 
 

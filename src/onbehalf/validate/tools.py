@@ -50,6 +50,7 @@ def sketch(name: str, upstream: str, settings: ToolSettings) -> Tool:
         writes=settings.writes,
         exposed=settings.exposed,
         definition=Digest(""),
+        once_s=settings.once_seconds,
     )
 
 
