@@ -111,6 +111,23 @@ TOOLS = (
         lookup=Lookup(tool="tickets_get", parameter="ticket_id", argument="ticket_id"),
         once_s=60,
     ),
+    _tool(
+        "tickets_close",
+        "updateTicket",
+        _schema(ticket_id={"type": "string"}),
+        rows=replace(TICKET, at=("rows",)),
+        writes=True,
+        preview="checked",
+    ),
+    _tool(
+        "tickets_move",
+        "updateTicket",
+        _schema(ticket_id={"type": "string"}, change={"type": "string"}),
+        rows=replace(TICKET, at=("rows",)),
+        writes=True,
+        preview="asked",
+        once_s=60,
+    ),
     _tool("hidden_tool", "readReview", _schema(), exposed=False),
 )
 
@@ -128,6 +145,7 @@ class Doors:
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     audience: str = "upstream"
     begun: dict[str, Earlier] = field(default_factory=dict)
+    changes: dict[str, UnixTime] = field(default_factory=dict)
 
     # clock and ids
     def now(self) -> UnixTime:
@@ -156,6 +174,13 @@ class Doors:
 
     async def forget(self, key: Digest, call: CallId) -> None:
         del self.begun[key]
+
+    # changes
+    async def shown(self, change: Digest, *, until: UnixTime) -> None:
+        self.changes[change] = until
+
+    async def take(self, change: Digest, *, now: UnixTime) -> bool:
+        return self.changes.pop(change, UnixTime(0)) > now
 
     # callers
     async def prove(self, presented: Presented, *, now: UnixTime) -> Caller:
@@ -258,7 +283,7 @@ def house(directory: Path, *broken: str, max_rows: int = 100) -> tuple[Gateway, 
     standing = Standing(engine=engine, offers=offers)
     gateway = Gateway(
         clock=doors.now, ids=doors.fresh, callers=doors, directory=doors, ledger=doors, signer=doors, meter=doors,
-        once=doors, standing=lambda: standing, max_rows=max_rows,
+        once=doors, changes=doors, standing=lambda: standing, max_rows=max_rows,
     )  # fmt: skip
     return gateway, doors
 

@@ -269,7 +269,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         state = _State(standing=Standing(engine=engine, offers={}))
         gateway = Gateway(
             clock=now, ids=fresh_call_id, callers=callers, directory=directory, ledger=ledger, signer=signer,
-            meter=meter, once=once, standing=lambda: state.standing, max_rows=limits.rows,
+            meter=meter, once=once, changes=once, standing=lambda: state.standing, max_rows=limits.rows,
         )  # fmt: skip
         public = PublicApp(
             gateway, settings, catalogue=_catalogue(sketches, state, signer), meter=meter,

@@ -303,6 +303,13 @@ class KeyReused(ValidateError):
     status = 409
 
 
+class ChangeStale(ValidateError):
+    """What would change is not what the client was shown, or it was shown too long ago, or to somebody else."""
+
+    code = "change_stale"
+    status = 409
+
+
 class OnceUnavailable(ValidateError):
     """Whether the same was done before cannot be told."""
 

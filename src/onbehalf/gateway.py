@@ -12,8 +12,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from onbehalf.act import grant, once
-from onbehalf.errors import OnceUnavailable, ResourceUnavailable, SignerUnavailable, UnknownTool, ValidateError
+from onbehalf.act import SHOWN_S, change_set, grant, once
+from onbehalf.errors import (
+    ChangeStale,
+    OnceUnavailable,
+    ResourceUnavailable,
+    SignerUnavailable,
+    UnknownTool,
+    ValidateError,
+)
 from onbehalf.explain import entries, reply
 from onbehalf.model import (
     Allow,
@@ -34,7 +41,7 @@ from onbehalf.model import (
     ToolRequest,
     UnixTime,
 )
-from onbehalf.ports import Callers, Clock, Directory, Engine, Ids, Ledger, Meter, Once, Signer, Upstream
+from onbehalf.ports import Callers, Changes, Clock, Directory, Engine, Ids, Ledger, Meter, Once, Signer, Upstream
 from onbehalf.validate import decide, questions, route, rows
 
 __all__ = ["Gateway", "Offer", "Standing"]
@@ -69,6 +76,7 @@ class Gateway:
     signer: Signer
     meter: Meter
     once: Once
+    changes: Changes
     standing: Callable[[], Standing]
     max_rows: int
 
@@ -105,13 +113,14 @@ class Gateway:
             decision = walk.decided(call, questions.about_tool(person, caller, call.tool, now))
             if isinstance(decision, Allow) and call.tool.lookup is not None:
                 decision = await walk.decided_on_resource(call)
-            if isinstance(decision, Allow):
-                await walk.begun(call)
+            ready = await walk.readied(decision) if isinstance(decision, Allow) else decision
         except ValidateError as error:
             return await self._refused(call_id, error, caller, request)
-        if isinstance(decision, Deny):
-            return await self._denied(decision)
-        return await walk.performed(decision)
+        if isinstance(ready, Reply):
+            return ready
+        if isinstance(ready, Deny):
+            return await self._denied(ready)
+        return await walk.performed(ready)
 
     async def _denied(self, deny: Deny) -> Reply:
         receipt = await self.ledger.append(entries.denial(deny))
@@ -161,7 +170,7 @@ class _Walk:
         missing = Ref(type=shape.type, id=f"{call.caller.tenant}/{route.lookup_value(call)}")
         allowed = self.decided(lookup, questions.about_tool(lookup.person, lookup.caller, lookup.tool, lookup.at))
         if isinstance(allowed, Allow):
-            receipt, result = await self._sent(allowed, lookup=True)
+            receipt, result = await self._sent(allowed, purpose="lookup")
             self._close(lookup, receipt, result)
             if isinstance(result, Failed):
                 raise ResourceUnavailable(
@@ -175,7 +184,53 @@ class _Walk:
                 )
         return self.decided(call, questions.about_missing(call.person, call.caller, call.tool, call.at, missing))
 
-    async def begun(self, call: ToolCall) -> None:
+    async def readied(self, allow: Allow) -> Allow | Deny | Reply:
+        """What comes before doing it: nothing for a reading tool, for a writing one that it is the first of its kind,
+        and where its upstream can try it first, that every row it would change is allowed to be changed."""
+        ready: Allow | Deny | Reply = allow
+        if allow.call.tool.preview != "none":
+            ready = await self._previewed(allow)
+        if isinstance(ready, Allow):
+            await self._begun(ready.call)
+        return ready
+
+    async def _previewed(self, allow: Allow) -> Allow | Deny | Reply:
+        """Have it tried and taken back. Then it may be done if exactly the same comes of it, and where the client must
+        ask for a change set that it was shown, only if it does. Raises ChangeStale."""
+        call, shape, house = allow.call, allow.call.tool.rows, self.house
+        receipt, result = await self._sent(decide.tried(allow), purpose="preview")
+        if isinstance(result, Failed):
+            self._close(call, receipt, result)
+            return reply.failed(call.id, result, receipt)
+        found = rows.extract(shape, result.content, limit=house.max_rows) if shape else None
+        kept = await self._permitted(call, found.rows) if found else ()
+        released = entries.Released(returned=found.returned, ids=[row.ref.id for row in kept]) if found else None
+        self._close(call, receipt, result, released)
+        if found is not None and len(kept) != found.returned:  # one that may not be changed spoils the whole change
+            return await self._refused_row(call, found, kept)
+        change = change_set(allow, result.digest)
+        if call.tool.preview == "asked" and call.change != change:
+            if call.change:
+                raise ChangeStale("this is not what would change now", hint="call again without `change` and look")
+            await house.changes.shown(change, until=UnixTime(call.at + SHOWN_S))
+            content = rows.release(shape, result.content, kept) if shape else result.content
+            return reply.previewed(call.id, content, change, receipt)
+        if call.tool.preview == "asked" and not await house.changes.take(change, now=house.clock()):
+            raise ChangeStale("this change was not shown, or made already", hint="call again without `change` and look")
+        return decide.as_tried(allow, result.digest)
+
+    async def _refused_row(self, call: ToolCall, found: rows.Extracted, kept: Sequence[rows.Row]) -> Deny:
+        """The denial of a row that would change and may not; of no row in particular where it cannot be read."""
+        for row in found.rows:
+            if row not in kept:
+                people = await self.house.directory.people(call.caller.tenant, row.people)
+                asked = questions.about_row(call.person, call.caller, call.tool, call.at, row, people)
+                decision = self.decided(call, asked)
+                if isinstance(decision, Deny):
+                    return decision
+        raise ResourceUnavailable("what would change cannot be read", hint="nothing was done; tell who runs the tool")
+
+    async def _begun(self, call: ToolCall) -> None:
         """Note that a writing call is begun. Raises Repeated or KeyReused where the same was begun before."""
         kept = once.kept_s(call)
         if kept == 0:
@@ -222,14 +277,14 @@ class _Walk:
             said = [judge(questions.about_row(*about, row, people)) for row in found]
         return [row for row, judgement in zip(found, said, strict=True) if decide.may(judgement)]
 
-    async def _sent(self, allow: Allow, *, lookup: bool = False) -> tuple[Receipt, Outcome]:
+    async def _sent(self, allow: Allow, *, purpose: str = "") -> tuple[Receipt, Outcome]:
         """Record the intent, then do it once. The caller of this closes the intent with its outcome.
 
         Whatever breaks on the way, even being cancelled, the outcome is on record as failed or not known.
         """
         house, call = self.house, allow.call
         upstream = self.standing.offers[call.tool.name].upstream
-        receipt = await house.ledger.append(entries.intent(allow, lookup=lookup))
+        receipt = await house.ledger.append(entries.intent(allow, purpose=purpose))
         started = time.perf_counter()
         result: Outcome = Failed(code="interrupted", message="the call was broken off", unknown=call.tool.writes)
         try:

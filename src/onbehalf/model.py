@@ -165,6 +165,9 @@ class Lookup:
     argument: str
 
 
+Preview: TypeAlias = Literal["none", "checked", "asked"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
     """One tool as offered. `schema` is what the model sees: bound parameters are absent and unknown
@@ -173,7 +176,9 @@ class Tool:
 
     `exposed` is False for a tool that only lookups use. `rows` maps what comes back; where it is None
     the reply is released whole, so only call-level policy guards it. `once_s` is how long, in seconds, a writing call
-    is known again and not done twice.
+    is known again and not done twice. `preview` is `checked` where the upstream tries a call first and takes it back,
+    so that every row that would change is decided before one is; and `asked` where, besides, the client must send back
+    what it was shown.
     """
 
     name: str
@@ -191,6 +196,7 @@ class Tool:
     exposed: bool
     definition: Digest
     once_s: int = 0
+    preview: Preview = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +232,8 @@ class ToolCall:
     """A tool call by a proven caller, its arguments checked and bound parameters set.
 
     `arguments` is canonical JSON (RFC 8785) of what the upstream will get; `digest` is over it. `once` is the client's
-    idempotency key, "" for none.
+    idempotency key, and `change` the change set that it was shown and wants; "" for none. A `dry` call is tried and
+    taken back; one with `expected` is done only if exactly that comes of it (a `Done.digest`).
     """
 
     id: CallId
@@ -239,6 +246,9 @@ class ToolCall:
     protocol: str
     agent: str
     once: str = ""
+    change: str = ""
+    dry: bool = False
+    expected: str = ""
 
 
 # --- validate ------------------------------------------------------------------------------
@@ -371,9 +381,11 @@ class CallToken:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """The upstream answered. `rows` is the mapped part where the tool has a mapping; `content` the whole
-    result as MCP members (`content`, `structuredContent`, `isError`)."""
+    result as MCP members (`content`, `structuredContent`, `isError`). `digest` is over what changed, from an upstream
+    that can try a call first."""
 
     content: Mapping[str, Json] = field(repr=False)
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,20 @@ from onbehalf.model import (
     UnixTime,
 )  # fmt: skip
 
-__all__ = ["Callers", "Clock", "Directory", "Engine", "House", "Ids", "Ledger", "Meter", "Once", "Signer", "Upstream"]
+__all__ = [
+    "Callers",
+    "Changes",
+    "Clock",
+    "Directory",
+    "Engine",
+    "House",
+    "Ids",
+    "Ledger",
+    "Meter",
+    "Once",
+    "Signer",
+    "Upstream",
+]
 
 
 class Clock(Protocol):
@@ -121,6 +134,18 @@ class Once(Protocol):
 
     async def forget(self, key: Digest, call: CallId) -> None:
         """The call had no effect and may be sent again. Raises OnceUnavailable."""
+        ...
+
+
+class Changes(Protocol):
+    """Which change sets were shown, each to be made at most once."""
+
+    async def shown(self, change: Digest, *, until: UnixTime) -> None:
+        """Note that it was shown and may be made before `until`. Raises OnceUnavailable."""
+        ...
+
+    async def take(self, change: Digest, *, now: UnixTime) -> bool:
+        """Whether it was shown and not taken since; then it is taken. Raises OnceUnavailable."""
         ...
 
 

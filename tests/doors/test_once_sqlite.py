@@ -106,3 +106,38 @@ def test_what_cannot_be_kept_is_an_error_and_never_a_yes(tmp_path: Path) -> None
         SqliteOnce.open(tmp_path / "junk.db")
     with pytest.raises(ConfigInvalid):
         SqliteOnce.open(tmp_path / "nowhere" / "once.db")
+
+
+def shown(once: SqliteOnce, until: int) -> None:
+    asyncio.run(once.shown(KEY, until=UnixTime(until)))
+
+
+def taken(once: SqliteOnce, now: int, change: Digest = KEY) -> bool:
+    return asyncio.run(once.take(change, now=UnixTime(now)))
+
+
+def test_a_shown_change_is_taken_once_and_no_other_at_all(once: SqliteOnce) -> None:
+    shown(once, 200)
+    assert not taken(once, 100, OTHER)
+    assert taken(once, 100)
+    assert not taken(once, 100)
+    shown(once, 200)
+    assert taken(once, 199)
+
+
+def test_a_change_shown_too_long_ago_cannot_be_taken(once: SqliteOnce) -> None:
+    shown(once, 200)
+    assert not taken(once, 200)
+    assert not taken(once, 100)
+
+
+def test_of_many_that_take_a_change_at_once_one_has_it(tmp_path: Path) -> None:
+    doors = [SqliteOnce.open(tmp_path / "once.db") for _ in range(3)]
+    shown(doors[0], 200)
+
+    async def run() -> list[bool]:
+        return await asyncio.gather(*(door.take(KEY, now=UnixTime(1)) for door in doors * 5))
+
+    assert sum(asyncio.run(run())) == 1
+    for door in doors:
+        door.close()

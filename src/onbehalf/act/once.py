@@ -17,7 +17,7 @@ GIVEN_S = 86_400
 
 def kept_s(call: ToolCall) -> int:
     """How long this call is known again, in seconds; 0 for a call that may be sent as often as one likes."""
-    if not call.tool.writes:
+    if not call.tool.writes or (call.tool.preview == "asked" and not call.change):
         return 0
     return GIVEN_S if call.once else call.tool.once_s
 

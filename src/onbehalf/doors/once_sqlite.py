@@ -1,4 +1,5 @@
-"""Which writing calls were begun and which are done, in one SQLite file, so that none is done twice.
+"""Which writing calls were begun and which are done, in one SQLite file, so that none is done twice; and which change
+sets were shown, so that each is made at most once.
 
 One row a key, made durable (WAL, `synchronous=FULL`) before the call may be sent; of two that come at once, one is
 first. A row that says begun after its call is over means that nobody knows the outcome. Must not know what a key is
@@ -30,12 +31,13 @@ CREATE TABLE IF NOT EXISTS once(
     done INTEGER NOT NULL CHECK (done IN (0, 1))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS once_until ON once(until);
+CREATE TABLE IF NOT EXISTS shown(change TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """
 _BUSY_SECONDS = 5.0
 
 
 class SqliteOnce:
-    """The Once port on one file. Made by `open`, ended by `close`. One thread does it all, in order."""
+    """The Once and Changes ports on one file. Made by `open`, ended by `close`. One thread does it all, in order."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -75,6 +77,15 @@ class SqliteOnce:
             lambda: self._connection.execute("DELETE FROM once WHERE key = ? AND call = ?", (key, call))
         )
 
+    async def shown(self, change: Digest, *, until: UnixTime) -> None:
+        """Make it durable that a change set was shown and may be made before `until`. Raises OnceUnavailable."""
+        row = (change, until)
+        await self._in_thread(lambda: self._connection.execute("INSERT OR REPLACE INTO shown VALUES (?, ?)", row))
+
+    async def take(self, change: Digest, *, now: UnixTime) -> bool:
+        """Whether it was shown, is not too old, and nobody took it; then it is taken. Raises OnceUnavailable."""
+        return await self._in_thread(lambda: self._take(change, now))
+
     def close(self) -> None:
         """End the thread and the connection, after what is under way."""
         self._thread.shutdown()
@@ -93,6 +104,11 @@ class SqliteOnce:
             return None
         found = self._connection.execute("SELECT call, arguments, at, done FROM once WHERE key = ?", (key,)).fetchone()
         return Earlier(call=CallId(found[0]), arguments=Digest(found[1]), at=UnixTime(found[2]), done=bool(found[3]))
+
+    def _take(self, change: Digest, now: UnixTime) -> bool:
+        found = self._connection.execute("DELETE FROM shown WHERE change = ? RETURNING until", (change,)).fetchall()
+        self._connection.execute("DELETE FROM shown WHERE until <= ?", (now,))
+        return bool(found) and found[0][0] > now
 
     async def _in_thread(self, work: Callable[[], Found]) -> Found:
         try:

@@ -44,8 +44,11 @@ class Released:
     ids: Sequence[str]
 
 
-def intent(allow: Allow, *, lookup: bool = False) -> AuditEntry:
-    """What is about to be done, and why it may be. Durable before anything is sent."""
+def intent(allow: Allow, *, purpose: str = "") -> AuditEntry:
+    """What is about to be done, and why it may be. Durable before anything is sent.
+
+    `purpose` is "" for what was asked for, `lookup` or `preview` for what comes before it.
+    """
     call = allow.call
     facts = _about(call)
     facts["decision"] = {
@@ -55,8 +58,10 @@ def intent(allow: Allow, *, lookup: bool = False) -> AuditEntry:
         "revision": allow.revision,
         "resource": _ref(allow.resource),
     }
-    if lookup:
-        facts["purpose"] = "lookup"
+    if purpose:
+        facts["purpose"] = purpose
+    if call.expected:
+        facts["expected"] = call.expected
     return AuditEntry(kind="intent", call=call.id, at=call.at, facts=facts)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from onbehalf.errors import OnbehalfError
 from onbehalf.model import CallId, Deny, Failed, Json, Receipt, Reply
 
-__all__ = ["answered", "denied", "failed", "refused"]
+__all__ = ["answered", "denied", "failed", "previewed", "refused"]
 
 _CLASSES = {
     "not_permitted": "you are not permitted to do this",
@@ -32,6 +32,19 @@ _HOPELESS = {
 def answered(call: CallId, content: Mapping[str, Json], receipt: Receipt) -> Reply:
     """The released result, with where it is on record."""
     return Reply(call=call, content={**content, "_meta": _meta(call, receipt)}, receipt=receipt, denial="")
+
+
+def previewed(call: CallId, content: Mapping[str, Json], change: str, receipt: Receipt) -> Reply:
+    """What would change, and how to ask for exactly that."""
+    blocks = content.get("content")
+    told: Json = {
+        "type": "text",
+        "text": "Nothing was changed. This is what would change; to have exactly that changed, send the same call with "
+        f"`change` set to `{change}`.",
+    }
+    shown: dict[str, Json] = {**content, "content": [told, *(blocks if isinstance(blocks, list) else [])]}
+    shown["_meta"] = {**_meta(call, receipt), "onbehalf/change": change}
+    return Reply(call=call, content=shown, receipt=receipt, denial="")
 
 
 def denied(deny: Deny, receipt: Receipt) -> Reply:

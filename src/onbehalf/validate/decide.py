@@ -8,14 +8,26 @@ allow, and 5 at least one policy said so. Must not hold what is asked (questions
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from onbehalf.model import Allow, Candidate, Conjunct, Decision, Deny, Digest, Judgement, Question, Reason, ToolCall
+from onbehalf.validate import route
 
-__all__ = ["DEFAULT_REMEDY", "decide", "may"]
+__all__ = ["DEFAULT_REMEDY", "as_tried", "decide", "may", "tried"]
 
 DEFAULT_REMEDY = "Ask the owner of this data, or whoever looks after access in your company."
 _MAX_TEXT = 1_000
 _MAX_NAMED = 4
+
+
+def tried(allow: Allow) -> Allow:
+    """What is allowed to be done is allowed to be tried by its upstream and taken back."""
+    return replace(allow, call=route.tried(allow.call))
+
+
+def as_tried(allow: Allow, changed: str) -> Allow:
+    """Less than what was allowed: to be done only if `changed`, an upstream's digest, is what comes of it."""
+    return replace(allow, call=route.as_tried(allow.call, changed))
 
 
 def may(judgement: Judgement) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jsonschema_rs
 import orjson
@@ -34,9 +34,12 @@ from onbehalf.model import (
 from onbehalf.validate.schema_work import looks
 
 __all__ = [
-    "ArgumentCheck", "Arrival", "identity_like", "lookup_value", "prepare", "route", "route_lookup", "shown_schema",
+    "CHANGE", "ArgumentCheck", "Arrival", "as_tried", "identity_like", "lookup_value", "prepare", "route",
+    "route_lookup", "shown_schema", "tried",
 ]  # fmt: skip
 
+CHANGE = "change"
+"""The parameter by which a client asks for the change set that it was shown."""
 _MAX_SCHEMA_BYTES = 64 * 1024
 _MAX_SCHEMA_DEPTH = 40
 _MAX_ARGUMENT_BYTES = 1 * 2**20
@@ -186,7 +189,9 @@ def route(request: ToolRequest, *, tool: Tool, check: ArgumentCheck, arrival: Ar
     refusals = check.refusals(sent)
     if refusals:
         raise ArgumentsRefused("; ".join(refusals), hint="send what the tool's input schema asks for")
-    return _made(sent, tool, arrival, protocol=request.protocol, agent=request.agent, once=request.once)
+    change = str(sent.pop(CHANGE, "")) if tool.preview == "asked" else ""
+    made = _made(sent, tool, arrival, protocol=request.protocol, agent=request.agent, once=request.once)
+    return replace(made, change=change) if change else made
 
 
 def route_lookup(call: ToolCall, *, tool: Tool, check: ArgumentCheck) -> ToolCall:
@@ -202,6 +207,16 @@ def route_lookup(call: ToolCall, *, tool: Tool, check: ArgumentCheck) -> ToolCal
         raise ArgumentsRefused(f"`{lookup.argument}`: {'; '.join(refusals)}", hint="send the id of one resource")
     arrival = Arrival(id=call.id, at=call.at, caller=call.caller, person=call.person)
     return _made(sent, tool, arrival, protocol=call.protocol, agent=call.agent, once="")
+
+
+def tried(call: ToolCall) -> ToolCall:
+    """The same call, to be tried by its upstream and taken back."""
+    return replace(call, dry=True, expected="")
+
+
+def as_tried(call: ToolCall, changed: str) -> ToolCall:
+    """The same call, to be done only if `changed`, an upstream's digest, is what comes of it."""
+    return replace(call, dry=False, expected=changed)
 
 
 def lookup_value(call: ToolCall) -> str:

@@ -1,0 +1,28 @@
+"""The name of a change set that was shown: to whom, of which call, under which rules, and what would change.
+
+Must not remember names: a door does.
+"""
+
+from __future__ import annotations
+
+from onbehalf.model import Allow, Digest, Json, canonical, digest
+
+__all__ = ["SHOWN_S", "change_set"]
+
+SHOWN_S = 900
+"""How long a change set that was shown may be made, in seconds."""
+
+
+def change_set(allow: Allow, changed: str) -> Digest:
+    """The name under which this change may be asked for. `changed` is the upstream's digest over what would change.
+
+    Another person, client, tool, argument, policy, directory or database makes it another name. That it cannot be
+    guessed does not matter: only one that was shown is taken, once.
+    """
+    call = allow.call
+    bound: dict[str, Json] = {
+        "tenant": call.caller.tenant, "person": call.person.ref.id, "client": call.caller.client,
+        "tool": call.tool.name, "definition": call.tool.definition, "arguments": call.digest,
+        "policy": allow.policy, "revision": allow.revision, "changed": changed,
+    }  # fmt: skip
+    return digest(canonical(bound))
