@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= demo-data
-.PHONY: demo test check browser lock bench conformance clean
+.PHONY: demo test check browser postgres lock bench conformance clean
 
 demo: $(READY)
 	$(BIN)/onbehalf demo --data $(DATA) $(ARGS)
 
-test: check browser
+test: check browser postgres
 	$(BIN)/python -m pytest -n 4 --dist loadfile
 
 # The login page is tested in a real browser. Where nothing may be installed, those tests are skipped and say so.
@@ -17,6 +17,13 @@ browser:
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium > /dev/null; } \
 	  || echo "chromium is not installed, so its tests will be skipped (apt-get install chromium)"
+
+# PostgreSQL as an upstream is tested on a real server, which the tests start themselves.
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || command -v initdb > /dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql > /dev/null; } \
+	  || echo "PostgreSQL is not installed, so its tests will be skipped (apt-get install postgresql)"
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests examples bench

@@ -75,7 +75,7 @@ def test_a_database_that_no_file_could_be_is_refused(place: str) -> None:
         ("{write: {", "{notes: {", "of one name"),
         ("{write: {", "{Write: {", "regex"),
         ("{write: {", "{\"../x\": {", "regex"),
-        ("kind: sql", "kind: postgres", "postgres"),
+        ("kind: sql", "kind: oracle", "oracle"),
         ("kind: sql, ", "", "kind"),
         ("tenant: acme", "tenant: {claim: t, allowed: []}", "allowed"),
         ("tenant: acme", "tenant: acme, algorithms: [none]", "none"),

@@ -12,12 +12,13 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
 from onbehalf import config
-from onbehalf.config import McpUpstream, Settings, SqlUpstream
+from onbehalf.config import McpUpstream, PostgresUpstream, Settings, SqlUpstream
 from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.engine_cedar import CedarEngine
@@ -31,10 +32,14 @@ from onbehalf.doors.once_sqlite import SqliteOnce
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
 from onbehalf.doors.upstream_sql import SqliteUpstream, Statement
+from onbehalf.doors.wall_sqlite import SqliteWall
 from onbehalf.errors import ConfigInvalid, LedgerUnavailable, OnbehalfError
 from onbehalf.gateway import Gateway, Offer, Standing
 from onbehalf.model import AuditEntry, Json, Tool
 from onbehalf.validate import people, route, tools
+
+if TYPE_CHECKING:
+    from onbehalf.doors.upstream_postgres import PostgresUpstream as PostgresDatabase
 
 __all__ = [
     "VERSION", "App", "Paths", "building", "load_people", "load_settings", "log_origin", "mcp_server", "open_database",
@@ -300,14 +305,20 @@ def sketched(settings: Settings) -> dict[str, Tool]:
 
 
 async def open_database(
-    name: str, upstream: SqlUpstream, places: Paths, settings: Settings
-) -> tuple[SqliteUpstream, list[Tool]]:
+    name: str, upstream: SqlUpstream | PostgresUpstream, places: Paths, settings: Settings
+) -> tuple[SqliteUpstream | PostgresDatabase, list[Tool]]:
     """One database and its tools. Raises ConfigInvalid."""
-    path = places.config.resolve().parent / upstream.database
+    base = places.config.resolve().parent
+    if isinstance(upstream, PostgresUpstream):
+        # with it comes a client library, which a gateway without such a database does without
+        from onbehalf.doors.upstream_postgres_configured import open_postgres
+
+        return await open_postgres(name, upstream, base=base, max_rows=settings.gateway.limits.rows)
+    path = base / upstream.database
     statements = {each.remote or tool: Statement(each.statement) for tool, each in upstream.tools.items()}
     door = SqliteUpstream.open(
         path, audience=upstream.audience or f"sql:{name}", statements=statements, timeout=upstream.timeout_seconds,
-        max_rows=settings.gateway.limits.rows,
+        max_rows=settings.gateway.limits.rows, wall=SqliteWall.of(name, upstream.tables, upstream.shared),
     )  # fmt: skip
     try:
         made = [
@@ -339,14 +350,14 @@ async def _connect(app: App, stack: contextlib.AsyncExitStack, pause: _Pause) ->
     await app.callers.warm()
     servers: dict[str, McpUpstreamServer] = {}
     for name, upstream in app.settings.upstreams.items():
-        if isinstance(upstream, SqlUpstream):
-            door, made = await open_database(name, upstream, app.paths, app.settings)
-            stack.push_async_callback(door.aclose)
-            for tool in made:
-                app.offer(Offer(tool=tool, check=route.prepare(tool.schema), upstream=door))
-        else:
+        if isinstance(upstream, McpUpstream):
             servers[name] = mcp_server(upstream, app.settings)
             stack.push_async_callback(servers[name].aclose)
+            continue
+        door, made = await open_database(name, upstream, app.paths, app.settings)
+        stack.push_async_callback(door.aclose)
+        for tool in made:
+            app.offer(Offer(tool=tool, check=route.prepare(tool.schema), upstream=door))
     await asyncio.gather(
         *(app.look(name, server) for name, server in servers.items())
     )  # one that hangs delays no other

@@ -19,13 +19,18 @@ from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
 
 __all__ = [
-    "GatewaySettings", "IssuerSettings", "Limits", "LookupSettings", "McpUpstream", "ParameterSettings", "RowsSettings",
-    "Settings", "SqlUpstream", "TenantClaim", "ToolSettings", "json_schema", "parse", "row_attributes",
+    "GatewaySettings", "IssuerSettings", "Limits", "LookupSettings", "McpUpstream", "ParameterSettings",
+    "PostgresUpstream", "RowsSettings", "Settings", "SqlUpstream", "TenantClaim", "ToolSettings", "json_schema",
+    "parse", "row_attributes",
 ]  # fmt: skip
 
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
 Url = Annotated[str, Meta(pattern=r"^https?://[^?#\s]+$")]
 Place = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]+$")]
+Reference = Annotated[str, Meta(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$")]
+"""Where a secret is: `env:NAME`, or `file:path` relative to the configuration file. Never the secret itself."""
+Table = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_$]{0,62}\.)?[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
+Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
 Algorithm = Literal["RS256", "PS256", "ES256", "EdDSA", "Ed25519"]
 
 
@@ -155,12 +160,45 @@ class ToolSettings(_Keys, frozen=True):
 
 
 class SqlUpstream(_Keys, frozen=True, tag_field="kind", tag="sql"):
-    """A SQLite database, opened read-only. `database` is a path, relative to the configuration file."""
+    """A SQLite database, opened read-only. `database` is a path, relative to the configuration file.
+
+    `tables` are those with rows of several tenants, each with the column that names the tenant: a statement then sees
+    the caller's rows of them only, and beside them nothing but the tables in `shared`. Without `tables` there is no
+    such wall, and only statements and policies keep tenants apart.
+    """
 
     database: Place
     tools: dict[Name, ToolSettings]
+    tables: dict[Identifier, Identifier] = {}
+    shared: tuple[Identifier, ...] = ()
     audience: str = ""
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
+
+
+class PostgresUpstream(_Keys, frozen=True, tag_field="kind", tag="postgres"):
+    """A PostgreSQL database. `reader` and `writer` refer to DSNs; `writer` is used by tools that write, and only then
+    needed. Each DSN names host, user and database.
+
+    `tables` are those with rows of several tenants, each with the column that names the tenant: the wall stands around
+    them (`onbehalf db wall`), with `wall_key` as its key of at least 32 bytes. `shared` are tables without tenants that
+    everybody may read, `own_roles` the roles of the company's own programs, which the wall lets through.
+    """
+
+    reader: Reference
+    tools: dict[Name, ToolSettings]
+    writer: Reference | UnsetType = UNSET
+    tables: dict[Table, Identifier] = {}
+    shared: tuple[Table, ...] = ()
+    own_roles: tuple[Identifier, ...] = ()
+    wall_key: Reference | UnsetType = UNSET
+    connections: Annotated[int, Meta(ge=1, le=100)] = 4
+    audience: str = ""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
+    insecure_without_wall: bool = False
+    """Serve without the wall. Danger: a statement that forgets its tenant then fetches every tenant's rows, and only
+    the policies stand between them and people."""
+    insecure_tls_for_tests: bool = False
+    """Take an `sslmode` below `verify-full` beyond loopback. Danger: whoever sits between may read and answer."""
 
 
 class McpUpstream(_Keys, frozen=True, tag_field="kind", tag="mcp"):
@@ -182,7 +220,7 @@ class Settings(_Keys, frozen=True):
 
     gateway: GatewaySettings
     issuers: Annotated[tuple[IssuerSettings, ...], Meta(min_length=1)]
-    upstreams: dict[Name, SqlUpstream | McpUpstream]
+    upstreams: dict[Name, SqlUpstream | PostgresUpstream | McpUpstream]
 
 
 class _UniqueLoader(yaml.SafeLoader):
@@ -288,7 +326,7 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.gateway\.limits", (Limits,)),
     (r"\$\.issuers\[\d+\]|\$\.issuers\[\.\.\.\]", (IssuerSettings,)),
     (r"\$\.issuers.*\.tenant", (TenantClaim,)),
-    (r"\$\.upstreams\[\.\.\.\]", (SqlUpstream, McpUpstream)),
+    (r"\$\.upstreams\[\.\.\.\]", (SqlUpstream, PostgresUpstream, McpUpstream)),
     (r"\$\.upstreams.*\.tools\[\.\.\.\]", (ToolSettings,)),
     (r"\$\.upstreams.*\.rows", (RowsSettings,)),
     (r"\$\.upstreams.*\.resource", (LookupSettings,)),

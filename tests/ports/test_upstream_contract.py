@@ -14,6 +14,7 @@ import pytest
 
 from doors.upstream_house import AUDIENCE, Backend, a_call, a_token, answer, result_of, serving
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
+from onbehalf.doors.upstream_postgres import PostgresUpstream, Role, Statement
 from onbehalf.doors.upstream_sql import SqliteUpstream
 from onbehalf.model import Done, Failed, Rows
 from onbehalf.ports import Upstream
@@ -76,10 +77,32 @@ async def mcp(tmp_path: Path) -> AsyncIterator[House]:
 Opening = Callable[[Path], AbstractAsyncContextManager[House]]
 
 
-@pytest.fixture(params=[sql, mcp])
+def postgres_opening(dsn: str) -> Opening:
+    @asynccontextmanager
+    async def postgres(tmp_path: Path) -> AsyncIterator[House]:
+        texts = {
+            "get": "SELECT '1' AS id, 'acme' AS tenant, :n::int AS n",
+            "wrong": "SELECT :n::int AS n",
+            "hang": FOREVER,
+            "huge": "SELECT n FROM generate_series(1, 50000) AS n",
+        }
+        statements = {name: Statement(text=text, writes=False) for name, text in texts.items()}
+        door = await PostgresUpstream.open(
+            Role(dsn=dsn, wall=None), None, audience=AUDIENCE, statements=statements, timeout=SECONDS, max_rows=1000
+        )
+        try:
+            yield House(door=door, calls=lambda: None)
+        finally:
+            await door.aclose()
+
+    return postgres
+
+
+@pytest.fixture(params=["sql", "mcp", "postgres"])
 def opening(request: pytest.FixtureRequest) -> Opening:
-    found: Opening = request.param
-    return found
+    if request.param == "postgres":
+        return postgres_opening(request.getfixturevalue("postgres"))
+    return {"sql": sql, "mcp": mcp}[request.param]
 
 
 def test_a_good_call_is_done_and_its_rows_are_found(opening: Opening, tmp_path: Path) -> None:

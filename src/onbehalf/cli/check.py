@@ -19,7 +19,7 @@ import typer
 from onbehalf.app import Paths, load_people, load_settings, mcp_server, open_database, paths, sketched
 from onbehalf.cli.deny_path import open_doors, wide_doors
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
-from onbehalf.config import IssuerSettings, McpUpstream, Settings, SqlUpstream
+from onbehalf.config import IssuerSettings, McpUpstream, PostgresUpstream, Settings, SqlUpstream
 from onbehalf.doors.clock_remote import clock_offset
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_sqlite import SqliteDirectory
@@ -146,8 +146,33 @@ async def _upstreams(findings: _Findings, settings: Settings, places: Paths) -> 
                 findings.say("ok", f"upstream {name}", f"{upstream.database} has what its statements ({len(made)}) use")
                 for tool in made:
                     _tool(findings, tool, pinned=True)
+            elif isinstance(upstream, PostgresUpstream):
+                await _postgres(findings, name, upstream, settings, places)
             else:
                 await _server(findings, name, upstream, settings)
+
+
+async def _postgres(
+    findings: _Findings, name: str, upstream: PostgresUpstream, settings: Settings, places: Paths
+) -> None:
+    # with it comes a client library, which checking anything else does without
+    from onbehalf.doors.upstream_postgres_configured import open_postgres
+
+    base = places.config.resolve().parent
+    door, made = await open_postgres(name, upstream, base=base, max_rows=settings.gateway.limits.rows)
+    await door.aclose()
+    what = f"upstream {name}"
+    if upstream.insecure_without_wall:
+        text = "`insecure_without_wall` is on: only statements and policies keep tenants apart"
+        findings.say("warning", what, text, "build the wall (`onbehalf db wall`) and remove the key")
+    if upstream.insecure_tls_for_tests:
+        findings.say("warning", what, "`insecure_tls_for_tests` is on", "remove it outside of tests")
+    for text in door.warnings:
+        findings.say("warning", what, text, "let unique keys begin with the tenant column")
+    stands = "" if upstream.insecure_without_wall else "its wall stands, and it "
+    findings.say("ok", what, f"{stands}has what its statements ({len(made)}) use")
+    for tool in made:
+        _tool(findings, tool, pinned=True)
 
 
 async def _server(findings: _Findings, name: str, upstream: McpUpstream, settings: Settings) -> None:

@@ -25,6 +25,7 @@ from typing import TypeAlias
 import orjson
 
 from onbehalf.doors.upstream_sql_statement import Compiled, compile_statement, connect
+from onbehalf.doors.wall_sqlite import SqliteWall
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import CallToken, Done, Failed, Json, Outcome, ToolCall
 
@@ -61,6 +62,7 @@ class _Job:
     text: str
     values: dict[str, _Scalar]
     at: tuple[str, ...]
+    tenant: str
     deadline: float
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Outcome]
@@ -81,6 +83,7 @@ class _Reader:
 
     path: Path
     max_rows: int
+    wall: SqliteWall | None = None
     connection: sqlite3.Connection | None = None
     stamp: tuple[int, int] = (0, 0)
     job: _Job | None = None
@@ -114,9 +117,13 @@ class _Reader:
         stamp = (found.st_dev, found.st_ino)
         if self.connection is None or stamp != self.stamp:  # an export that was put in place of the old file
             self.close()
-            self.connection, self.stamp = connect(self.path, max_bytes=_MAX_BYTES), stamp
+            self.connection = connect(self.path, max_bytes=_MAX_BYTES, wall=self.wall, tenant=self._tenant)
+            self.stamp = stamp
             self.connection.set_progress_handler(self._interrupt, _CHECK_EVERY)
         return self.connection
+
+    def _tenant(self) -> str | None:
+        return None if self.job is None else self.job.tenant
 
     def _interrupt(self) -> bool:
         return self.job is None or self.job.over()
@@ -158,6 +165,7 @@ class SqliteUpstream:
         audience: str,
         timeout: float,
         max_rows: int,
+        wall: SqliteWall | None = None,
     ) -> None:
         self._compiled = dict(compiled)
         self._audience = audience
@@ -165,19 +173,27 @@ class SqliteUpstream:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._closed = False
         for _ in range(_THREADS):
-            reader = _Reader(path=path, max_rows=max_rows)
+            reader = _Reader(path=path, max_rows=max_rows, wall=wall)
             threading.Thread(target=_serve, args=(self._jobs, reader), name="onbehalf-sql", daemon=True).start()
 
     @classmethod
     def open(
-        cls, path: Path, *, audience: str, statements: Mapping[str, Statement], timeout: float, max_rows: int
+        cls,
+        path: Path,
+        *,
+        audience: str,
+        statements: Mapping[str, Statement],
+        timeout: float,
+        max_rows: int,
+        wall: SqliteWall | None = None,
     ) -> SqliteUpstream:
         """Try every statement (by the tools' remote names) without running it. Raises ConfigInvalid.
 
-        `timeout` is in seconds. More than `max_rows` rows, or 4 MiB, are a failure and never cut.
+        With a `wall` no statement sees a row of another tenant than the caller's. `timeout` is in seconds. More than
+        `max_rows` rows, or 4 MiB, are a failure and never cut.
         """
         try:
-            connection = connect(path, max_bytes=_MAX_BYTES)
+            connection = connect(path, max_bytes=_MAX_BYTES, wall=wall)
         except (OSError, sqlite3.Error) as error:
             raise ConfigInvalid(
                 f"the database `{path.name}` cannot be read: {error}",
@@ -185,7 +201,7 @@ class SqliteUpstream:
             ) from error
         with contextlib.closing(connection):
             compiled = {name: (text, compile_statement(connection, name, text)) for name, text in statements.items()}
-        return cls(path, compiled, audience=audience, timeout=timeout, max_rows=max_rows)
+        return cls(path, compiled, audience=audience, timeout=timeout, max_rows=max_rows, wall=wall)
 
     @property
     def audience(self) -> str:
@@ -215,7 +231,7 @@ class SqliteUpstream:
         except _Refused as error:
             return error.failed
         at = call.tool.rows.at if call.tool.rows is not None else _AT
-        return await self._done_in_thread(found[0], values, at)
+        return await self._done_in_thread(found[0], values, at, call.caller.tenant)
 
     async def aclose(self) -> None:
         """As `close`."""
@@ -228,11 +244,11 @@ class SqliteUpstream:
             for _ in range(_THREADS):
                 self._jobs.put(None)
 
-    async def _done_in_thread(self, text: str, values: dict[str, _Scalar], at: tuple[str, ...]) -> Outcome:
+    async def _done_in_thread(self, text: str, values: dict[str, _Scalar], at: tuple[str, ...], tenant: str) -> Outcome:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome] = loop.create_future()
         deadline = time.monotonic() + self._timeout
-        job = _Job(text=text, values=values, at=at, deadline=deadline, loop=loop, future=future)
+        job = _Job(text=text, values=values, at=at, tenant=tenant, deadline=deadline, loop=loop, future=future)
         timer = loop.call_later(self._timeout + _GRACE_SECONDS, job.finish, _TIMED_OUT)
         self._jobs.put(job)
         try:

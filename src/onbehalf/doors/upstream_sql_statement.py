@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from onbehalf.doors.wall_sqlite import TENANT_FUNCTION, Readable, SqliteWall, lay
 from onbehalf.errors import ConfigInvalid
 
 __all__ = ["Compiled", "compile_statement", "connect"]
@@ -49,11 +50,14 @@ class _Asked(dict[str, None]):
         self[name] = None
 
 
-def connect(path: Path, *, max_bytes: int) -> sqlite3.Connection:
-    """A connection that can only SELECT. Raises sqlite3.Error, OSError."""
+def connect(
+    path: Path, *, max_bytes: int, wall: SqliteWall | None = None, tenant: Callable[[], str | None] = lambda: None
+) -> sqlite3.Connection:
+    """A connection that can only SELECT, and with a wall only what is the `tenant`'s. Raises sqlite3.Error, OSError."""
     uri = path.resolve(strict=True).as_uri() + "?mode=ro"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False)
     try:
+        readable = None if wall is None else lay(connection, wall, tenant)
         connection.execute("PRAGMA query_only=ON")
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute("PRAGMA cell_size_check=ON")
@@ -64,7 +68,7 @@ def connect(path: Path, *, max_bytes: int) -> sqlite3.Connection:
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_bytes)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, _LIKE_PATTERN)
-        connection.set_authorizer(_authorize)
+        connection.set_authorizer(_authorizer(readable))
     except BaseException:
         connection.close()
         raise
@@ -112,19 +116,27 @@ def _try(connection: sqlite3.Connection, name: str, text: str, asked: Mapping[st
         ) from error
 
 
-def _authorize(action: int, first: str | None, second: str | None, database: str | None, _: str | None) -> int:
-    if action in _ALLOWED:
-        return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_READ:
-        table = (first or "").lower()
-        # the schema's text and SQLite's own settings are not data of the company
-        own = database in ("main", None) and not table.startswith(
-            ("sqlite_", "pragma_", "dbstat", "bytecode", "tables_used")
-        )
-        return sqlite3.SQLITE_OK if own else sqlite3.SQLITE_DENY
-    if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _FUNCTIONS:
-        return sqlite3.SQLITE_OK
-    return sqlite3.SQLITE_DENY
+_Authorizer = Callable[[int, str | None, str | None, str | None, str | None], int]
+
+
+def _authorizer(readable: Readable | None) -> _Authorizer:
+    """Judges what a statement does; with a wall, also what it may read."""
+    functions = _FUNCTIONS if readable is None else _FUNCTIONS | {TENANT_FUNCTION}
+
+    def authorize(action: int, first: str | None, second: str | None, database: str | None, through: str | None) -> int:
+        if action in _ALLOWED:
+            return sqlite3.SQLITE_OK if readable is None or readable.opens(through) else sqlite3.SQLITE_DENY
+        if action == sqlite3.SQLITE_READ:
+            table = (first or "").lower()
+            # the schema's text and SQLite's own settings are not data of the company
+            own = not table.startswith(("sqlite_", "pragma_", "dbstat", "bytecode", "tables_used"))
+            reads = database in ("main", None) if readable is None else readable.reads(table, database, through)
+            return sqlite3.SQLITE_OK if own and reads else sqlite3.SQLITE_DENY
+        if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in functions:
+            return sqlite3.SQLITE_OK
+        return sqlite3.SQLITE_DENY
+
+    return authorize
 
 
 def _first_word(text: str) -> str:

@@ -54,13 +54,22 @@ def sketch(name: str, upstream: str, settings: ToolSettings) -> Tool:
     )
 
 
-def sql_tool(name: str, upstream: str, settings: ToolSettings, *, used: Sequence[str], columns: Sequence[str]) -> Tool:
+def sql_tool(
+    name: str,
+    upstream: str,
+    settings: ToolSettings,
+    *,
+    used: Sequence[str],
+    columns: Sequence[str],
+    may_write: bool = False,
+) -> Tool:
     """A tool that is a statement with the parameters `used` and the result `columns`.
 
-    Raises ConfigInvalid where parameters are not declared, or rows are mapped from columns that are not there.
+    `may_write` is whether a statement of this kind can change anything. Raises ConfigInvalid where parameters are not
+    declared, or rows are mapped from columns that are not there.
     """
     tool = sketch(name, upstream, settings)
-    _require_sql(name, settings, used)
+    _require_sql(name, settings, used, may_write=may_write)
     if tool.rows is not None:
         wanted = {tool.rows.id, tool.rows.tenant, *(field for field, _ in tool.rows.attributes.values())}
         lost = sorted(wanted - set(columns))
@@ -112,7 +121,7 @@ def require_sound(tools: Mapping[str, Tool]) -> None:
             )
 
 
-def _require_sql(name: str, settings: ToolSettings, used: Sequence[str]) -> None:
+def _require_sql(name: str, settings: ToolSettings, used: Sequence[str], *, may_write: bool) -> None:
     declared, bound = set(settings.parameters), set(settings.bound)
     both = declared & bound
     if both:
@@ -120,7 +129,7 @@ def _require_sql(name: str, settings: ToolSettings, used: Sequence[str]) -> None
             f"tool `{name}`: `{min(both)}` is both a parameter and bound",
             hint="what is bound must not be in `parameters`",
         )
-    if settings.writes:
+    if settings.writes and not may_write:
         raise ConfigInvalid(f"tool `{name}`: a statement cannot write", hint="write through an MCP server")
     missing = sorted(set(used) - declared - bound)
     if missing:

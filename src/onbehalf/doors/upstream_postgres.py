@@ -1,0 +1,332 @@
+"""A PostgreSQL database as an upstream: each tool is one statement that the configuration fixed, its values bound.
+
+One call is one transaction: read-only for a tool that does not write, with a claim for the caller's tenant that the
+database's own wall checks, and with bounds on time, rows and bytes that the server keeps. Must not decide which rows
+may be shown, nor know configuration files.
+
+Trust: whoever owns this database decides what people read. What a statement forgets to narrow, the wall still does;
+the gateway's roles can neither read the wall's key nor pass by it, and no call is made where it does not stand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import orjson
+from psycopg import AsyncConnection, AsyncRawCursor, Error, OperationalError, errors
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+from psycopg_pool.errors import PoolClosed
+
+from onbehalf.doors.upstream_postgres_statement import Compiled, NotBindable, bound, compile_statement
+from onbehalf.doors.wall_postgres import BEGIN_SQL, SETTINGS_SQL, Wall, WallDown
+from onbehalf.errors import ConfigInvalid
+from onbehalf.model import CallToken, Done, Failed, Json, Outcome, ToolCall
+from onbehalf.strict_json import NotStrict, strict_json
+from onbehalf.validate.wall_standing import HINT
+
+__all__ = ["PostgresUpstream", "Role", "Statement"]
+
+_Connection = AsyncConnection[TupleRow]
+
+_MAX_BYTES = 4 * 2**20
+_DEPTH = 64
+_WAITING = 256
+_GRACE_SECONDS = 0.5
+"""How long past its deadline a server may take to stop a statement; then the connection is given up."""
+_LIFETIME_SECONDS = 600.0
+"""After at most this long a connection is made anew, and the wall looked at again."""
+_OPEN_SECONDS = 20.0
+_AT = ("rows",)
+_UNFIT = frozenset({"22P02", "22P03", "22003", "22007", "22008", "22021", "22023", "22030", "22032"})
+"""What PostgreSQL says of text that is no value of a parameter's type."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """A tool's statement as configured, and whether it changes anything."""
+
+    text: str
+    writes: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """How the gateway logs in to read or to write. `wall` is None only where none is wanted."""
+
+    dsn: str = field(repr=False)
+    wall: Wall | None
+
+
+class _Refused(Exception):
+    """The answer, or an argument, cannot go on; `failed` says why, and nothing has changed."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.failed = _failed(code, message)
+
+
+class _Login:
+    """One role's connections. `problem` is why the last one that was made could not be used."""
+
+    def __init__(self, role: Role, *, connections: int, timeout: float) -> None:
+        self.wall = role.wall
+        self.problem = ""
+        self.warnings: tuple[str, ...] = ()
+        self.pool: AsyncConnectionPool[_Connection] = AsyncConnectionPool(
+            role.dsn,
+            connection_class=AsyncConnection[TupleRow],
+            kwargs={"autocommit": True, "cursor_factory": AsyncRawCursor},
+            min_size=0,
+            max_size=connections,
+            max_waiting=_WAITING,
+            max_lifetime=_LIFETIME_SECONDS,
+            timeout=timeout,
+            reconnect_timeout=timeout,
+            open=False,
+            configure=self._configured,
+            reset=_reset,
+        )
+
+    async def _configured(self, connection: _Connection) -> None:
+        """A new connection is looked at before it is used; what is no wall is no connection. Raises WallDown."""
+        if self.wall is None:
+            return
+        try:
+            await self.wall.look(connection)
+        except WallDown as error:
+            self.problem = str(error)
+            raise
+        self.problem = ""
+
+
+class PostgresUpstream:
+    """The Upstream port on one database. Made by `open` on the loop that it serves, ended by `aclose`."""
+
+    def __init__(
+        self,
+        logins: Mapping[bool, _Login],
+        compiled: Mapping[str, tuple[Statement, Compiled]],
+        *,
+        audience: str,
+        timeout: float,
+        max_rows: int,
+    ) -> None:
+        self._logins = dict(logins)  # by whether the tool writes
+        self._compiled = dict(compiled)
+        self._audience = audience
+        self._timeout = timeout
+        self._max_rows = max_rows
+
+    @classmethod
+    async def open(
+        cls,
+        reader: Role,
+        writer: Role | None,
+        *,
+        audience: str,
+        statements: Mapping[str, Statement],
+        timeout: float,  # noqa: ASYNC109  # of each call to come, not of opening
+        max_rows: int,
+        connections: int = 4,
+    ) -> PostgresUpstream:
+        """Look at the wall, and try every statement (by the tools' remote names) without running it.
+
+        `timeout` is in seconds, of one call with all its waiting. More than `max_rows` rows, or 4 MiB, are a failure
+        and never cut. Tools that write need a `writer`. Raises ConfigInvalid.
+        """
+        logins: dict[bool, _Login] = {}
+        compiled: dict[str, tuple[Statement, Compiled]] = {}
+        for writes, role in ((False, reader), (True, writer)):
+            own = {name: each for name, each in statements.items() if each.writes == writes}
+            if role is None:
+                if own:
+                    raise ConfigInvalid(
+                        f"tool `{min(own)}` writes, and no role may", hint="name the role that writes under `writer`"
+                    )
+                continue
+            logins[writes] = _Login(role, connections=connections, timeout=timeout)
+            compiled |= await _tried(role, logins[writes], own, max_rows)
+        door = cls(logins, compiled, audience=audience, timeout=timeout, max_rows=max_rows)
+        for login in logins.values():
+            await login.pool.open()
+        return door
+
+    @property
+    def audience(self) -> str:
+        return self._audience
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a wall that stands still lets through, each a clause for a person."""
+        return tuple(each for login in self._logins.values() for each in login.warnings)
+
+    def parameters(self, remote: str) -> tuple[str, ...]:
+        """Names of the parameters that this tool's statement uses."""
+        return self._compiled[remote][1].parameters
+
+    def columns(self, remote: str) -> tuple[str, ...]:
+        """Names of the columns that this tool's statement gives, in their order."""
+        return self._compiled[remote][1].columns
+
+    async def send(self, call: ToolCall, token: CallToken) -> Outcome:
+        """Run the tool's statement once, in a transaction of its own. `token` stays here: a database cannot check one;
+        it gets a claim instead, for the caller's tenant. `unknown` is True only where a commit got no answer."""
+        found = self._compiled.get(call.tool.remote)
+        if found is None:
+            return _failed("unknown_tool", "no statement of that name")
+        granted = token.grant.allow.call
+        if token.grant.audience != self._audience or (granted.id, granted.digest) != (call.id, call.digest):
+            return _failed("wrong_grant", "the call token is not for this call here")
+        statement, compiled = found
+        try:
+            values = bound(compiled, cast(dict[str, Json], orjson.loads(call.arguments)))
+        except NotBindable as error:
+            return _failed("arguments_refused", str(error))
+        act = _Act(
+            call=call, login=self._logins[statement.writes], text=compiled.text, values=values,
+            writes=statement.writes, timeout=self._timeout, max_rows=self._max_rows,
+        )  # fmt: skip
+        return await act.done()
+
+    async def aclose(self) -> None:
+        """End all connections; what is running then fails."""
+        for login in self._logins.values():
+            await login.pool.close(timeout=_GRACE_SECONDS)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Act:
+    """One call on its way through the database. `committing` from when its effect may be there without an answer."""
+
+    call: ToolCall
+    login: _Login
+    text: str
+    values: list[str | None]
+    writes: bool
+    timeout: float
+    max_rows: int
+    committing: bool = False
+
+    async def done(self) -> Outcome:
+        try:
+            async with asyncio.timeout(self.timeout + _GRACE_SECONDS):
+                async with self.login.pool.connection(timeout=self.timeout) as connection:
+                    lines = await self._run(connection)
+            return _answer(lines, self.call.tool.rows.at if self.call.tool.rows is not None else _AT)
+        except _Refused as error:
+            return error.failed
+        except (PoolTimeout, TooManyRequests, PoolClosed) as error:
+            return self._unreached(error)
+        except TimeoutError:
+            return self._lost("upstream_timed_out", "the statement took too long and was stopped")
+        except Error as error:
+            return self._mishap(error)
+        except Exception as error:  # whatever nobody thought of is a failure on record, not a call without outcome
+            return self._lost("upstream_error", f"the statement failed: {type(error).__name__}")
+
+    async def _run(self, connection: _Connection) -> list[str]:
+        """The rows as JSON texts, committed. Raises _Refused, psycopg.Error; the pool then rolls back."""
+        # one journey for both: a simple query may hold two statements, which must not be prepared
+        mode = "READ WRITE" if self.writes else "READ ONLY"
+        begun = await connection.execute(f"BEGIN {mode}; {BEGIN_SQL}", prepare=False)
+        begun.nextset()
+        pid, started = await begun.fetchone() or (0, 0)
+        await connection.execute(SETTINGS_SQL, [self._claim(pid, started), f"{int(self.timeout * 1000)}ms"])
+        lines = await (await connection.execute(self.text, self.values)).fetchall()
+        if len(lines) > self.max_rows:
+            raise _Refused("too_many_rows", f"more than {self.max_rows} rows; nothing is cut off silently")
+        if lines and lines[-1][0] is None:
+            raise _Refused("result_too_large", f"more than {_MAX_BYTES} bytes; nothing is cut off silently")
+        self.committing = self.writes
+        await connection.execute("COMMIT")
+        self.committing = False
+        return [line[0] for line in lines]
+
+    def _claim(self, pid: int, started: int) -> str:
+        wall = self.login.wall
+        if wall is None:
+            return ""
+        tenant = self.call.caller.tenant
+        principal = self.call.person.ref.id.removeprefix(f"{tenant}/")
+        seconds = self.timeout + _GRACE_SECONDS
+        return wall.claim(tenant=tenant, principal=principal, pid=pid, started=started, seconds=seconds)
+
+    def _unreached(self, error: Exception) -> Failed:
+        if self.login.problem:
+            return _failed("wall_down", self.login.problem)
+        if isinstance(error, PoolTimeout):
+            return _failed("upstream_unavailable", "no connection to the database came free in time")
+        return _failed("upstream_busy", "closed, or too many calls waiting")
+
+    def _mishap(self, error: Error) -> Failed:
+        """What went wrong without a word of the server's own: its messages quote data, and name keys of other rows."""
+        state = error.sqlstate or ""
+        if isinstance(error, errors.QueryCanceled):
+            return _failed("upstream_timed_out", "the statement took too long and was stopped")
+        if state.startswith("23") or isinstance(error, errors.InsufficientPrivilege):
+            return _failed("upstream_refused", "the database refuses this change or this read")
+        if state in _UNFIT:
+            return _failed("arguments_refused", f"a value does not fit the statement ({state})")
+        if not state or isinstance(error, OperationalError):
+            return self._lost("upstream_unavailable", f"the database cannot be reached ({state or 'connection lost'})")
+        return _failed("upstream_error", f"the statement failed ({state})")
+
+    def _lost(self, code: str, message: str) -> Failed:
+        return Failed(code=code, message=message[:300], unknown=self.committing)
+
+
+async def _tried(
+    role: Role, login: _Login, statements: Mapping[str, Statement], max_rows: int
+) -> dict[str, tuple[Statement, Compiled]]:
+    try:
+        async with asyncio.timeout(_OPEN_SECONDS):
+            async with await AsyncConnection.connect(
+                role.dsn, autocommit=True, cursor_factory=AsyncRawCursor
+            ) as connection:
+                if role.wall is not None:
+                    await role.wall.look(connection)
+                    login.warnings = await role.wall.warnings(connection)
+                return {
+                    name: (each, await asyncio.to_thread(_compiled, connection, name, each, max_rows))
+                    for name, each in statements.items()
+                }
+    except WallDown as error:
+        raise ConfigInvalid(str(error), hint=HINT) from error
+    except (Error, TimeoutError) as error:
+        raise ConfigInvalid(
+            f"the database cannot be read: {type(error).__name__}",
+            hint="look at its DSN, its server and the role's password",
+        ) from error
+
+
+def _compiled(connection: _Connection, name: str, statement: Statement, max_rows: int) -> Compiled:
+    return compile_statement(
+        connection.pgconn, name, statement.text, writes=statement.writes, max_rows=max_rows, max_bytes=_MAX_BYTES
+    )
+
+
+async def _reset(connection: _Connection) -> None:
+    """What a statement set beyond its transaction must not meet the next caller."""
+    await connection.execute("RESET ALL")
+
+
+def _answer(lines: list[str], at: tuple[str, ...]) -> Outcome:
+    """The rows as an MCP result, at the place where the tool's row mapping looks for them; by default under `rows`."""
+    try:
+        value: Json = strict_json(("[" + ",".join(lines) + "]").encode(), depth=_DEPTH)
+        for key in reversed(at):
+            value = {key: value}
+        text = orjson.dumps(value).decode()
+    except (NotStrict, UnicodeError, TypeError) as error:
+        raise _Refused(
+            "result_refused", "a column holds JSON that could be read in two ways, or is too deep"
+        ) from error
+    return Done(content={"content": [{"type": "text", "text": text}], "structuredContent": value, "isError": False})
+
+
+def _failed(code: str, message: str) -> Failed:
+    return Failed(code=code, message=message[:300], unknown=False)
