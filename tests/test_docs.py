@@ -15,7 +15,8 @@ from onbehalf.validate import people
 ROOT = Path(__file__).parents[1]
 STRUCTS = (
     config.GatewaySettings, config.Limits, config.IssuerSettings, config.TenantClaim, config.SqlUpstream,
-    config.PostgresUpstream, config.McpUpstream, config.ToolSettings, config.RowsSettings, config.LookupSettings, config.ParameterSettings,
+    config.PostgresUpstream, config.McpUpstream, config.ToolSettings, config.RowsSettings, config.LookupSettings,
+    config.ParameterSettings,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 

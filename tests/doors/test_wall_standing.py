@@ -93,14 +93,14 @@ def test_the_wall_as_printed_stands_for_reading_and_for_writing(base: str) -> No
         ("GRANT SELECT ON onbehalf.keys TO gw_ro", "reaches onbehalf.keys"),
         ("GRANT CREATE ON SCHEMA onbehalf TO gw_ro", "may make things in the schema onbehalf"),
         ("CREATE RULE odd AS ON UPDATE TO reviews DO ALSO DELETE FROM people", "has rewrite rules"),
-        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'", "may run public.f, which acts as"),
-        ("CREATE FUNCTION f(text) RETURNS boolean LANGUAGE sql LEAKPROOF AS 'SELECT true'", "f, which is marked LEAKPROOF"),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'", "may run public.f, which acts as"),  # noqa: E501  # SQL reads best in one line
+        ("CREATE FUNCTION f(text) RETURNS boolean LANGUAGE sql LEAKPROOF AS 'SELECT true'", "f, which is marked LEAKPROOF"),  # noqa: E501  # SQL reads best in one line
         ("ALTER FUNCTION onbehalf.claimed(integer) LEAKPROOF", "onbehalf.claimed, which is marked LEAKPROOF"),
         ("ALTER FUNCTION onbehalf.claimed(integer) SECURITY INVOKER", "no function onbehalf.claimed"),
         ("ALTER FUNCTION onbehalf.claimed(integer) RESET search_path", "no function onbehalf.claimed"),
         ("ALTER FUNCTION onbehalf.claimed(integer) OWNER TO hr_app", "no function onbehalf.claimed"),
         ("ALTER ROLE onbehalf_owner LOGIN", "onbehalf_owner, which the claims belong to, may log in"),
-        ("CREATE OR REPLACE FUNCTION onbehalf.claimed(part integer) RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER"
+        ("CREATE OR REPLACE FUNCTION onbehalf.claimed(part integer) RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER"  # noqa: E501  # SQL reads best in one line
          " SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN split_part(current_setting('onbehalf.claim', true),"
          " '|', 6); END $$", "no function onbehalf.claimed"),
         ("CREATE OR REPLACE FUNCTION onbehalf.tenant() RETURNS text LANGUAGE sql STABLE AS"
@@ -135,7 +135,7 @@ def test_a_superuser_is_refused_whatever_stands(base: str) -> None:
         "CREATE VIEW v WITH (security_invoker = true) AS SELECT * FROM reviews; GRANT SELECT ON v TO gw_ro",
         "CREATE POLICY wide ON reviews TO PUBLIC USING (true)",
         "CREATE TABLE salaries (id int)",
-        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; REVOKE ALL ON FUNCTION f() FROM PUBLIC",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; REVOKE ALL ON FUNCTION f() FROM PUBLIC",  # noqa: E501  # SQL reads best in one line
         "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "CREATE EXTENSION pgcrypto",
     ],
