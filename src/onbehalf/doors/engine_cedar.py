@@ -24,9 +24,12 @@ from onbehalf.errors import PolicyInvalid
 from onbehalf.model import Candidate, Conjunct, Digest, Entity, Json, Judgement, Question, Ref, Tool
 from onbehalf.validate import bundle
 from onbehalf.validate.bundle import Est, Policy, Source
+from onbehalf.validate.pushdown import read as read_rows
+from onbehalf.validate.pushdown_sql import Dialect, Predicate, Pushdown
+from onbehalf.validate.pushdown_terms import Layout
 from onbehalf.validate.questions import absent_people
 
-__all__ = ["CedarEngine"]
+__all__ = ["CedarEngine", "Scope"]
 
 _MAX_POLICIES = 2_000
 _KEPT_SLICES = 4_096
@@ -64,6 +67,14 @@ class _Shared:
     known: Mapping[Ref, Entity]
     handle: cedarpy.Entities | None
     fault: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The policies of an action on rows of one type. `probes` ask for what is fixed in a call, None where nothing is."""
+
+    pushdown: Pushdown
+    probes: cedarpy.PolicySet | None
 
 
 class CedarEngine:
@@ -142,6 +153,28 @@ class CedarEngine:
             )
             for number, part in enumerate(slice_.parts)
         )
+
+    def scope(self, action: str, type_: str, layout: Layout, dialect: Dialect) -> Scope:
+        """The policies of an action as a predicate on rows of `type_`. Raises PolicyInvalid for what has none."""
+        slice_ = self._slices[action]
+        found = read_rows([part.policy for part in slice_.parts], layout, type_)
+        pairs: dict[str, Est] = {}
+        for at, est in enumerate(found.truths):
+            pairs |= {f"{at}.t": bundle.permit(est), f"{at}.f": bundle.permit(est, "unless")}
+        return Scope(pushdown=Pushdown(found, dialect), probes=_policy_set(pairs) if pairs else None)
+
+    def predicate(self, scope: Scope, question: Question) -> Predicate:
+        """The predicate for the caller of a question about a tool. Where the engine does not answer, no row fits."""
+        truths: list[bool | None] = []
+        if scope.probes is not None:
+            count = len(scope.pushdown.read.truths)
+            try:
+                result = self._asked(question, scope.probes, self._slices[question.action])
+                held = frozenset(result.diagnostics.reasons)
+            except Exception:  # as in judge; unanswered is an error in every policy that asked
+                held = frozenset()
+            truths = [_held(held, str(at)) for at in range(count)]
+        return scope.pushdown.predicate(truths, question)
 
     def _asked(self, question: Question, policies: cedarpy.PolicySet, slice_: _Slice) -> cedarpy.AuthzResult:
         request = {
