@@ -128,6 +128,7 @@ TOOLS = (
         preview="asked",
         once_s=60,
     ),
+    _tool("reviews_report", "readReview", _schema()),
     _tool("hidden_tool", "readReview", _schema(), exposed=False),
 )
 
@@ -146,6 +147,7 @@ class Doors:
     audience: str = "upstream"
     begun: dict[str, Earlier] = field(default_factory=dict)
     changes: dict[str, UnixTime] = field(default_factory=dict)
+    scopes: frozenset[str] = frozenset({"tickets.write"})
 
     # clock and ids
     def now(self) -> UnixTime:
@@ -188,7 +190,7 @@ class Doors:
             raise IssuerUnavailable("the issuer's keys cannot be had")
         if presented.token not in LOGINS:
             raise TokenMissing("there is no token")
-        scopes = frozenset() if "scope_missing" in self.broken else frozenset({"tickets.write"})
+        scopes = frozenset() if "scope_missing" in self.broken else self.scopes
         return Caller(
             subject=presented.token, tenant=LOGINS[presented.token][0], client="chat", actors=(), scopes=scopes,
             evidence=EVIDENCE,
@@ -269,10 +271,11 @@ class Doors:
         self.counted.append((code,))
 
 
-def house(directory: Path, *broken: str, max_rows: int = 100) -> tuple[Gateway, Doors]:
+def house(
+    directory: Path, *broken: str, max_rows: int = 100, policies: str = POLICIES, mask_key: bytes = b"k" * 32
+) -> tuple[Gateway, Doors]:
     """A gateway on in-memory doors, with these failures."""
     doors = Doors(broken=set(broken))
-    policies = POLICIES
     if "policy_errs" in broken:
         policies += (
             '@id("errs") @doc("d") @remedy("r") forbid(principal, action, resource) '
@@ -284,6 +287,7 @@ def house(directory: Path, *broken: str, max_rows: int = 100) -> tuple[Gateway, 
     gateway = Gateway(
         clock=doors.now, ids=doors.fresh, callers=doors, directory=doors, ledger=doors, signer=doors, meter=doors,
         once=doors, changes=doors, standing=lambda: standing, max_rows=max_rows,
+        mask_key=mask_key,
     )  # fmt: skip
     return gateway, doors
 
@@ -308,4 +312,4 @@ def tickets(**owners: str) -> Callable[[ToolCall], Outcome]:
     return answer
 
 
-__all__ = ["LOGINS", "TOOLS", "Doors", "house", "request", "review", "reviews", "tickets"]
+__all__ = ["LOGINS", "POLICIES", "TOOLS", "Doors", "house", "request", "review", "reviews", "tickets"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onbehalf.act import SHOWN_S, change_set, grant, once
 from onbehalf.errors import (
@@ -31,6 +31,7 @@ from onbehalf.model import (
     Digest,
     Failed,
     Outcome,
+    Owed,
     Presented,
     Question,
     Receipt,
@@ -42,7 +43,7 @@ from onbehalf.model import (
     UnixTime,
 )
 from onbehalf.ports import Callers, Changes, Clock, Directory, Engine, Ids, Ledger, Meter, Once, Signer, Upstream
-from onbehalf.validate import decide, questions, route, rows
+from onbehalf.validate import decide, obligations, questions, route, rows
 
 __all__ = ["Gateway", "Offer", "Standing"]
 
@@ -66,7 +67,10 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """The house in walking order. Built by app.py; every part is a port. `standing` is asked once a call."""
+    """The house in walking order. Built by app.py; every part is a port. `standing` is asked once a call.
+
+    `mask_key` is the secret by which fields are hashed; without one what is to be hashed is null.
+    """
 
     clock: Clock
     ids: Ids
@@ -79,6 +83,7 @@ class Gateway:
     changes: Changes
     standing: Callable[[], Standing]
     max_rows: int
+    mask_key: bytes = field(default=b"", repr=False)
 
     async def who(self, presented: Presented) -> Caller:
         """Who calls, proven. Raises an IdentifyError."""
@@ -91,10 +96,9 @@ class Gateway:
         person = await self.directory.person(caller)
         standing = self.standing()
         exposed = [offer.tool for _, offer in sorted(standing.offers.items()) if offer.tool.exposed]
+        said = [standing.engine.judge(questions.about_tool(person, caller, tool, now)) for tool in exposed]
         return [
-            tool
-            for tool in exposed
-            if decide.may(standing.engine.judge(questions.about_tool(person, caller, tool, now)))
+            tool for tool, each in zip(exposed, said, strict=True) if decide.offered(each, tool=tool, caller=caller)
         ]
 
     async def call(self, presented: Presented, request: ToolRequest) -> Reply:
@@ -112,7 +116,7 @@ class Gateway:
             call = route.route(request, tool=offer.tool, check=offer.check, arrival=arrival)
             decision = walk.decided(call, questions.about_tool(person, caller, call.tool, now))
             if isinstance(decision, Allow) and call.tool.lookup is not None:
-                decision = await walk.decided_on_resource(call)
+                decision = await walk.decided_on_resource(call, decision.owed)
             ready = await walk.readied(decision) if isinstance(decision, Allow) else decision
         except ValidateError as error:
             return await self._refused(call_id, error, caller, request)
@@ -145,18 +149,18 @@ class _Walk:
     house: Gateway
     standing: Standing
 
-    def decided(self, call: ToolCall, question: Question) -> Decision:
-        """What the policies say to one question about this call."""
+    def decided(self, call: ToolCall, question: Question, besides: Sequence[Owed] = ()) -> Decision:
+        """What the policies say to one question about this call, of which they demand something `besides`."""
         engine = self.standing.engine
         return decide.decide(
             call,
             question=question,
-            judgement=engine.judge(question),
+            judgement=decide.owing(engine.judge(question), besides),
             candidates=lambda: engine.candidates(question),
             policy=Digest(engine.policy),
         )
 
-    async def decided_on_resource(self, call: ToolCall) -> Decision:
+    async def decided_on_resource(self, call: ToolCall, besides: Sequence[Owed]) -> Decision:
         """Find the one resource the call is about, in the caller's name and on record, and decide on it.
 
         A resource that is not there, or may not be looked up, is asked about all the same, so that "absent" and
@@ -179,9 +183,8 @@ class _Walk:
             found = rows.extract(shape, result.content, limit=2).rows
             if len(found) == 1 and found[0].ref == missing:
                 people = await self.house.directory.people(call.caller.tenant, found[0].people)
-                return self.decided(
-                    call, questions.about_row(call.person, call.caller, call.tool, call.at, found[0], people)
-                )
+                asked = questions.about_row(call.person, call.caller, call.tool, call.at, found[0], people)
+                return self.decided(call, asked, besides)
         return self.decided(call, questions.about_missing(call.person, call.caller, call.tool, call.at, missing))
 
     async def readied(self, allow: Allow) -> Allow | Deny | Reply:
@@ -203,29 +206,29 @@ class _Walk:
             self._close(call, receipt, result)
             return reply.failed(call.id, result, receipt)
         found = rows.extract(shape, result.content, limit=house.max_rows) if shape else None
-        kept = await self._permitted(call, found.rows) if found else ()
-        released = entries.Released(returned=found.returned, ids=[row.ref.id for row in kept]) if found else None
-        self._close(call, receipt, result, released)
-        if found is not None and len(kept) != found.returned:  # one that may not be changed spoils the whole change
-            return await self._refused_row(call, found, kept)
+        kept = await self._permitted(allow, found.rows) if found else obligations.of_call(allow)
+        self._close(call, receipt, result, found, kept)
+        if found and len(kept.allowed) != found.returned:  # one that may not be changed spoils the whole change
+            return await self._refused_row(allow, found, kept)
         change = change_set(allow, result.digest)
         if call.tool.preview == "asked" and call.change != change:
             if call.change:
                 raise ChangeStale("this is not what would change now", hint="call again without `change` and look")
             await house.changes.shown(change, until=UnixTime(call.at + SHOWN_S))
-            content = rows.release(shape, result.content, kept) if shape else result.content
-            return reply.previewed(call.id, content, change, receipt)
+            content = rows.release(shape, result.content, kept.rows) if shape else result.content
+            return reply.previewed(reply.answered(call.id, content, receipt, kept.applied), change)
         if call.tool.preview == "asked" and not await house.changes.take(change, now=house.clock()):
             raise ChangeStale("this change was not shown, or made already", hint="call again without `change` and look")
         return decide.as_tried(allow, result.digest)
 
-    async def _refused_row(self, call: ToolCall, found: rows.Extracted, kept: Sequence[rows.Row]) -> Deny:
+    async def _refused_row(self, allow: Allow, found: rows.Extracted, kept: obligations.Kept) -> Deny:
         """The denial of a row that would change and may not; of no row in particular where it cannot be read."""
+        call = allow.call
         for row in found.rows:
-            if row not in kept:
+            if row not in kept.allowed:
                 people = await self.house.directory.people(call.caller.tenant, row.people)
                 asked = questions.about_row(call.person, call.caller, call.tool, call.at, row, people)
-                decision = self.decided(call, asked)
+                decision = self.decided(call, asked, allow.owed)
                 if isinstance(decision, Deny):
                     return decision
         raise ResourceUnavailable("what would change cannot be read", hint="nothing was done; tell who runs the tool")
@@ -252,21 +255,21 @@ class _Walk:
             return reply.failed(call.id, result, receipt)
         if shape is None:
             self._close(call, receipt, result)
-            return reply.answered(call.id, result.content, receipt)
+            return reply.answered(call.id, result.content, receipt, obligations.of_call(allow).applied)
         found = rows.extract(shape, result.content, limit=self.house.max_rows)
-        kept: Sequence[rows.Row] = ()
+        kept = obligations.NOTHING_KEPT
         try:
             if found.returned <= self.house.max_rows:
-                kept = await self._permitted(call, found.rows)
+                kept = await self._permitted(allow, found.rows)
         finally:  # done is done: whatever went wrong with its rows, the outcome belongs on record
-            released = entries.Released(returned=found.returned, ids=[row.ref.id for row in kept])
-            self._close(call, receipt, result, released)
+            self._close(call, receipt, result, found, kept)
         if found.returned > self.house.max_rows:
-            return reply.failed(call.id, _too_many(call.tool), receipt)
-        return reply.answered(call.id, rows.release(shape, result.content, kept), receipt)
+            return reply.failed(call.id, rows.too_many(call.tool), receipt)
+        return reply.answered(call.id, rows.release(shape, result.content, kept.rows), receipt, kept.applied)
 
-    async def _permitted(self, call: ToolCall, found: Sequence[rows.Row]) -> Sequence[rows.Row]:
-        """The rows this person may have, each decided by itself."""
+    async def _permitted(self, allow: Allow, found: Sequence[rows.Row]) -> obligations.Kept:
+        """The rows this person may have, each decided by itself, as far and in the form that they may go on."""
+        call = allow.call
         named = {person for row in found for person in row.people}
         people = questions.by_person(await self.house.directory.people(call.caller.tenant, named))
         judge = self.standing.engine.judge
@@ -275,7 +278,8 @@ class _Walk:
         if not all(judgement.validated for judgement in said):
             # one row that does not fit the schema spoils what all are asked over: ask about each by itself
             said = [judge(questions.about_row(*about, row, people)) for row in found]
-        return [row for row, judgement in zip(found, said, strict=True) if decide.may(judgement)]
+        permitted = [(row, each.owed) for row, each in zip(found, said, strict=True) if decide.may(each)]
+        return obligations.keep(allow, permitted, key=self.house.mask_key)
 
     async def _sent(self, allow: Allow, *, purpose: str = "") -> tuple[Receipt, Outcome]:
         """Record the intent, then do it once. The caller of this closes the intent with its outcome.
@@ -310,10 +314,9 @@ class _Walk:
             await (self.house.once.done if effect else self.house.once.forget)(once.known_by(call), call.id)
 
     def _close(
-        self, call: ToolCall, receipt: Receipt, result: Outcome, released: entries.Released | None = None
-    ) -> None:
+        self, call: ToolCall, receipt: Receipt, result: Outcome, found: rows.Extracted | None = None,
+        kept: obligations.Kept = obligations.NOTHING_KEPT,
+    ) -> None:  # fmt: skip
+        ids = [row.ref.id for row in kept.rows]
+        released = entries.Released(returned=found.returned, ids=ids, applied=kept.applied) if found else None
         self.house.ledger.follow(entries.outcome(call, receipt, result, released, now=self.house.clock()))
-
-
-def _too_many(tool: Tool) -> Failed:
-    return Failed(code="too_many_rows", message="more rows came back than this gateway releases", unknown=tool.writes)

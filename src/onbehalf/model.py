@@ -17,9 +17,9 @@ import orjson
 import rfc8785
 
 __all__ = [
-    "Allow", "AuditEntry", "Bound", "CallId", "CallToken", "Caller", "Candidate", "Conjunct", "Decision",
-    "Deny", "Digest", "Done", "Entity", "Evidence", "Failed", "Grant", "Json", "Judgement", "Lookup",
-    "Outcome", "Person", "Presented", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Tool",
+    "Allow", "Applied", "AuditEntry", "Bound", "CallId", "CallToken", "Caller", "Candidate", "Conjunct", "Decision",
+    "Deny", "Digest", "Done", "Entity", "Evidence", "Failed", "Grant", "Json", "Judgement", "Lookup", "Obligations",
+    "Outcome", "Owed", "Person", "Presented", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Tool",
     "ToolCall", "ToolRequest", "UnixTime", "canonical", "digest",
 ]  # fmt: skip
 
@@ -265,14 +265,44 @@ class Question:
     entities: tuple[Entity, ...]
 
 
+Every: TypeAlias = Literal["every"]
+Mask: TypeAlias = Literal["last4", "hash", "null"]
+Approver: TypeAlias = Literal["nobody", "self", "manager", "two-person"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obligations:
+    """What permits demand of what they let through; as it stands here, nothing.
+
+    `columns` are the only fields of a row that may go on, `masks` says how fields go on, `max_rows` is the most rows of
+    one answer, `purposes` what it may be used for, `approve` who must have approved it.
+    """
+
+    columns: frozenset[str] | Every = "every"
+    masks: frozenset[tuple[str, Mask]] = frozenset()
+    max_rows: int | Every = "every"
+    purposes: frozenset[str] | Every = "every"
+    approve: Approver = "nobody"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """What one policy demands of what it permits."""
+
+    policy: str
+    obligations: Obligations
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What an engine said, raw. Only validate/decide.py may turn this into a Decision."""
+    """What an engine said, raw; `owed` is what the permits that say yes demand. Only validate/decide.py may turn this
+    into a Decision."""
 
     allowed: bool
     policies: tuple[str, ...]
     errors: tuple[str, ...]
     validated: bool
+    owed: tuple[Owed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,13 +335,17 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allow:
-    """The call may be done on `resource`, by `policies` of the bundle `policy` at directory `revision`."""
+    """The call may be done on `resource`, by `policies` of the bundle `policy` at directory `revision`.
+
+    `owed` is what these policies demand, all of which can be met.
+    """
 
     call: ToolCall
     resource: Ref
     policies: tuple[str, ...]
     policy: Digest
     revision: int
+    owed: tuple[Owed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,6 +362,21 @@ class Deny:
 
 
 Decision: TypeAlias = Allow | Deny
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What was done to an answer, on the demand of policies, before it was released.
+
+    `rows` pairs a policy's demand with how many released rows it shaped. `cut` rows were permitted and are beyond the
+    most that may be released. `purposes` are what the answer may be used for: none where no policy speaks of it.
+    `masks` are the fields that did not go on as they are.
+    """
+
+    rows: tuple[tuple[Owed, int], ...] = ()
+    cut: int = 0
+    purposes: tuple[str, ...] = ()
+    masks: tuple[tuple[str, Mask], ...] = ()
 
 
 # --- explain -------------------------------------------------------------------------------

@@ -63,6 +63,25 @@ def test_done_call_is_told_from_caller_to_rows() -> None:
     assert "On record as intent 4, 2023-11-14 22:13:20 UTC" in text
 
 
+def test_what_policies_demanded_is_told_with_the_decision_and_with_what_came_back() -> None:
+    demands: Json = [
+        {"policy": "p1", "columns": ["a", "b"], "mask": {"b": "hash"}, "max_rows": 2, "purpose": ["x", "y"]},
+        {"policy": "p2", "approve": "manager"},
+    ]
+    intent = record(4, "intent", {**ABOUT, "decision": {**ALLOW, "obligations": demands}})  # type: ignore[dict-item]
+    rows: Json = {"returned": 5, "released": 2, "withheld": 0, "cut": 3, "ids": ["r1", "r2"], "purposes": ["x"]}
+    applied: Json = [{"policy": "p1", "max_rows": 2, "rows": 2}]
+    lines = [line.text for line in story([intent, outcome(5, 4, outcome=DONE, rows=rows, obligations=applied)]).lines]
+    assert "p1 demands only the fields a, b; b as hash; at most 2 rows; the purpose x or y" in lines
+    assert "p2 demands the approval of manager" in lines
+    assert "p1 had at most 2 rows: in 2 rows" in lines
+    [came_back] = [line for line in lines if "came back" in line]
+    assert came_back.endswith(
+        "0 were withheld by policy; 3 more were permitted and over the most that may be released. "
+        "They may be used for x only."
+    )
+
+
 def test_denial_is_told_condition_by_condition_with_its_remedy() -> None:
     told = story([record(4, "denial", {**ABOUT, "decision": DENY})])
     text = told.as_text()

@@ -10,10 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onbehalf.doors.engine_cedar import CedarEngine
-from onbehalf.model import Entity, Json, Question, Ref
+from onbehalf.model import Entity, Json, Judgement, Question, Ref
 from onbehalf.ports import Engine
+from onbehalf.validate import questions, rows
 from onbehalf.validate.decide import may
-from validate.policy_house import bundle_at, tool
+from onbehalf.validate.rows import Row
+from validate.policy_house import DANA, NOW, PEOPLE, POLICIES, SHAPE, bundle_at, caller, person, review, tool
 
 TEXT = st.text(max_size=8)
 REF = st.builds(
@@ -46,6 +48,28 @@ def test_nonsense_is_answered_and_the_answer_is_no(engine: Engine, question: Que
     judgement = engine.judge(question)
     assert not may(judgement)
     engine.candidates(question)
+
+
+def test_what_the_permits_that_say_yes_demand_comes_with_their_yes(tmp_path: Path) -> None:
+    shaping = POLICIES.replace('@id("manager-read")', '@id("manager-read") @columns("status")')
+    shaping = shaping.replace('@id("reviews-call")', '@id("reviews-call") @max_rows("5")')
+    engine = CedarEngine.load(bundle_at(tmp_path, shaping), tools=[tool()])
+    [about_bob, about_zoe] = rows.extract(
+        SHAPE, {"structuredContent": {"rows": [review(subject="bob"), review(subject="zoe")]}}, limit=9
+    ).rows
+    asker, entities = person(DANA), [entity for each in PEOPLE.values() for entity in each]
+
+    def said(row: Row) -> Judgement:
+        return engine.judge(questions.about_row(asker, caller(), tool(), NOW, row, entities))
+
+    on_tool = engine.judge(questions.about_tool(asker, caller(), tool(), NOW))
+    assert [(each.policy, each.obligations.max_rows) for each in on_tool.owed] == [("reviews-call", 5)]
+    assert said(about_bob).policies == ("hr-read", "manager-read")
+    assert [(each.policy, each.obligations.columns) for each in said(about_bob).owed] == [
+        ("manager-read", frozenset({"status"}))
+    ]
+    assert said(about_zoe).policies == ("hr-read",)
+    assert said(about_zoe).owed == ()
 
 
 def test_the_digest_is_of_the_bundle(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from onbehalf.errors import PolicyInvalid
+from onbehalf.model import Obligations
 from onbehalf.validate import bundle
 from onbehalf.validate.bundle import Source
 
@@ -34,7 +35,16 @@ def test_a_clean_bundle_passes_and_keeps_the_order_of_the_file() -> None:
         (GOOD.replace('"a"', '"a b"'), "letters, digits"),
         (GOOD.replace('@doc("d")', ""), "has no @doc"),
         (GOOD.replace('@doc("d")', '@doc(" ")'), "has no @doc"),
-        (GOOD.replace("@owner", "@mask"), "unknown annotation @mask; known ones are @id, @doc, @owner, @remedy"),
+        (GOOD.replace("@owner", "@msk"), "unknown annotation @msk; known ones are @id, @doc, @owner, @remedy, "),
+        (GOOD.replace("@owner", "@mask"), "`a` has an unreadable @mask: expected fields with how they go on"),
+        (GOOD.replace("@owner", "@columns").replace('"o"', '"a,a"'), "unreadable @columns: expected field names"),
+        (GOOD.replace('@owner("o")', "@max_rows"), "unreadable @max_rows: expected a whole number from 1"),
+        (GOOD.replace('@owner("o")', '@approve("hr")'), "unreadable @approve: expected one of `self`, `manager`"),
+        (GOOD.replace('@owner("o")', '@purpose("a b")'), "unreadable @purpose: expected purposes in lower case"),
+        (
+            GOOD.replace('@owner("o")', '@mask("a:null")').replace("permit", "forbid"),
+            "`a` forbids, and so cannot have the obligation @mask",
+        ),
         (GOOD + GOOD, "has the id of a policy in x.cedar"),
         (GOOD.replace("resource is T", "resource"), "neither scope nor condition"),
         (GOOD.replace("resource is T)", "resource) when { true }"), "neither scope nor condition"),
@@ -47,6 +57,19 @@ def test_each_fault_is_named_with_its_file(text: str, fault: str) -> None:
         bundle.require_clean([("x.cedar", est(text))])
     assert "x.cedar: " in caught.value.message
     assert fault in caught.value.message
+
+
+def test_a_policy_carries_all_its_obligations_as_one() -> None:
+    text = GOOD.replace('@owner("o")', '@columns("a, b") @mask("b:last4,a:null") @max_rows("9") @purpose("x")')
+    [policy] = bundle.policies_of(est(text + " "))
+    assert policy.obligations == Obligations(
+        columns=frozenset({"a", "b"}),
+        masks=frozenset({("b", "last4"), ("a", "null")}),
+        max_rows=9,
+        purposes=frozenset({"x"}),
+    )
+    [plain] = bundle.policies_of(est(GOOD))
+    assert plain.obligations == Obligations()
 
 
 def test_an_id_is_unique_over_all_files() -> None:

@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onbehalf.model import Allow, Candidate, Conjunct, Decision, Deny, Digest, Judgement, Question, Ref
+from onbehalf.model import (
+    Allow,
+    Candidate,
+    Conjunct,
+    Decision,
+    Deny,
+    Digest,
+    Judgement,
+    Obligations,
+    Owed,
+    Question,
+    Ref,
+)
 from onbehalf.validate import decide, questions
 from validate.policy_house import BOB, DANA, NOW, caller, person, tool, tool_call
 
@@ -43,6 +55,41 @@ def test_all_legs_standing_allow_with_policies_digest_and_revision() -> None:
 
     decision = decide.decide(CALL, question=ASKED, judgement=YES, candidates=unasked, policy=POLICY)
     assert decision == Allow(call=CALL, resource=ASKED.resource, policies=("p",), policy=POLICY, revision=7)
+
+
+SHAPED = Owed(policy="p", obligations=Obligations(columns=frozenset({"a"})))
+APPROVED = Owed(policy="q", obligations=Obligations(approve="manager"))
+
+
+def test_what_is_demanded_goes_with_the_allow_and_what_cannot_be_met_denies() -> None:
+    allow = decided(replace(YES, owed=(SHAPED,)))
+    assert isinstance(allow, Allow)
+    assert allow.owed == (SHAPED,)
+    deny = denied(replace(YES, owed=(SHAPED, APPROVED)), candidate("p", "permit", True, remedy="Ask them."))
+    assert (deny.reason.code, deny.reason.policy) == ("approval_required", "q")
+    assert "approval" in deny.remedy
+    assert [each.policy for each in deny.candidates] == ["p"]
+
+
+def test_what_is_demanded_of_a_call_holds_for_its_resource_too() -> None:
+    both = decide.owing(replace(YES, owed=(SHAPED,)), (APPROVED, SHAPED))
+    assert both.owed == (APPROVED, SHAPED)
+    assert denied(both).reason.code == "approval_required"
+    assert decide.owing(YES, ()) is YES
+
+
+def test_a_denial_stays_one_whatever_is_demanded() -> None:
+    no = replace(YES, allowed=False, owed=(APPROVED,))
+    assert denied(no).reason.code == "not_permitted"
+
+
+def test_a_tool_is_offered_where_a_call_could_be_allowed() -> None:
+    for judgement, shown in (
+        (YES, True), (replace(YES, allowed=False), False), (replace(YES, owed=(SHAPED,)), True),
+        (replace(YES, owed=(APPROVED,)), False),
+    ):  # fmt: skip
+        assert decide.offered(judgement, tool=tool(), caller=caller()) is shown
+        assert isinstance(decided(judgement), Allow) is shown
 
 
 @given(

@@ -21,8 +21,8 @@ import orjson
 
 from onbehalf.doors.engine_cedar_files import read
 from onbehalf.errors import PolicyInvalid
-from onbehalf.model import Candidate, Conjunct, Digest, Entity, Json, Judgement, Question, Ref, Tool
-from onbehalf.validate import bundle
+from onbehalf.model import Candidate, Conjunct, Digest, Entity, Json, Judgement, Owed, Question, Ref, Tool
+from onbehalf.validate import bundle, obligations
 from onbehalf.validate.bundle import Est, Policy, Source
 from onbehalf.validate.pushdown import read as read_rows
 from onbehalf.validate.pushdown_sql import Dialect, Predicate, Pushdown
@@ -49,7 +49,8 @@ class _Slice:
     """All policies that can speak on one action.
 
     `probes` holds two permits a condition, `<part>.<condition>.t` for it and `.f` for its negation: where neither
-    applies, the condition errs. `schema` is what `policies` are asked under, and `context` whether it has one.
+    applies, the condition errs. `schema` is what `policies` are asked under, and `context` whether it has one. `owed`
+    holds, by policy, what is demanded of what it permits; a policy that demands nothing is not in it.
     """
 
     policies: cedarpy.PolicySet
@@ -57,6 +58,7 @@ class _Slice:
     probes: cedarpy.PolicySet
     schema: cedarpy.Schema
     context: bool
+    owed: Mapping[str, Owed]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,8 @@ class CedarEngine:
         try:
             result = self._asked(question, slice_.policies, slice_)
             about_row = question.resource.type != "Tool"
-            return _judgement(result, absent_people(question, self._prepared(question).known) if about_row else ())
+            absent = absent_people(question, self._prepared(question).known) if about_row else ()
+            return _judgement(result, absent, slice_.owed)
         except Exception as error:  # hostile values end in many exception types; each denies and is in the record
             return _unanswered(f"{type(error).__name__}: {error}"[:500])
 
@@ -320,8 +323,17 @@ def _slices(
             probes=_policy_set(pairs),
             schema=schemas[context],
             context=context,
+            owed=_owed(chosen),
         )
     return slices
+
+
+def _owed(policies: Sequence[Policy]) -> dict[str, Owed]:
+    return {
+        policy.id: Owed(policy=policy.id, obligations=policy.obligations)
+        for policy in policies
+        if policy.obligations != obligations.NONE
+    }
 
 
 def _looks_at_context(policy: Policy) -> bool:
@@ -397,12 +409,14 @@ def _value(value: Json | Ref) -> Json:
     return value
 
 
-def _judgement(result: cedarpy.AuthzResult, absent: tuple[str, ...]) -> Judgement:
+def _judgement(result: cedarpy.AuthzResult, absent: tuple[str, ...], owed: Mapping[str, Owed]) -> Judgement:
+    policies = tuple(sorted(result.diagnostics.reasons))
     return Judgement(
         allowed=result.decision is cedarpy.Decision.Allow,
-        policies=tuple(sorted(result.diagnostics.reasons)),
+        policies=policies,
         errors=(*result.diagnostics.errors, *absent),
         validated=result.decision is not cedarpy.Decision.NoDecision,
+        owed=tuple(owed[policy] for policy in policies if policy in owed) if owed else (),
     )
 
 

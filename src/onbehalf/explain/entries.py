@@ -14,6 +14,7 @@ import orjson
 from onbehalf.errors import OnbehalfError
 from onbehalf.model import (
     Allow,
+    Applied,
     AuditEntry,
     Caller,
     CallId,
@@ -22,6 +23,7 @@ from onbehalf.model import (
     Done,
     Json,
     Outcome,
+    Owed,
     Receipt,
     Ref,
     ToolCall,
@@ -34,6 +36,7 @@ from onbehalf.model import (
 __all__ = ["Released", "denial", "intent", "outcome", "refusal"]
 
 _MAX_REFUSED_BYTES = 16_384
+_UNTOUCHED = Applied()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,7 @@ class Released:
 
     returned: int
     ids: Sequence[str]
+    applied: Applied = _UNTOUCHED
 
 
 def intent(allow: Allow, *, purpose: str = "") -> AuditEntry:
@@ -51,13 +55,16 @@ def intent(allow: Allow, *, purpose: str = "") -> AuditEntry:
     """
     call = allow.call
     facts = _about(call)
-    facts["decision"] = {
+    decision: dict[str, Json] = {
         "effect": "allow",
         "policies": list(allow.policies),
         "policy": allow.policy,
         "revision": allow.revision,
         "resource": _ref(allow.resource),
     }
+    if allow.owed:
+        decision["obligations"] = [_owed(each) for each in allow.owed]
+    facts["decision"] = decision
     if purpose:
         facts["purpose"] = purpose
     if call.expected:
@@ -110,14 +117,41 @@ def outcome(
         status: Json = "failed"
         facts["outcome"] = {"status": status, "code": result.code, "message": result.message, "unknown": result.unknown}
     if released is not None:
-        withheld = released.returned - len(released.ids)
-        facts["rows"] = {
-            "returned": released.returned,
-            "released": len(released.ids),
-            "withheld": withheld,
-            "ids": list(released.ids),
-        }
+        facts["rows"] = _rows(released)
+        if released.applied.rows:
+            facts["obligations"] = [{**_owed(each), "rows": count} for each, count in released.applied.rows]
     return AuditEntry(kind="outcome", call=call.id, at=now, facts=facts)
+
+
+def _rows(released: Released) -> dict[str, Json]:
+    applied = released.applied
+    told: dict[str, Json] = {
+        "returned": released.returned,
+        "released": len(released.ids),
+        "withheld": released.returned - len(released.ids) - applied.cut,
+        "ids": list(released.ids),
+    }
+    if applied.cut:
+        told["cut"] = applied.cut
+    if applied.purposes:
+        told["purposes"] = list(applied.purposes)
+    return told
+
+
+def _owed(owed: Owed) -> dict[str, Json]:
+    """What a policy demands, by the names of its annotations."""
+    one, told = owed.obligations, dict[str, Json](policy=owed.policy)
+    if one.columns != "every":
+        told["columns"] = [*sorted(one.columns)]
+    if one.masks:
+        told["mask"] = dict[str, Json](sorted(one.masks))
+    if one.max_rows != "every":
+        told["max_rows"] = one.max_rows
+    if one.purposes != "every":
+        told["purpose"] = [*sorted(one.purposes)]
+    if one.approve != "nobody":
+        told["approve"] = one.approve
+    return told
 
 
 def _about(call: ToolCall) -> dict[str, Json]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from onbehalf.errors import OnbehalfError
-from onbehalf.model import CallId, Deny, Failed, Json, Receipt, Reply
+from onbehalf.model import Applied, CallId, Deny, Failed, Json, Mask, Receipt, Reply
 
 __all__ = ["answered", "denied", "failed", "previewed", "refused"]
 
@@ -20,7 +20,16 @@ _CLASSES = {
     "insufficient_scope": "the access token lacks a scope this tool needs",
     "person_unknown": "the directory does not know you",
     "unknown_tool": "there is no such tool for you",
+    "approval_required": "this is permitted only with an approval",
+    "purpose_not_shown": "this is permitted for a stated purpose only",
+    "obligation_unmet": "what may be shown of this cannot be told from what may not",
 }
+_AS: Mapping[Mask, str] = {
+    "last4": "by its last four characters",
+    "hash": "under another name, the same for equal values",
+    "null": "as null whatever it is",
+}
+_UNTOUCHED = Applied()
 _HOPELESS = {
     "upstream_asks": "this tool needs an answer that cannot be given through this gateway; do not repeat it",
     "too_many_rows": "more came back than may be given at once; ask for less",
@@ -29,22 +38,37 @@ _HOPELESS = {
 }
 
 
-def answered(call: CallId, content: Mapping[str, Json], receipt: Receipt) -> Reply:
-    """The released result, with where it is on record."""
-    return Reply(call=call, content={**content, "_meta": _meta(call, receipt)}, receipt=receipt, denial="")
+def answered(call: CallId, content: Mapping[str, Json], receipt: Receipt, applied: Applied = _UNTOUCHED) -> Reply:
+    """The released result, with where it is on record, and what of it is not as it came back."""
+    told = _told(content, applied)
+    return Reply(call=call, content={**told, "_meta": _meta(call, receipt, applied)}, receipt=receipt, denial="")
 
 
-def previewed(call: CallId, content: Mapping[str, Json], change: str, receipt: Receipt) -> Reply:
-    """What would change, and how to ask for exactly that."""
-    blocks = content.get("content")
+def previewed(answer: Reply, change: str) -> Reply:
+    """What would change, and how to ask for exactly that. `answer` is what would be released of it."""
+    blocks, meta = answer.content.get("content"), answer.content.get("_meta")
     told: Json = {
         "type": "text",
         "text": "Nothing was changed. This is what would change; to have exactly that changed, send the same call with "
         f"`change` set to `{change}`.",
     }
-    shown: dict[str, Json] = {**content, "content": [told, *(blocks if isinstance(blocks, list) else [])]}
-    shown["_meta"] = {**_meta(call, receipt), "onbehalf/change": change}
-    return Reply(call=call, content=shown, receipt=receipt, denial="")
+    shown: dict[str, Json] = {**answer.content, "content": [told, *(blocks if isinstance(blocks, list) else [])]}
+    shown["_meta"] = {**(meta if isinstance(meta, dict) else {}), "onbehalf/change": change}
+    return Reply(call=answer.call, content=shown, receipt=answer.receipt, denial=answer.denial)
+
+
+def _told(content: Mapping[str, Json], applied: Applied) -> Mapping[str, Json]:
+    """The content with a last block that says what was done to it, where something was."""
+    said = [f"`{field}` is given {_AS[mask]}" for field, mask in applied.masks]
+    if applied.cut:
+        said.append(f"{applied.cut} more rows are not given, because there are more than may be given at once")
+    if applied.purposes:
+        said.append(f"it may be used for this purpose only: {' or '.join(applied.purposes)}")
+    if not said:
+        return content
+    blocks = content.get("content")
+    note: Json = {"type": "text", "text": f"About this answer: {'; '.join(said)}."}
+    return {**content, "content": [*(blocks if isinstance(blocks, list) else []), note]}
 
 
 def denied(deny: Deny, receipt: Receipt) -> Reply:
@@ -79,5 +103,10 @@ def _refusal(call: CallId, code: str, remedy: str, receipt: Receipt, *, verb: st
     return Reply(call=call, content=content, receipt=receipt, denial=code)
 
 
-def _meta(call: CallId, receipt: Receipt) -> dict[str, Json]:
-    return {"onbehalf/call": call, "onbehalf/receipt": {"index": receipt.index, "leaf": receipt.leaf}}
+def _meta(call: CallId, receipt: Receipt, applied: Applied = _UNTOUCHED) -> dict[str, Json]:
+    meta: dict[str, Json] = {"onbehalf/call": call, "onbehalf/receipt": {"index": receipt.index, "leaf": receipt.leaf}}
+    if applied.purposes:
+        meta["onbehalf/purposes"] = [*applied.purposes]
+    if applied.cut:
+        meta["onbehalf/cut"] = applied.cut
+    return meta

@@ -80,12 +80,17 @@ def _lines(record: Record, *, told: bool, aside: bool) -> list[Line]:
             say("who", _who(facts))
         if record.kind == "intent":
             say("looked_up" if aside else "asked", _asked(facts, aside=aside))
-            say("decided", _allowed(_map(facts.get("decision"))))
+            decision = _map(facts.get("decision"))
+            say("decided", _allowed(decision))
+            for owed in map(_map, _list(decision.get("obligations"))):
+                say("condition", f"{_text(owed, 'policy')} demands {_demands(owed)}")
         else:
             say("asked", _asked(facts, aside=False))
             _deny(_map(facts.get("decision")), say)
     elif record.kind in ("outcome", "unknown"):
         say("came_back", _came_back(record.kind, facts, aside=aside))
+        for owed in map(_map, _list(facts.get("obligations"))):
+            say("condition", f"{_text(owed, 'policy')} had {_demands(owed)}: in {_value(owed.get('rows'))} rows")
     else:
         say("recorded", f"{record.kind.replace('_', ' ')}: {_value(dict(facts))}.")
     say("recorded", f"On record as {record.kind} {record.index}, {_time(record.at)}, leaf {record.leaf}.")
@@ -162,7 +167,33 @@ def _came_back(kind: str, facts: Mapping[str, Json], *, aside: bool) -> str:
     ids = [_clean(str(each)) for each in _list(rows.get("ids"))]
     shown = ", ".join(ids[:20]) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")
     counts = f"{_value(rows.get('returned'))} rows came back, {_value(rows.get('released'))} were released"
-    return f"{counts}{f' ({shown})' if ids else ''}, {_value(rows.get('withheld'))} were withheld by policy."
+    cut = (
+        f"; {_value(rows.get('cut'))} more were permitted and over the most that may be released"
+        if "cut" in rows
+        else ""
+    )
+    purposes = _words(rows.get("purposes"))
+    use = f" They may be used for {' or '.join(purposes)} only." if purposes else ""
+    return f"{counts}{f' ({shown})' if ids else ''}, {_value(rows.get('withheld'))} were withheld by policy{cut}.{use}"
+
+
+def _demands(owed: Mapping[str, Json]) -> str:
+    """What a policy demands of what it permits, as its annotations say it."""
+    said: list[str] = []
+    if "columns" in owed:
+        said.append(f"only the fields {', '.join(_words(owed.get('columns')))}")
+    said += [f"{_clean(field)} as {_clean(str(mask))}" for field, mask in _map(owed.get("mask")).items()]
+    if "max_rows" in owed:
+        said.append(f"at most {_value(owed.get('max_rows'))} rows")
+    if "purpose" in owed:
+        said.append(f"the purpose {' or '.join(_words(owed.get('purpose')))}")
+    if "approve" in owed:
+        said.append(f"the approval of {_clean(_text(owed, 'approve'))}")
+    return "; ".join(said)
+
+
+def _words(value: Json) -> list[str]:
+    return [_clean(str(each)) for each in _list(value)]
 
 
 def _ending(record: Record, answered: set[int]) -> str:

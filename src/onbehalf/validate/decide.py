@@ -2,7 +2,8 @@
 
 A Cedar engine alone is not fail-closed: a forbid that errors is skipped, and the request allowed. So the answer
 counts only when 1 it is about this call, 2 it was asked on schema-checked entities, 3 nothing erred, 4 it says
-allow, and 5 at least one policy said so. Must not hold what is asked (questions.py) or an engine.
+allow, 5 at least one policy said so, and 6 what these policies demand can be met. Must not hold what is asked
+(questions.py), what can be demanded (obligations.py) or an engine.
 """
 
 from __future__ import annotations
@@ -10,10 +11,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from onbehalf.model import Allow, Candidate, Conjunct, Decision, Deny, Digest, Judgement, Question, Reason, ToolCall
-from onbehalf.validate import route
+from onbehalf.model import (
+    Allow,
+    Caller,
+    Candidate,
+    Conjunct,
+    Decision,
+    Deny,
+    Digest,
+    Judgement,
+    Owed,
+    Question,
+    Reason,
+    Tool,
+    ToolCall,
+)
+from onbehalf.validate import obligations, route
 
-__all__ = ["DEFAULT_REMEDY", "as_tried", "decide", "may", "tried"]
+__all__ = ["DEFAULT_REMEDY", "as_tried", "decide", "may", "offered", "owing", "tried"]
 
 DEFAULT_REMEDY = "Ask the owner of this data, or whoever looks after access in your company."
 _MAX_TEXT = 1_000
@@ -30,8 +45,18 @@ def as_tried(allow: Allow, changed: str) -> Allow:
     return replace(allow, call=route.as_tried(allow.call, changed))
 
 
+def owing(judgement: Judgement, besides: Sequence[Owed]) -> Judgement:
+    """The judgement with what another one of the same call demands besides."""
+    return replace(judgement, owed=tuple(dict.fromkeys((*besides, *judgement.owed)))) if besides else judgement
+
+
+def offered(judgement: Judgement, *, tool: Tool, caller: Caller) -> bool:
+    """Whether a tool may be shown to a caller: whether a call of it could be allowed, legs 2 to 6."""
+    return may(judgement) and obligations.unmet(judgement.owed, tool=tool, caller=caller) is None
+
+
 def may(judgement: Judgement) -> bool:
-    """Whether a judgement counts as yes: legs 2 to 5. For rows and for listing tools."""
+    """Whether a judgement counts as yes: legs 2 to 5. For rows, of which obligations.keep asks for leg 6."""
     return (
         judgement.validated is True
         and not judgement.errors
@@ -54,32 +79,40 @@ def decide(
     or one of another tenant, from one that is merely not permitted.
     """
     own = _is_about(call, question)
-    if own and may(judgement):
+    permitted = own and may(judgement)
+    unmet = obligations.unmet(judgement.owed, tool=call.tool, caller=call.caller) if permitted else None
+    if permitted and unmet is None:
         return Allow(
             call=call,
             resource=question.resource,
             policies=judgement.policies,
             policy=policy,
             revision=call.person.revision,
+            owed=judgement.owed,
         )
     named = tuple(each for each in candidates() if _speaks(each))
-    broken = not own or not judgement.validated or bool(judgement.errors)
-    code = "policy_error" if broken and question.resource.type == "Tool" else "not_permitted"
-    wall = next((each for each in named if each.effect == "forbid" and _holds(each)), None)
-    reason = Reason(
-        code=code,
-        text=_sentence(wall, named, judgement if own else None)[:_MAX_TEXT],
-        policy=wall.policy if wall else "",
-    )
     return Deny(
         call=call,
         resource=question.resource,
-        reason=reason,
-        remedy=_remedy(named),
+        reason=_unmet(unmet) if unmet else _reason(question, judgement if own else None, named),
+        remedy=unmet.remedy if unmet else _remedy(named),
         candidates=named,
         policy=policy,
         revision=call.person.revision,
     )
+
+
+def _unmet(unmet: obligations.Unmet) -> Reason:
+    return Reason(code=unmet.code, text=unmet.text[:_MAX_TEXT], policy=unmet.policy)
+
+
+def _reason(question: Question, judgement: Judgement | None, named: Sequence[Candidate]) -> Reason:
+    """Why it is denied. `judgement` is None where the question was not about this call."""
+    broken = judgement is None or not judgement.validated or bool(judgement.errors)
+    code = "policy_error" if broken and question.resource.type == "Tool" else "not_permitted"
+    wall = next((each for each in named if each.effect == "forbid" and _holds(each)), None)
+    text = _sentence(wall, named, judgement)[:_MAX_TEXT]
+    return Reason(code=code, text=text, policy=wall.policy if wall else "")
 
 
 def _is_about(call: ToolCall, question: Question) -> bool:

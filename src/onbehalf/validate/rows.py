@@ -7,13 +7,13 @@ holds the path to the rows and nothing beside it. Must not hold a decision (deci
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 
-from onbehalf.model import Entity, Json, Ref, Rows
+from onbehalf.model import Entity, Failed, Json, Ref, Rows, Tool
 
-__all__ = ["Extracted", "Row", "extract", "release"]
+__all__ = ["Extracted", "Row", "extract", "release", "showing", "too_many"]
 
 _LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1
 _MAX_ID = 512
@@ -76,6 +76,16 @@ def release(shape: Rows, content: Mapping[str, Json], kept: Sequence[Row]) -> di
     if content.get("isError") is True:
         released["isError"] = True
     return released
+
+
+def showing(row: Row, raw: Json) -> Row:
+    """The same row, to be released as `raw`; what it was decided on stays."""
+    return replace(row, raw=raw)
+
+
+def too_many(tool: Tool) -> Failed:
+    """What comes of a call that gave more rows than this gateway releases: done perhaps, and not shown."""
+    return Failed(code="too_many_rows", message="more rows came back than this gateway releases", unknown=tool.writes)
 
 
 def _value(shape: Rows, content: Mapping[str, Json]) -> Json:

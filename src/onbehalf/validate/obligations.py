@@ -1,0 +1,343 @@
+"""What permits demand of what they let through: read from their annotations, merged toward stricter, and met.
+
+A permit that determines a decision may ask for columns, masks, a number of rows, a purpose or an approval. Where
+several ask, all are obeyed at once. What cannot be met denies. Must not hold a decision (decide.py), or how rows are
+read (rows.py); the key of the hash mask is given.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Final, TypeVar, get_args
+
+from onbehalf.model import (
+    Allow,
+    Applied,
+    Approver,
+    Caller,
+    Every,
+    Json,
+    Mask,
+    Obligations,
+    Owed,
+    Tool,
+    canonical,
+)
+from onbehalf.validate.rows import Row, showing
+
+__all__ = ["KINDS", "NONE", "NOTHING_KEPT", "Kept", "Unmet", "keep", "merge", "of_call", "read", "unmet"]
+
+NONE: Final = Obligations()
+"""Demands nothing: merged with another, it leaves the other."""
+
+_MASKS: tuple[Mask, ...] = get_args(Mask)  # from weak to strong
+_APPROVERS: tuple[Approver, ...] = get_args(Approver)
+_MAX_NAMES = 100
+_COLUMN = re.compile(r"[^\s,:\x00-\x1f\x7f]{1,100}")
+_PURPOSE = re.compile(r"[a-z][a-z0-9_-]{0,49}")
+_COUNT = re.compile(r"[1-9][0-9]{0,5}")
+_PURPOSE_SCOPE = "purpose:"
+_HIDDEN_AT_LEAST = 8
+_DOMAIN = b"onbehalf/mask/v1"
+_Narrowed = TypeVar("_Narrowed", frozenset[str], int)
+
+
+# --- reading and merging -------------------------------------------------------------------
+
+
+def read(kind: str, text: str) -> Obligations:
+    """One annotation of a permit, by its name in `KINDS`. Raises ValueError saying what its value should be."""
+    return KINDS[kind](text)
+
+
+def merge(demands: Iterable[Obligations]) -> Obligations:
+    """All demands at once: whatever meets the result meets each of them.
+
+    A meet: the order, the grouping and repetition of demands make no difference.
+    """
+    return reduce(_both, demands, NONE)
+
+
+def _both(one: Obligations, other: Obligations) -> Obligations:
+    masks: dict[str, Mask] = {}
+    for column, mask in (*one.masks, *other.masks):
+        masks[column] = max(masks.get(column, mask), mask, key=_MASKS.index)
+    return Obligations(
+        columns=_narrower(one.columns, other.columns, frozenset.intersection),
+        masks=frozenset(masks.items()),
+        max_rows=_narrower(one.max_rows, other.max_rows, min),
+        purposes=_narrower(one.purposes, other.purposes, frozenset.intersection),
+        approve=max(one.approve, other.approve, key=_APPROVERS.index),
+    )
+
+
+def _narrower(
+    one: _Narrowed | Every, other: _Narrowed | Every, meet: Callable[[_Narrowed, _Narrowed], _Narrowed]
+) -> _Narrowed | Every:
+    if one == "every":
+        return other
+    return one if other == "every" else meet(one, other)
+
+
+def _columns(text: str) -> Obligations:
+    return Obligations(columns=_names(text, _COLUMN, "field names such as `status,score`"))
+
+
+def _masks(text: str) -> Obligations:
+    expected = f"fields with how they go on, such as `email:last4`, by {', '.join(f'`{mask}`' for mask in _MASKS)}"
+    pairs = [part.rpartition(":") for part in text.split(",")]
+    _names(",".join(column for column, _, _ in pairs), _COLUMN, expected)
+    strong = {mask.strip(): mask_ for _, _, mask in pairs for mask_ in _MASKS if mask_ == mask.strip()}
+    if any(mask.strip() not in strong for _, _, mask in pairs):
+        raise ValueError(expected)
+    return Obligations(masks=frozenset((column.strip(), strong[mask.strip()]) for column, _, mask in pairs))
+
+
+def _max_rows(text: str) -> Obligations:
+    if not _COUNT.fullmatch(text.strip()):
+        raise ValueError("a whole number from 1 to 999999")
+    return Obligations(max_rows=int(text))
+
+
+def _purposes(text: str) -> Obligations:
+    return Obligations(purposes=_names(text, _PURPOSE, "purposes in lower case, such as `appraisal,audit`"))
+
+
+def _approve(text: str) -> Obligations:
+    found = next((each for each in _APPROVERS[1:] if each == text.strip()), None)
+    if found is None:
+        raise ValueError(f"one of {', '.join(f'`{each}`' for each in _APPROVERS[1:])}")
+    return Obligations(approve=found)
+
+
+def _names(text: str, pattern: re.Pattern[str], expected: str) -> frozenset[str]:
+    names = [part.strip() for part in text.split(",")]
+    if len(names) > _MAX_NAMES or len(set(names)) != len(names) or not all(map(pattern.fullmatch, names)):
+        raise ValueError(f"{expected}, each once and at most {_MAX_NAMES}")
+    return frozenset(names)
+
+
+KINDS: Final[Mapping[str, Callable[[str], Obligations]]] = {
+    "columns": _columns, "mask": _masks, "max_rows": _max_rows, "purpose": _purposes, "approve": _approve,
+}  # fmt: skip
+"""Every annotation that is an obligation, with what reads it."""
+
+
+# --- what cannot be met --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmet:
+    """Why what is permitted is denied all the same: a demand of a permit that cannot be met here."""
+
+    code: str
+    text: str
+    remedy: str
+    policy: str
+
+
+def unmet(owed: Sequence[Owed], *, tool: Tool, caller: Caller) -> Unmet | None:
+    """The first of these demands that cannot be met for this tool and caller, if there is one.
+
+    1 an approval, for none can be given yet; 2 fields or rows of an answer that is not mapped; 3 a purpose that the
+    access token was not given for. Whether a row has the fields that are demanded is seen when it is there (`keep`).
+    """
+    if not owed:
+        return None
+    demands = merge(each.obligations for each in owed)
+    for each in owed:
+        one = each.obligations
+        if one.approve != "nobody" and one.approve == demands.approve:  # 1
+            return _no_approval(each)
+        if tool.rows is None and (one.columns != "every" or one.masks or one.max_rows != "every"):  # 2
+            return _not_mapped(each, tool)
+    if demands.purposes != "every" and not _shown(demands, caller):  # 3
+        return _no_purpose(next(each for each in owed if each.obligations.purposes != "every"), demands.purposes)
+    return None
+
+
+def _no_approval(by: Owed) -> Unmet:
+    return Unmet(
+        code="approval_required",
+        text=f"`{by.policy}` permits this with the approval of `{by.obligations.approve}`, which was not given.",
+        remedy="This needs an approval, which cannot be given here yet. Have it done where it can be approved.",
+        policy=by.policy,
+    )
+
+
+def _not_mapped(by: Owed, tool: Tool) -> Unmet:
+    return Unmet(
+        code="obligation_unmet",
+        text=f"`{by.policy}` permits a part of the answer, and the answer of `{tool.name}` cannot be told into parts.",
+        remedy="Tell who runs this gateway: the rows of this tool must be mapped before it can be used.",
+        policy=by.policy,
+    )
+
+
+def _no_purpose(by: Owed, wanted: frozenset[str]) -> Unmet:
+    stated = ", ".join(f"`{_PURPOSE_SCOPE}{each}`" for each in sorted(wanted))
+    return Unmet(
+        code="purpose_not_shown",
+        text=f"`{by.policy}` permits this for stated purposes, and the access token was given for none of them.",
+        remedy=f"Log in again with one of these scopes: {stated}." if stated else "No purpose serves for all of this.",
+        policy=by.policy,
+    )
+
+
+def _shown(demands: Obligations, caller: Caller) -> frozenset[str]:
+    """The purposes demanded that the caller's token was given for: scopes such as `purpose:audit`, so that a person
+    and the issuer state a purpose and never a model."""
+    if demands.purposes == "every":
+        return frozenset()
+    return frozenset(each for each in demands.purposes if f"{_PURPOSE_SCOPE}{each}" in caller.scopes)
+
+
+# --- meeting them --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Rows that are permitted. `allowed` are all of them as they came back, `rows` those that go on as they may."""
+
+    allowed: tuple[Row, ...]
+    rows: tuple[Row, ...]
+    applied: Applied
+
+
+NOTHING_KEPT: Final = Kept(allowed=(), rows=(), applied=Applied())
+
+
+def of_call(allow: Allow) -> Kept:
+    """What a call's own demands come to where no rows are mapped: the purposes of the answer."""
+    if not allow.owed:
+        return NOTHING_KEPT
+    demands = merge(each.obligations for each in allow.owed)
+    return Kept(allowed=(), rows=(), applied=Applied(purposes=tuple(sorted(_shown(demands, allow.call.caller)))))
+
+
+def keep(allow: Allow, permitted: Sequence[tuple[Row, tuple[Owed, ...]]], *, key: bytes) -> Kept:
+    """Do to the permitted rows, in their order, what is owed for them: by the call and by each row's own permits.
+
+    `key` is the gateway's secret for the hash mask; without one (`b""`) what is to be hashed is null. Rows are left
+    out, and are not in `allowed`, whose demands cannot be met, that lack a masked field and may hold it by another
+    name, or that may not be used for a purpose of all rows before them. Values inside of a field are not looked at: a
+    field goes on whole or not at all.
+    """
+    if not allow.owed and not any(owed for _, owed in permitted):
+        rows = tuple(row for row, _ in permitted)
+        return Kept(allowed=rows, rows=rows, applied=Applied())
+    chosen, common = _chosen(allow, permitted)
+    going = chosen if common.max_rows == "every" else chosen[: common.max_rows]
+    shaped = tuple(showing(row, _shaped(row, terms.demands, (key, allow.call.caller.tenant))) for row, terms in going)
+    counts = Counter(terms for _, terms in going)
+    masks = merge(terms.demands for terms in counts).masks
+    given = {name for row in shaped if isinstance(row.raw, dict) for name in row.raw}
+    by_policy: Counter[Owed] = Counter()
+    for terms, count in counts.items():
+        by_policy.update(dict.fromkeys(terms.owed, count))
+    return Kept(
+        allowed=tuple(row for row, _ in chosen),
+        rows=shaped,
+        applied=Applied(
+            rows=tuple(sorted(by_policy.items(), key=lambda item: item[0].policy)),
+            cut=len(chosen) - len(going),
+            purposes=tuple(sorted(_shown(common, allow.call.caller))),
+            masks=tuple(sorted((field, _done(mask, key)) for field, mask in masks if field in given)),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Terms:
+    """All that is owed for rows that the same permits let through, what it comes to, and whether it can be met."""
+
+    owed: tuple[Owed, ...]
+    demands: Obligations
+    met: bool
+
+
+def _terms(allow: Allow, own: Sequence[Owed]) -> _Terms:
+    owed = tuple(dict.fromkeys((*allow.owed, *own)))
+    met = unmet(owed, tool=allow.call.tool, caller=allow.call.caller) is None
+    return _Terms(owed=owed, demands=merge(each.obligations for each in owed), met=met)
+
+
+def _chosen(
+    allow: Allow, permitted: Sequence[tuple[Row, tuple[Owed, ...]]]
+) -> tuple[Sequence[tuple[Row, _Terms]], Obligations]:
+    """The rows whose demands can be met together, and what they and the call demand in common."""
+    common = merge(each.obligations for each in allow.owed)
+    known = {own: _terms(allow, own) for own in {own for _, own in permitted}}
+    agreed: set[tuple[Owed, ...]] = set()
+    chosen: list[tuple[Row, _Terms]] = []
+    for row, own in permitted:
+        terms = known[own]
+        if not terms.met or not _has_masked(row.raw, terms.demands):
+            continue
+        if own not in agreed:
+            together = _both(common, terms.demands)
+            if together.purposes != "every" and not _shown(together, allow.call.caller):
+                continue
+            common = together
+            agreed.add(own)
+        chosen.append((row, terms))
+    return chosen, common
+
+
+def _has_masked(raw: Json, demands: Obligations) -> bool:
+    """A mask without `columns` beside it names what may not go on, and all else does: a field that was renamed too."""
+    return demands.columns != "every" or (isinstance(raw, dict) and all(name in raw for name, _ in demands.masks))
+
+
+def _shaped(row: Row, demands: Obligations, secret: tuple[bytes, str]) -> Json:
+    """A row's fields as they may go on. `secret` is the key of the hash mask and the tenant it is for."""
+    raw, masks, (key, tenant) = row.raw, dict(demands.masks), secret
+    if not isinstance(raw, dict):
+        return None
+    shaped: dict[str, Json] = {}
+    for name, value in raw.items():
+        if demands.columns != "every" and name not in demands.columns:
+            continue
+        mask = masks.get(name)
+        if mask is None:
+            shaped[name] = value
+        elif mask == "last4":
+            shaped[name] = _last4(value)
+        elif mask == "hash" and key:
+            purposes: list[Json] = [] if demands.purposes == "every" else [*sorted(demands.purposes)]
+            shaped[name] = _hashed(value, [tenant, row.ref.type, name, purposes], key)
+        else:
+            shaped[name] = None
+    return shaped
+
+
+def _done(mask: Mask, key: bytes) -> Mask:
+    return "null" if mask == "hash" and not key else mask
+
+
+def _last4(value: Json) -> Json:
+    """The last four characters after `…`, of texts and whole numbers of which at least as much again stays hidden."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    try:
+        text = str(value)
+    except ValueError:  # a number of more digits than Python spells
+        return None
+    return f"…{text[-4:]}" if len(text) >= _HIDDEN_AT_LEAST else "…"
+
+
+def _hashed(value: Json, about: Json, key: bytes) -> Json:
+    """A name for a value that is the same for equal values of one field, type, tenant and purpose, and tells nothing
+    else without the key: 128 bits of HMAC-SHA-256 (RFC 2104). Null stays null."""
+    if value is None:
+        return None
+    try:
+        own = hmac.digest(key, _DOMAIN + canonical(about), "sha256")
+        return f"#{hmac.digest(own, canonical(value), 'sha256')[:16].hex()}"
+    except ValueError:  # no canonical form, so equal values could have two names
+        return None
