@@ -58,7 +58,7 @@ upstreams:
     protocol: "2026-07-28"
     tools:
       desk_read: {action: readDesk}
-      desk_write: {action: writeDesk, writes: true, scopes: [desk.write]}
+      desk_write: {action: writeDesk, writes: true, scopes: [desk.write], once_seconds: 0}
 """
 PEOPLE = """
 tenants:

@@ -147,6 +147,7 @@ class Doors:
     audience: str = "upstream"
     begun: dict[str, Earlier] = field(default_factory=dict)
     changes: dict[str, UnixTime] = field(default_factory=dict)
+    tripped: list[str] = field(default_factory=list)
     scopes: frozenset[str] = frozenset({"tickets.write"})
 
     # clock and ids
@@ -287,7 +288,7 @@ def house(
     gateway = Gateway(
         clock=doors.now, ids=doors.fresh, callers=doors, directory=doors, ledger=doors, signer=doors, meter=doors,
         once=doors, changes=doors, standing=lambda: standing, max_rows=max_rows,
-        mask_key=mask_key,
+        secret=mask_key, trip=doors.tripped.append,
     )  # fmt: skip
     return gateway, doors
 

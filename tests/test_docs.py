@@ -15,8 +15,9 @@ from onbehalf.validate import people
 ROOT = Path(__file__).parents[1]
 STRUCTS = (
     config.GatewaySettings, config.Limits, config.IssuerSettings, config.TenantClaim, config.SqlUpstream,
-    config.PostgresUpstream, config.McpUpstream, config.ToolSettings, config.RowsSettings, config.LookupSettings,
-    config.ParameterSettings,
+    config.PostgresUpstream, config.McpUpstream, config.OpenapiUpstream, config.OpenapiToolSettings,
+    config.ToolSettings, config.RowsSettings, config.LookupSettings,
+    config.ParameterSettings, config.EntitySettings, config.HierarchySettings,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 

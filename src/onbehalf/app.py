@@ -1,7 +1,8 @@
 """Builds the house from `onbehalf.yaml`, keeps it in order while it runs, and takes it down.
 
-The only file that names concrete doors. Must not hold a rule: it connects parts, and swaps policies and tools as a
-whole. What cannot be read again (policies, people, keys) leaves the old one standing and is said in the log and record.
+With build.py, which opens upstreams, the only file that names concrete doors. Must not hold a rule: it connects parts,
+and swaps policies and tools as a whole. What cannot be read again (policies, people, keys) leaves the old one standing
+and is said in the log and record.
 """
 
 from __future__ import annotations
@@ -12,38 +13,33 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
 from onbehalf import config
-from onbehalf.config import McpUpstream, PostgresUpstream, Settings, SqlUpstream
+from onbehalf.build import Paths, mcp_server, narrowed, open_database, open_upstream
+from onbehalf.config import McpUpstream, Settings
 from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.inbound_admin import AdminApp
 from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
 from onbehalf.doors.issuer_http import IssuerCallers
-from onbehalf.doors.ledger_keys import open_ledger_keys
+from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.doors.meter_prometheus import PrometheusMeter
 from onbehalf.doors.once_sqlite import SqliteOnce
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
-from onbehalf.doors.upstream_sql import SqliteUpstream, Statement
-from onbehalf.doors.wall_sqlite import SqliteWall
 from onbehalf.errors import ConfigInvalid, LedgerUnavailable, OnbehalfError
 from onbehalf.gateway import Gateway, Offer, Standing
 from onbehalf.model import AuditEntry, Json, Tool
 from onbehalf.validate import people, route, tools
 
-if TYPE_CHECKING:
-    from onbehalf.doors.upstream_postgres import PostgresUpstream as PostgresDatabase
-
 __all__ = [
-    "VERSION", "App", "Paths", "building", "load_people", "load_settings", "log_origin", "mcp_server", "open_database",
-    "paths", "sketched", "trust_domain",
+    "VERSION", "App", "Paths", "building", "load_people", "load_settings", "log_origin", "mcp_server", "narrowed",
+    "open_database", "paths", "sketched", "trust_domain",
 ]  # fmt: skip
 
 VERSION = "0.1.0"
@@ -52,36 +48,6 @@ _RETRY_SECONDS = 5.0
 _FRESH_SECONDS = 0.05
 _LOOK_AGAIN_SECONDS = 300.0
 _Pause = Callable[[bool], Awaitable[None]]  # told whether the MCP server answered the last time
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paths:
-    """Where the parts of one gateway lie; relative settings are relative to the configuration file."""
-
-    config: Path
-    data: Path
-    policies: Path
-    people: Path
-
-    @property
-    def keys(self) -> Path:
-        """Signing and sealing keys."""
-        return self.data / "keys"
-
-    @property
-    def ledger(self) -> Path:
-        """The record."""
-        return self.data / "ledger.db"
-
-    @property
-    def directory(self) -> Path:
-        """The directory database, made from `people`."""
-        return self.data / "directory.db"
-
-    @property
-    def once(self) -> Path:
-        """Which writing calls were begun and done."""
-        return self.data / "once.db"
 
 
 def load_settings(path: Path) -> Settings:
@@ -153,7 +119,9 @@ class App:
 
     async def _reload_policies(self) -> tuple[Json, Json]:
         before = self.state.standing.engine.policy
-        engine = await asyncio.to_thread(CedarEngine.load, self.paths.policies, tools=[*self.sketches.values()])
+        engine = await asyncio.to_thread(
+            CedarEngine.load, self.paths.policies, tools=[*self.sketches.values()], narrowed=narrowed(self.settings)
+        )
         self.state.standing = replace(self.state.standing, engine=engine)
         return before, engine.policy
 
@@ -254,7 +222,8 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
     limits, gateway_settings = settings.gateway.limits, settings.gateway
     async with contextlib.AsyncExitStack() as stack:
         sketches = sketched(settings)
-        engine, known = CedarEngine.load(places.policies, tools=[*sketches.values()]), load_people(places)
+        engine = CedarEngine.load(places.policies, tools=[*sketches.values()], narrowed=narrowed(settings))
+        known = load_people(places)
         _make_data(places)
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger = await asyncio.to_thread(_ledger, places, settings)
@@ -275,6 +244,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         gateway = Gateway(
             clock=now, ids=fresh_call_id, callers=callers, directory=directory, ledger=ledger, signer=signer,
             meter=meter, once=once, changes=once, standing=lambda: state.standing, max_rows=limits.rows,
+            trip=lambda name: app.withdraw(name, _disagreeing(name)), secret=open_mask_key(places.keys),
         )  # fmt: skip
         public = PublicApp(
             gateway, settings, catalogue=_catalogue(sketches, state, signer), meter=meter,
@@ -304,47 +274,6 @@ def sketched(settings: Settings) -> dict[str, Tool]:
     return found
 
 
-async def open_database(
-    name: str, upstream: SqlUpstream | PostgresUpstream, places: Paths, settings: Settings
-) -> tuple[SqliteUpstream | PostgresDatabase, list[Tool]]:
-    """One database and its tools. Raises ConfigInvalid."""
-    base = places.config.resolve().parent
-    if isinstance(upstream, PostgresUpstream):
-        # with it comes a client library, which a gateway without such a database does without
-        from onbehalf.doors.upstream_postgres_configured import open_postgres
-
-        return await open_postgres(name, upstream, base=base, max_rows=settings.gateway.limits.rows)
-    path = base / upstream.database
-    statements = {each.remote or tool: Statement(each.statement) for tool, each in upstream.tools.items()}
-    door = SqliteUpstream.open(
-        path, audience=upstream.audience or f"sql:{name}", statements=statements, timeout=upstream.timeout_seconds,
-        max_rows=settings.gateway.limits.rows, wall=SqliteWall.of(name, upstream.tables, upstream.shared),
-    )  # fmt: skip
-    try:
-        made = [
-            tools.sql_tool(
-                tool, name, each, used=door.parameters(each.remote or tool), columns=door.columns(each.remote or tool)
-            )
-            for tool, each in upstream.tools.items()
-        ]
-    except ConfigInvalid:
-        await door.aclose()
-        raise
-    return door, made
-
-
-def mcp_server(upstream: McpUpstream, settings: Settings) -> McpUpstreamServer:
-    """One MCP server behind the gateway; nothing is sent yet. Raises ConfigInvalid."""
-    return McpUpstreamServer(
-        upstream.url,
-        audience=upstream.audience or upstream.url,
-        protocol=upstream.protocol,
-        timeout=upstream.timeout_seconds,
-        response_bytes=upstream.response_bytes,
-        insecure_http=settings.gateway.insecure_http_for_tests,
-    )
-
-
 async def _connect(app: App, stack: contextlib.AsyncExitStack, pause: _Pause) -> None:
     """Issuers' keys fetched, databases open, MCP servers asked; those that do not answer are asked again."""
     await app.callers.warm()
@@ -354,7 +283,7 @@ async def _connect(app: App, stack: contextlib.AsyncExitStack, pause: _Pause) ->
             servers[name] = mcp_server(upstream, app.settings)
             stack.push_async_callback(servers[name].aclose)
             continue
-        door, made = await open_database(name, upstream, app.paths, app.settings)
+        door, made = await open_upstream(name, upstream, app.paths, app.settings)
         stack.push_async_callback(door.aclose)
         for tool in made:
             app.offer(Offer(tool=tool, check=route.prepare(tool.schema), upstream=door))
@@ -369,6 +298,13 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _disagreeing(name: str) -> ConfigInvalid:
+    return ConfigInvalid(
+        f"the statement of scoped tool `{name}` gave a row that the policies refuse",
+        hint="see that its tables say the same of people as the directory, then restart the gateway",
+    )
 
 
 def _make_data(places: Paths) -> None:
@@ -398,7 +334,10 @@ def _catalogue(sketches: Mapping[str, Tool], state: _State, signer: FileSigner) 
         offer = state.standing.offers.get(name)
         return offer.tool if offer is not None and offer.tool.exposed else None
 
-    return Catalogue(tool=tool, scopes=lambda: scopes, jwks=signer.jwks)
+    def asked() -> frozenset[str]:
+        return scopes | state.standing.engine.purposes
+
+    return Catalogue(tool=tool, scopes=asked, jwks=signer.jwks)
 
 
 def _ready(ledger: SqliteLedger, callers: IssuerCallers) -> dict[str, Callable[[], str]]:

@@ -19,9 +19,9 @@ from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
 
 __all__ = [
-    "GatewaySettings", "IssuerSettings", "Limits", "LookupSettings", "McpUpstream", "ParameterSettings",
-    "PostgresUpstream", "RowsSettings", "Settings", "SqlUpstream", "TenantClaim", "ToolSettings", "json_schema",
-    "parse", "row_attributes",
+    "EntitySettings", "GatewaySettings", "HierarchySettings", "IssuerSettings", "Limits", "LookupSettings",
+    "McpUpstream", "OpenapiToolSettings", "OpenapiUpstream", "ParameterSettings", "PostgresUpstream", "RowsSettings",
+    "Settings", "SqlUpstream", "TenantClaim", "ToolSettings", "json_schema", "parse", "row_attributes",
 ]  # fmt: skip
 
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
@@ -140,6 +140,8 @@ class ToolSettings(_Keys, frozen=True):
     and `parameters` the JSON Schema properties that the model may send. For MCP, name and schema are the
     upstream's own (`remote`, by default the tool's name) and `pin` may hold its definition's digest.
     A call of a tool that `writes` is not done again when the same person's client sends it again within `once_seconds`.
+    A `scoped` tool of a database gets the policies' own condition on its rows. With `preview`, a tool that writes to
+    PostgreSQL shows what would change first, and does it when the client asks for exactly that.
     """
 
     action: str
@@ -155,12 +157,41 @@ class ToolSettings(_Keys, frozen=True):
     resource: LookupSettings | None = None
     writes: bool = False
     once_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 60
+    scoped: bool = False
+    preview: bool = False
     exposed: bool = True
     pin: str = ""
 
 
+class EntitySettings(_Keys, frozen=True):
+    """A table whose rows are entities of one type, so that policies can be asked of rows that name them.
+
+    An entity is `id` within `tenant`. `attributes` maps an attribute to a column, with its kind after a blank where it
+    is not text, as under `rows`.
+    """
+
+    table: Table
+    id: Identifier = "id"
+    tenant: Identifier = "tenant_id"
+    attributes: dict[str, str] = {}
+
+
+class HierarchySettings(_Keys, frozen=True):
+    """A table of all pairs of a hierarchy within a tenant, at whatever depth: `below` is in `above`.
+
+    `types` are the two types: `[Position, Position]`, `[User, Group]` or `[Group, Group]`.
+    """
+
+    types: tuple[str, str]
+    table: Table
+    tenant: Identifier = "tenant_id"
+    below: Identifier = "below"
+    above: Identifier = "above"
+
+
 class SqlUpstream(_Keys, frozen=True, tag_field="kind", tag="sql"):
-    """A SQLite database, opened read-only. `database` is a path, relative to the configuration file.
+    """A SQLite database, opened read-only. `database` is a path, relative to the configuration file. `entities` and
+    `hierarchies` say where what scoped tools' policies look at lies.
 
     `tables` are those with rows of several tenants, each with the column that names the tenant: a statement then sees
     the caller's rows of them only, and beside them nothing but the tables in `shared`. Without `tables` there is no
@@ -171,6 +202,8 @@ class SqlUpstream(_Keys, frozen=True, tag_field="kind", tag="sql"):
     tools: dict[Name, ToolSettings]
     tables: dict[Identifier, Identifier] = {}
     shared: tuple[Identifier, ...] = ()
+    entities: dict[str, EntitySettings] = {}
+    hierarchies: tuple[HierarchySettings, ...] = ()
     audience: str = ""
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
 
@@ -192,6 +225,8 @@ class PostgresUpstream(_Keys, frozen=True, tag_field="kind", tag="postgres"):
     own_roles: tuple[Identifier, ...] = ()
     wall_key: Reference | UnsetType = UNSET
     connections: Annotated[int, Meta(ge=1, le=100)] = 4
+    entities: dict[str, EntitySettings] = {}
+    hierarchies: tuple[HierarchySettings, ...] = ()
     audience: str = ""
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
     insecure_without_wall: bool = False
@@ -215,12 +250,45 @@ class McpUpstream(_Keys, frozen=True, tag_field="kind", tag="mcp"):
     response_bytes: Annotated[int, Meta(ge=1024, le=64 * 2**20)] = 1 * 2**20
 
 
+class OpenapiToolSettings(ToolSettings, frozen=True):
+    """One operation of an HTTP API. `remote` is its operationId, by default the tool's name.
+
+    `waived` names parameters that look like identities, or that take members nobody declared, and that the model may
+    send all the same. A `scoped` tool must map `rows`, so that nothing comes back undecided.
+    """
+
+    waived: tuple[str, ...] = ()
+    scoped: bool = False
+
+
+class OpenapiUpstream(_Keys, frozen=True, tag_field="kind", tag="openapi"):
+    """An HTTP API as its OpenAPI 3.0 or 3.1 document tells. `url` is the server, whatever servers the document names.
+
+    `document` is a path relative to the configuration file, or an https URL on one of `document_hosts`; `digest` is
+    `sha256:` and the hex digest of its bytes. `headers` are the gateway's own credentials, by reference.
+    `audience` is who its call tokens are for, by default `url`. `response_bytes` bounds an answer.
+    """
+
+    url: Url
+    document: Place
+    digest: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
+    tools: dict[Name, OpenapiToolSettings]
+    document_hosts: tuple[str, ...] = ()
+    headers: dict[Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9-]{0,63}$")], Reference] = {}
+    audience: str = ""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 20.0
+    response_bytes: Annotated[int, Meta(ge=1024, le=64 * 2**20)] = 1 * 2**20
+    private_network: bool = False
+    """The server is within a private network. Danger: whoever answers for its name can lead calls to other servers
+    within; loopback and link-local addresses stay refused."""
+
+
 class Settings(_Keys, frozen=True):
     """The whole of `onbehalf.yaml`."""
 
     gateway: GatewaySettings
     issuers: Annotated[tuple[IssuerSettings, ...], Meta(min_length=1)]
-    upstreams: dict[Name, SqlUpstream | PostgresUpstream | McpUpstream]
+    upstreams: dict[Name, SqlUpstream | PostgresUpstream | McpUpstream | OpenapiUpstream]
 
 
 class _UniqueLoader(yaml.SafeLoader):
@@ -254,7 +322,7 @@ def parse(text: str) -> Settings:
         raise ConfigInvalid(_explained(str(error)), hint="docs/config.md describes every key") from error
     for url in (
         settings.gateway.resource,
-        *(each.url for each in settings.upstreams.values() if isinstance(each, McpUpstream)),
+        *(each.url for each in settings.upstreams.values() if isinstance(each, McpUpstream | OpenapiUpstream)),
     ):
         _require_url(url)
     for issuer in settings.issuers:
@@ -286,7 +354,7 @@ def _require_https(url: str, settings: Settings) -> None:
         raise ConfigInvalid(f"`{url}` is not https", hint="use https; only loopback addresses may be http")
 
 
-def row_attributes(rows: RowsSettings) -> dict[str, tuple[str, str]]:
+def row_attributes(rows: RowsSettings | EntitySettings) -> dict[str, tuple[str, str]]:
     """`attributes` taken apart: attribute to (field, kind). Raises ConfigInvalid."""
     parts = {attribute: text.split() for attribute, text in rows.attributes.items()}
     for attribute, words in parts.items():
@@ -326,9 +394,11 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.gateway\.limits", (Limits,)),
     (r"\$\.issuers\[\d+\]|\$\.issuers\[\.\.\.\]", (IssuerSettings,)),
     (r"\$\.issuers.*\.tenant", (TenantClaim,)),
-    (r"\$\.upstreams\[\.\.\.\]", (SqlUpstream, PostgresUpstream, McpUpstream)),
-    (r"\$\.upstreams.*\.tools\[\.\.\.\]", (ToolSettings,)),
+    (r"\$\.upstreams\[\.\.\.\]", (SqlUpstream, PostgresUpstream, McpUpstream, OpenapiUpstream)),
+    (r"\$\.upstreams.*\.tools\[\.\.\.\]", (OpenapiToolSettings,)),
     (r"\$\.upstreams.*\.rows", (RowsSettings,)),
+    (r"\$\.upstreams.*\.entities\[\.\.\.\]", (EntitySettings,)),
+    (r"\$\.upstreams.*\.hierarchies\[\d+\]|\$\.upstreams.*\.hierarchies\[\.\.\.\]", (HierarchySettings,)),
     (r"\$\.upstreams.*\.resource", (LookupSettings,)),
     (r"\$\.upstreams.*\.bound\[\.\.\.\]", (ParameterSettings,)),
 )

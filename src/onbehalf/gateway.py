@@ -69,7 +69,8 @@ class Standing:
 class Gateway:
     """The house in walking order. Built by app.py; every part is a port. `standing` is asked once a call.
 
-    `mask_key` is the secret by which fields are hashed; without one what is to be hashed is null.
+    `trip` is called with the name of a scoped tool whose statement gave a row that the policies refuse: tables and
+    directory, or our two readings of a policy, disagree. By `secret` fields are hashed and change sets are named; without one, what is to be hashed is null.
     """
 
     clock: Clock
@@ -83,7 +84,8 @@ class Gateway:
     changes: Changes
     standing: Callable[[], Standing]
     max_rows: int
-    mask_key: bytes = field(default=b"", repr=False)
+    trip: Callable[[str], None]
+    secret: bytes = field(default=b"", repr=False)
 
     async def who(self, presented: Presented) -> Caller:
         """Who calls, proven. Raises an IdentifyError."""
@@ -210,7 +212,7 @@ class _Walk:
         self._close(call, receipt, result, found, kept)
         if found and len(kept.allowed) != found.returned:  # one that may not be changed spoils the whole change
             return await self._refused_row(allow, found, kept)
-        change = change_set(allow, result.digest)
+        change = change_set(allow, result.digest, key=house.secret)
         if call.tool.preview == "asked" and call.change != change:
             if call.change:
                 raise ChangeStale("this is not what would change now", hint="call again without `change` and look")
@@ -263,6 +265,8 @@ class _Walk:
                 kept = await self._permitted(allow, found.rows)
         finally:  # done is done: whatever went wrong with its rows, the outcome belongs on record
             self._close(call, receipt, result, found, kept)
+        if call.tool.scoped and len(kept.allowed) != found.returned:
+            self.house.trip(call.tool.name)
         if found.returned > self.house.max_rows:
             return reply.failed(call.id, rows.too_many(call.tool), receipt)
         return reply.answered(call.id, rows.release(shape, result.content, kept.rows), receipt, kept.applied)
@@ -279,13 +283,21 @@ class _Walk:
             # one row that does not fit the schema spoils what all are asked over: ask about each by itself
             said = [judge(questions.about_row(*about, row, people)) for row in found]
         permitted = [(row, each.owed) for row, each in zip(found, said, strict=True) if decide.may(each)]
-        return obligations.keep(allow, permitted, key=self.house.mask_key)
+        return obligations.keep(allow, permitted, key=self.house.secret)
+
+    def _narrowed(self, allow: Allow) -> Allow:
+        """The call with the policies' own condition on its rows: what may not be seen is not even asked for."""
+        call = allow.call
+        asked = questions.about_tool(call.person, call.caller, call.tool, call.at)
+        return decide.narrowed(allow, self.standing.engine.narrowing(call.tool, asked))
 
     async def _sent(self, allow: Allow, *, purpose: str = "") -> tuple[Receipt, Outcome]:
         """Record the intent, then do it once. The caller of this closes the intent with its outcome.
 
         Whatever breaks on the way, even being cancelled, the outcome is on record as failed or not known.
         """
+        if allow.call.tool.scoped:
+            allow = self._narrowed(allow)
         house, call = self.house, allow.call
         upstream = self.standing.offers[call.tool.name].upstream
         receipt = await house.ledger.append(entries.intent(allow, purpose=purpose))

@@ -178,7 +178,7 @@ class Tool:
     the reply is released whole, so only call-level policy guards it. `once_s` is how long, in seconds, a writing call
     is known again and not done twice. `preview` is `checked` where the upstream tries a call first and takes it back,
     so that every row that would change is decided before one is; and `asked` where, besides, the client must send back
-    what it was shown.
+    what it was shown. A `scoped` tool's statement gets the policies' own condition on its rows before it is run.
     """
 
     name: str
@@ -197,6 +197,7 @@ class Tool:
     definition: Digest
     once_s: int = 0
     preview: Preview = "none"
+    scoped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,12 +229,21 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Predicate:
+    """A condition on the rows under the alias `scoped`, in the SQL of one database, with its bound values."""
+
+    sql: str
+    parameters: Mapping[str, Json] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
     """A tool call by a proven caller, its arguments checked and bound parameters set.
 
     `arguments` is canonical JSON (RFC 8785) of what the upstream will get; `digest` is over it. `once` is the client's
     idempotency key, and `change` the change set that it was shown and wants; "" for none. A `dry` call is tried and
-    taken back; one with `expected` is done only if exactly that comes of it (a `Done.digest`).
+    taken back; one with `expected` is done only if exactly that comes of it (a `Done.digest`). `where` narrows
+    a scoped tool's rows.
     """
 
     id: CallId
@@ -249,6 +259,7 @@ class ToolCall:
     change: str = ""
     dry: bool = False
     expected: str = ""
+    where: Predicate | None = None
 
 
 # --- validate ------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from onbehalf.model import (
     Judgement,
     Outcome,
     Person,
+    Predicate,
     Presented,
     Question,
     Receipt,
@@ -93,6 +94,18 @@ class Engine(Protocol):
     @property
     def policy(self) -> str:
         """Digest of the bundle in force."""
+        ...
+
+    @property
+    def purposes(self) -> frozenset[str]:
+        """The scopes by which a person states a purpose that some policy demands."""
+        ...
+
+    def narrowing(self, tool: Tool, question: Question) -> Predicate:
+        """The condition on a scoped tool's rows that lets through what the policies allow the caller of `question`.
+
+        Never raises for what a question holds: where the engine does not answer, no row fits.
+        """
         ...
 
     def judge(self, question: Question) -> Judgement:

@@ -19,6 +19,10 @@ def _call(**changed: object) -> Allow:
     return replace(found, call=call)
 
 
+def named(allow: Allow, changed: str = "d", key: bytes = b"k" * 32) -> Digest:
+    return change_set(allow, changed, key=key)
+
+
 def _others() -> dict[str, Allow]:
     found = allowed()
     call = found.call
@@ -36,24 +40,25 @@ def _others() -> dict[str, Allow]:
 def test_another_name_for_another_call(what: str) -> None:
     other = _others()[what]
     assert once.known_by(other.call) != once.known_by(allowed().call)
-    assert change_set(other, "d") != change_set(allowed(), "d")
+    assert named(other) != named(allowed())
 
 
 def test_a_call_id_and_a_time_make_no_difference() -> None:
     later = _call(id=CallId("call_" + "f" * 32), at=UnixTime(1))
     assert once.known_by(later.call) == once.known_by(allowed().call)
-    assert change_set(later, "d") == change_set(allowed(), "d")
+    assert named(later) == named(allowed())
 
 
 def test_a_change_set_is_of_one_policy_directory_and_database() -> None:
     found = allowed()
     names = {
-        change_set(each, changed)
+        named(each, changed)
         for each, changed in [
             (found, "d"), (found, "e"), (replace(found, policy=OTHER), "d"), (replace(found, revision=99), "d"),
         ]
     }  # fmt: skip
     assert len(names) == 4
+    assert named(found, key=b"j" * 32) not in names
 
 
 def test_a_given_key_stands_in_the_place_of_arguments_and_never_for_them() -> None:

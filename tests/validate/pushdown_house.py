@@ -15,9 +15,9 @@ import psycopg
 
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.errors import PolicyInvalid
-from onbehalf.model import Caller, Entity, Json, Person, Ref, Rows, Tool, UnixTime, digest
+from onbehalf.model import Caller, Entity, Json, Person, Predicate, Ref, Rows, Tool, UnixTime, digest
 from onbehalf.validate import decide, questions, rows
-from onbehalf.validate.pushdown_sql import Dialect, Predicate
+from onbehalf.validate.pushdown_sql import Dialect
 from onbehalf.validate.pushdown_terms import Closure, Column, Layout, Table
 from validate.policy_house import EVIDENCE, bundle_at
 
@@ -331,6 +331,7 @@ def in_sqlite(world: World) -> sqlite3.Connection:
         if found:
             marks = ",".join("?" * len(found[0]))
             connection.executemany(f"INSERT INTO {name} VALUES ({marks})", found)
+    connection.commit()
     return connection
 
 

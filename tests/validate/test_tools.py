@@ -212,9 +212,10 @@ def test_the_digest_covers_every_word_of_the_server_and_every_setting(change: di
 
 def test_the_digest_covers_every_field_of_the_settings_but_the_pin() -> None:
     covered = {name for change in CHANGED for name in change} | {"title", "description", "exposed"}
-    only_sql = {"statement", "parameters", "required"}
+    only_sql = {"statement", "parameters", "required", "scoped", "preview"}
     assert {field.name for field in msgspec.structs.fields(ToolSettings)} - covered - only_sql == {"pin"}
     assert len({sql(**change).definition for change in ({}, {"statement": "S"}, {"exposed": False})}) == 3
+    assert sql(scoped=True).definition != sql().definition
 
 
 def test_a_bound_constant_is_in_the_digest_with_its_type() -> None:

@@ -5,7 +5,9 @@ Must not remember names: a door does.
 
 from __future__ import annotations
 
-from onbehalf.model import Allow, Digest, Json, canonical, digest
+import hmac
+
+from onbehalf.model import Allow, Digest, Json, canonical
 
 __all__ = ["SHOWN_S", "change_set"]
 
@@ -13,11 +15,11 @@ SHOWN_S = 900
 """How long a change set that was shown may be made, in seconds."""
 
 
-def change_set(allow: Allow, changed: str) -> Digest:
+def change_set(allow: Allow, changed: str, *, key: bytes) -> Digest:
     """The name under which this change may be asked for. `changed` is the upstream's digest over what would change.
 
-    Another person, client, tool, argument, policy, directory or database makes it another name. That it cannot be
-    guessed does not matter: only one that was shown is taken, once.
+    Another person, client, tool, argument, policy, directory or database makes it another name. It is made with a
+    secret, or whoever is shown it could try which hidden field it is a digest of.
     """
     call = allow.call
     bound: dict[str, Json] = {
@@ -25,4 +27,4 @@ def change_set(allow: Allow, changed: str) -> Digest:
         "tool": call.tool.name, "definition": call.tool.definition, "arguments": call.digest,
         "policy": allow.policy, "revision": allow.revision, "changed": changed,
     }  # fmt: skip
-    return digest(canonical(bound))
+    return Digest("sha256:" + hmac.new(key, b"onbehalf/change/v1\0" + canonical(bound), "sha256").hexdigest())

@@ -16,10 +16,11 @@ from typing import Literal
 
 import typer
 
-from onbehalf.app import Paths, load_people, load_settings, mcp_server, open_database, paths, sketched
+from onbehalf.app import Paths, load_people, load_settings, mcp_server, narrowed, open_database, paths, sketched
+from onbehalf.build import open_upstream
 from onbehalf.cli.deny_path import open_doors, wide_doors
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
-from onbehalf.config import IssuerSettings, McpUpstream, PostgresUpstream, Settings, SqlUpstream
+from onbehalf.config import IssuerSettings, McpUpstream, OpenapiUpstream, PostgresUpstream, Settings, SqlUpstream
 from onbehalf.doors.clock_remote import clock_offset
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_sqlite import SqliteDirectory
@@ -106,7 +107,7 @@ async def _checked(config: Path) -> list[_Finding]:
         if settings.gateway.insecure_http_for_tests:
             findings.say("warning", "configuration", "`insecure_http_for_tests` is on", "remove it outside of tests")
         _people(findings, places)
-        _policies(findings, places, sketches)
+        _policies(findings, places, settings, sketches)
         await _upstreams(findings, settings, places)
         await _issuers(findings, settings)
     return findings.found
@@ -124,9 +125,9 @@ def _people(findings: _Findings, places: Paths) -> None:
         findings.say("ok", "people", f"{places.people} holds together")
 
 
-def _policies(findings: _Findings, places: Paths, sketches: Mapping[str, Tool]) -> None:
+def _policies(findings: _Findings, places: Paths, settings: Settings, sketches: Mapping[str, Tool]) -> None:
     with findings.trying("policies"):
-        engine = CedarEngine.load(places.policies, tools=[*sketches.values()])
+        engine = CedarEngine.load(places.policies, tools=[*sketches.values()], narrowed=narrowed(settings))
         findings.say("ok", "policies", f"{places.policies} is strictly valid; digest {engine.policy}")
         opened = open_doors(engine, [*sketches.values()], now=now())
         for text in opened:
@@ -148,6 +149,13 @@ async def _upstreams(findings: _Findings, settings: Settings, places: Paths) -> 
                     _tool(findings, tool, pinned=True)
             elif isinstance(upstream, PostgresUpstream):
                 await _postgres(findings, name, upstream, settings, places)
+            elif isinstance(upstream, OpenapiUpstream):
+                api, made = await open_upstream(name, upstream, places, settings)
+                await api.aclose()
+                findings.say("ok", f"upstream {name}", f"its document is as pinned and has its {len(made)} tools")
+                for tool in made:
+                    route.prepare(tool.schema)
+                    _tool(findings, tool, pinned=True)
             else:
                 await _server(findings, name, upstream, settings)
 

@@ -20,16 +20,29 @@ import cedarpy
 import orjson
 
 from onbehalf.doors.engine_cedar_files import read
+from onbehalf.doors.engine_cedar_scope import Narrowed, Scope, predicate, prepared, rows_table
 from onbehalf.errors import PolicyInvalid
-from onbehalf.model import Candidate, Conjunct, Digest, Entity, Json, Judgement, Owed, Question, Ref, Tool
+from onbehalf.model import (
+    Candidate,
+    Conjunct,
+    Digest,
+    Entity,
+    Json,
+    Judgement,
+    Owed,
+    Predicate,
+    Question,
+    Ref,
+    Rows,
+    Tool,
+)
 from onbehalf.validate import bundle, obligations
 from onbehalf.validate.bundle import Est, Policy, Source
-from onbehalf.validate.pushdown import read as read_rows
-from onbehalf.validate.pushdown_sql import Dialect, Predicate, Pushdown
+from onbehalf.validate.pushdown_sql import Dialect
 from onbehalf.validate.pushdown_terms import Layout
 from onbehalf.validate.questions import absent_people
 
-__all__ = ["CedarEngine", "Scope"]
+__all__ = ["CedarEngine"]
 
 _MAX_POLICIES = 2_000
 _KEPT_SLICES = 4_096
@@ -71,14 +84,6 @@ class _Shared:
     fault: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """The policies of an action on rows of one type. `probes` ask for what is fixed in a call, None where nothing is."""
-
-    pushdown: Pushdown
-    probes: cedarpy.PolicySet | None
-
-
 class CedarEngine:
     """One loaded bundle. Made by `load`; never changes."""
 
@@ -86,12 +91,18 @@ class CedarEngine:
         self._policy = policy
         self._schema = schema
         self._slices = slices
+        self._scopes: dict[str, Scope] = {}
         self._shared: _Shared | None = None
         self._kept: OrderedDict[tuple[object, ...], tuple[cedarpy.Entities, tuple[Entity, ...]]] = OrderedDict()
 
     @classmethod
-    def load(cls, directory: Path, *, tools: Sequence[Tool]) -> CedarEngine:
-        """A bundle from its directory, checked against these tools. Raises PolicyInvalid naming the file."""
+    def load(
+        cls, directory: Path, *, tools: Sequence[Tool], narrowed: Mapping[str, Narrowed] | None = None
+    ) -> CedarEngine:
+        """A bundle from its directory, checked against these tools. Raises PolicyInvalid naming the file.
+
+        `narrowed` says, for each scoped tool by name, where what its policies look at lies.
+        """
         policies, schemas = read(directory, ".cedar"), read(directory, ".cedarschema")
         if not policies:
             raise PolicyInvalid(f"`{directory}` holds no .cedar file", hint="`onbehalf init` writes an example")
@@ -115,12 +126,20 @@ class CedarEngine:
         engine = cls(policy=policy, schema=schema, slices=slices)
         for tool in tools:
             engine._require_tool(tool, tools)
+            if tool.scoped:
+                engine._scopes[tool.name] = engine._scope(tool, (narrowed or {})[tool.name])
         return engine
 
     @property
     def policy(self) -> Digest:
         """Digest of the bundle in force."""
         return self._policy
+
+    @property
+    def purposes(self) -> frozenset[str]:
+        """The scopes by which a person states a purpose that some policy demands."""
+        owed = (each for slice_ in self._slices.values() for each in slice_.owed.values())
+        return frozenset(scope for each in owed for scope in obligations.purpose_scopes(each.obligations))
 
     def judge(self, question: Question) -> Judgement:
         """What Cedar says. Whatever a question holds, the answer is a Judgement."""
@@ -159,25 +178,16 @@ class CedarEngine:
 
     def scope(self, action: str, type_: str, layout: Layout, dialect: Dialect) -> Scope:
         """The policies of an action as a predicate on rows of `type_`. Raises PolicyInvalid for what has none."""
-        slice_ = self._slices[action]
-        found = read_rows([part.policy for part in slice_.parts], layout, type_)
-        pairs: dict[str, Est] = {}
-        for at, est in enumerate(found.truths):
-            pairs |= {f"{at}.t": bundle.permit(est), f"{at}.f": bundle.permit(est, "unless")}
-        return Scope(pushdown=Pushdown(found, dialect), probes=_policy_set(pairs) if pairs else None)
+        return prepared([part.policy for part in self._slices[action].parts], type_, layout, dialect)
 
     def predicate(self, scope: Scope, question: Question) -> Predicate:
         """The predicate for the caller of a question about a tool. Where the engine does not answer, no row fits."""
-        truths: list[bool | None] = []
-        if scope.probes is not None:
-            count = len(scope.pushdown.read.truths)
-            try:
-                result = self._asked(question, scope.probes, self._slices[question.action])
-                held = frozenset(result.diagnostics.reasons)
-            except Exception:  # as in judge; unanswered is an error in every policy that asked
-                held = frozenset()
-            truths = [_held(held, str(at)) for at in range(count)]
-        return scope.pushdown.predicate(truths, question)
+        slice_ = self._slices[question.action]
+        return predicate(scope, question, lambda probes: self._asked(question, probes, slice_))
+
+    def narrowing(self, tool: Tool, question: Question) -> Predicate:
+        """The condition on a scoped tool's rows for the caller of `question`, which is about that tool."""
+        return self.predicate(self._scopes[tool.name], question)
 
     def _asked(self, question: Question, policies: cedarpy.PolicySet, slice_: _Slice) -> cedarpy.AuthzResult:
         request = {
@@ -226,6 +236,20 @@ class CedarEngine:
             self._shared = shared
         return shared
 
+    def _scope(self, tool: Tool, where: Narrowed) -> Scope:
+        """The predicate of a scoped tool. What the schema demands of its rows is found by leaving it out."""
+        assert tool.rows is not None  # INVARIANT: a scoped tool maps its rows
+        sample = _sample(tool.rows)
+        required: dict[str, bool] = {}
+        for name in tool.rows.attributes:
+            without = {key: value for key, value in sample.attributes.items() if key != name}
+            try:
+                _checked((Entity(ref=sample.ref, attributes=without, parents=()),), self._schema)
+                required[name] = False
+            except ValueError:
+                required[name] = True
+        return self.scope(tool.action, tool.rows.type, rows_table(tool.rows, where.layout, required), where.dialect)
+
     def _require_tool(self, tool: Tool, tools: Sequence[Tool]) -> None:
         """The action exists and applies to Tool and to what the tool's calls are decided on."""
         shapes = [tool.rows] if tool.rows else []
@@ -241,15 +265,10 @@ class CedarEngine:
                     hint="declare it: appliesTo { principal: User, resource: [Tool, ...], context: Context }",
                 )
         for shape in shapes:
-            kinds = {name: kind for name, (_, kind) in shape.attributes.items()} | {"tenant": "Tenant"}
-            sample = Entity(
-                ref=Ref(type=shape.type, id="t/r"),
-                attributes={name: _SAMPLES.get(kind, Ref(type=kind, id="t/x")) for name, kind in kinds.items()},
-                parents=(),
-            )
             try:
-                _checked((sample,), self._schema)
+                _checked((_sample(shape),), self._schema)
             except ValueError as error:
+                kinds = {name: kind for name, (_, kind) in shape.attributes.items()} | {"tenant": "Tenant"}
                 named = ", ".join(f"{name}: {kind}" for name, kind in sorted(kinds.items()))
                 raise PolicyInvalid(
                     f"tool `{tool.name}`: rows of {{{named}}} do not fit type `{shape.type}`: {error}"
@@ -257,6 +276,12 @@ class CedarEngine:
 
 
 _SAMPLES: Mapping[str, Json] = {"String": "x", "Long": 0, "Bool": False}
+
+
+def _sample(shape: Rows) -> Entity:
+    kinds = {name: kind for name, (_, kind) in shape.attributes.items()} | {"tenant": "Tenant"}
+    attributes = {name: _SAMPLES.get(kind, Ref(type=kind, id="t/x")) for name, kind in kinds.items()}
+    return Entity(ref=Ref(type=shape.type, id="t/r"), attributes=attributes, parents=())
 
 
 # --- loading -------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
-"""The ledger's keys as files in one directory: `log.key` signs checkpoints, `payload.key` seals payloads.
+"""The gateway's secrets as files in one directory: `log.key` signs checkpoints, `payload.key` seals payloads, `mask.key`
+is what fields are hashed and change sets named by.
 
 `log.pub` beside them is the vkey an auditor needs. Must not hold what the keys do (explain/checkpoint.py, seal.py).
 
 Trust: whoever reads `log.key` can sign another history, whoever reads `payload.key` can read every payload; both files
-are 0600 and refused otherwise. Losing `payload.key` erases all payloads; losing `log.key` ends the log.
+are 0600 and refused otherwise. Losing `payload.key` erases all payloads; losing `log.key` ends the log; with a
+new `mask.key` all pseudonyms are new.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.checkpoint import NoteSigner
 from onbehalf.explain.seal import LedgerKeys, Sealer
 
-__all__ = ["open_ledger_keys", "read_ledger_keys"]
+__all__ = ["open_ledger_keys", "open_mask_key", "read_ledger_keys"]
 
 _KEY_BYTES = 32
 _MAX_FILE_BYTES = 1024
@@ -38,6 +40,16 @@ def open_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
     except OSError as error:
         raise ConfigInvalid(f"keys cannot be made in `{directory}`: {error.strerror}") from error
     return keys
+
+
+def open_mask_key(directory: Path) -> bytes:
+    """The 32 bytes of `mask.key`, made where it is missing. Raises ConfigInvalid."""
+    try:
+        if not (directory / "mask.key").exists():
+            _create(directory / "mask.key", base64.b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n", mode=0o600)
+    except OSError as error:
+        raise ConfigInvalid(f"keys cannot be made in `{directory}`: {error.strerror}") from error
+    return _secret(directory / "mask.key")
 
 
 def read_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:

@@ -11,6 +11,7 @@ the gateway's roles can neither read the wall's key nor pass by it, and no call 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -24,8 +25,9 @@ from psycopg_pool.errors import PoolClosed
 from onbehalf.doors.upstream_postgres_statement import Compiled, NotBindable, bound, compile_statement
 from onbehalf.doors.wall_postgres import BEGIN_SQL, SETTINGS_SQL, Wall, WallDown
 from onbehalf.errors import ConfigInvalid
-from onbehalf.model import CallToken, Done, Failed, Json, Outcome, ToolCall
+from onbehalf.model import CallToken, Done, Failed, Json, Outcome, Predicate, ToolCall, digest
 from onbehalf.strict_json import NotStrict, strict_json
+from onbehalf.validate.pushdown_sql import ALIAS
 from onbehalf.validate.wall_standing import HINT
 
 __all__ = ["PostgresUpstream", "Role", "Statement"]
@@ -33,6 +35,8 @@ __all__ = ["PostgresUpstream", "Role", "Statement"]
 _Connection = AsyncConnection[TupleRow]
 
 _MAX_BYTES = 4 * 2**20
+_KEPT = 512
+"""Texts of scoped statements: one for each way in which what is fixed for a call folds."""
 _DEPTH = 64
 _WAITING = 256
 _GRACE_SECONDS = 0.5
@@ -120,6 +124,7 @@ class PostgresUpstream:
         self._audience = audience
         self._timeout = timeout
         self._max_rows = max_rows
+        self._narrowed: OrderedDict[tuple[str, str], Compiled] = OrderedDict()
 
     @classmethod
     async def open(
@@ -182,13 +187,11 @@ class PostgresUpstream:
         if token.grant.audience != self._audience or (granted.id, granted.digest) != (call.id, call.digest):
             return _failed("wrong_grant", "the call token is not for this call here")
         statement, compiled = found
-        try:
-            values = bound(compiled, cast(dict[str, Json], orjson.loads(call.arguments)))
-        except NotBindable as error:
-            return _failed("arguments_refused", str(error))
+        if call.tool.scoped and call.where is None:
+            return _failed("unscoped", "a scoped tool was called without its predicate")
         act = _Act(
-            call=call, login=self._logins[statement.writes], text=compiled.text, values=values,
-            writes=statement.writes, timeout=self._timeout, max_rows=self._max_rows,
+            call=call, login=self._logins[statement.writes], statement=statement, compiled=compiled,
+            narrowed=self._narrowed, timeout=self._timeout, max_rows=self._max_rows,
         )  # fmt: skip
         return await act.done()
 
@@ -204,9 +207,9 @@ class _Act:
 
     call: ToolCall
     login: _Login
-    text: str
-    values: list[str | None]
-    writes: bool
+    statement: Statement
+    compiled: Compiled
+    narrowed: OrderedDict[tuple[str, str], Compiled]
     timeout: float
     max_rows: int
     committing: bool = False
@@ -219,6 +222,10 @@ class _Act:
             return _answer(lines, self.call.tool.rows.at if self.call.tool.rows is not None else _AT)
         except _Refused as error:
             return error.failed
+        except NotBindable as error:
+            return _failed("arguments_refused", str(error))
+        except ConfigInvalid as error:
+            return _failed("upstream_error", f"the predicate does not fit the tables: {error.message}")
         except (PoolTimeout, TooManyRequests, PoolClosed) as error:
             return self._unreached(error)
         except TimeoutError:
@@ -229,22 +236,44 @@ class _Act:
             return self._lost("upstream_error", f"the statement failed: {type(error).__name__}")
 
     async def _run(self, connection: _Connection) -> list[str]:
-        """The rows as JSON texts, committed. Raises _Refused, psycopg.Error; the pool then rolls back."""
+        """The rows as JSON texts, committed, or for a dry call taken back. Raises _Refused, NotBindable, ConfigInvalid,
+        psycopg.Error; the pool then rolls back."""
+        call, writes = self.call, self.statement.writes
+        arguments = cast(dict[str, Json], orjson.loads(call.arguments))
+        compiled = self.compiled if call.where is None else await self._on(connection, call.where)
+        values = bound(compiled, arguments if call.where is None else {**arguments, **call.where.parameters})
         # one journey for both: a simple query may hold two statements, which must not be prepared
-        mode = "READ WRITE" if self.writes else "READ ONLY"
+        mode = "READ WRITE" if writes else "READ ONLY"
         begun = await connection.execute(f"BEGIN {mode}; {BEGIN_SQL}", prepare=False)
         begun.nextset()
         pid, started = await begun.fetchone() or (0, 0)
         await connection.execute(SETTINGS_SQL, [self._claim(pid, started), f"{int(self.timeout * 1000)}ms"])
-        lines = await (await connection.execute(self.text, self.values)).fetchall()
+        lines = await (await connection.execute(compiled.text, values)).fetchall()
         if len(lines) > self.max_rows:
             raise _Refused("too_many_rows", f"more than {self.max_rows} rows; nothing is cut off silently")
         if lines and lines[-1][0] is None:
             raise _Refused("result_too_large", f"more than {_MAX_BYTES} bytes; nothing is cut off silently")
-        self.committing = self.writes
-        await connection.execute("COMMIT")
+        found = [line[0] for line in lines]
+        if call.expected and _changed(found) != call.expected:
+            raise _Refused("change_stale", "something else would change than what was tried; nothing was done")
+        self.committing = writes and not call.dry
+        await connection.execute("ROLLBACK" if call.dry else "COMMIT")
         self.committing = False
-        return [line[0] for line in lines]
+        return found
+
+    async def _on(self, connection: _Connection, where: Predicate) -> Compiled:
+        """The statement on the rows that a predicate lets through; the server looks at each text of it once."""
+        key = (self.call.tool.remote, where.sql)
+        found = self.narrowed.get(key)
+        if found is None:
+            body = self.statement.text.rstrip().rstrip(";")
+            text = f"SELECT * FROM (\n{body}\n) AS {ALIAS} WHERE {where.sql}"  # noqa: S608  # no values in it
+            asked = Statement(text=text, writes=False)
+            found = await asyncio.to_thread(_compiled, connection, self.call.tool.name, asked, self.max_rows)
+            self.narrowed[key] = found
+            if len(self.narrowed) > _KEPT:
+                self.narrowed.popitem(last=False)
+        return found
 
     def _claim(self, pid: int, started: int) -> str:
         wall = self.login.wall
@@ -325,7 +354,13 @@ def _answer(lines: list[str], at: tuple[str, ...]) -> Outcome:
         raise _Refused(
             "result_refused", "a column holds JSON that could be read in two ways, or is too deep"
         ) from error
-    return Done(content={"content": [{"type": "text", "text": text}], "structuredContent": value, "isError": False})
+    content: dict[str, Json] = {"content": [{"type": "text", "text": text}], "structuredContent": value}
+    return Done(content=content | {"isError": False}, digest=_changed(lines))
+
+
+def _changed(lines: list[str]) -> str:
+    """The digest over what a statement wrote, as it says itself."""
+    return digest("\n".join(lines).encode())
 
 
 def _failed(code: str, message: str) -> Failed:

@@ -28,6 +28,7 @@ from onbehalf.doors.upstream_sql_statement import Compiled, compile_statement, c
 from onbehalf.doors.wall_sqlite import SqliteWall
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import CallToken, Done, Failed, Json, Outcome, ToolCall
+from onbehalf.validate.pushdown_sql import ALIAS
 
 __all__ = ["SqliteUpstream", "Statement"]
 
@@ -226,12 +227,16 @@ class SqliteUpstream:
             return _failed("wrong_grant", "the call token is not for this call here")
         if self._closed or self._jobs.qsize() >= _WAITING:
             return _failed("upstream_busy", "closed, or too many calls waiting")
+        text = found[0]
         try:
             values = _values(call.arguments, found[1].parameters)
+            if call.tool.scoped:
+                text, more = _narrowed(text, call)
+                values |= more
         except _Refused as error:
             return error.failed
         at = call.tool.rows.at if call.tool.rows is not None else _AT
-        return await self._done_in_thread(found[0], values, at, call.caller.tenant)
+        return await self._done_in_thread(text, values, at, call.caller.tenant)
 
     async def aclose(self) -> None:
         """As `close`."""
@@ -274,6 +279,15 @@ def _values(arguments: bytes, parameters: tuple[str, ...]) -> dict[str, _Scalar]
     if not isinstance(sent, dict) or not sent.keys() <= set(parameters):
         raise _Refused("arguments_refused", "an argument is not a parameter of the statement")
     return {name: _bindable(sent.get(name)) for name in parameters}
+
+
+def _narrowed(text: str, call: ToolCall) -> tuple[str, dict[str, _Scalar]]:
+    """The statement on the rows that the call's predicate lets through, and what the predicate binds."""
+    where = call.where
+    if where is None:
+        raise _Refused("unscoped", "a scoped tool was called without its predicate")
+    body = f"SELECT * FROM (\n{text.rstrip().rstrip(';')}\n) AS {ALIAS} WHERE {where.sql}"  # noqa: S608  # no values in it
+    return body, {name: _bindable(value) for name, value in where.parameters.items()}
 
 
 def _bindable(value: Json) -> _Scalar:

@@ -67,6 +67,8 @@ def intent(allow: Allow, *, purpose: str = "") -> AuditEntry:
     facts["decision"] = decision
     if purpose:
         facts["purpose"] = purpose
+    if call.where is not None:
+        facts["scope"] = {"predicate": call.where.sql, "parameters": [*sorted(call.where.parameters)]}
     if call.expected:
         facts["expected"] = call.expected
     return AuditEntry(kind="intent", call=call.id, at=call.at, facts=facts)

@@ -21,6 +21,7 @@ from onbehalf.model import (
     Digest,
     Judgement,
     Owed,
+    Predicate,
     Question,
     Reason,
     Tool,
@@ -28,7 +29,7 @@ from onbehalf.model import (
 )
 from onbehalf.validate import obligations, route
 
-__all__ = ["DEFAULT_REMEDY", "as_tried", "decide", "may", "offered", "owing", "tried"]
+__all__ = ["DEFAULT_REMEDY", "as_tried", "decide", "may", "narrowed", "offered", "owing", "tried"]
 
 DEFAULT_REMEDY = "Ask the owner of this data, or whoever looks after access in your company."
 _MAX_TEXT = 1_000
@@ -38,6 +39,11 @@ _MAX_NAMED = 4
 def tried(allow: Allow) -> Allow:
     """What is allowed to be done is allowed to be tried by its upstream and taken back."""
     return replace(allow, call=route.tried(allow.call))
+
+
+def narrowed(allow: Allow, where: Predicate) -> Allow:
+    """What is allowed, on the rows that `where` lets through."""
+    return replace(allow, call=route.narrowed(allow.call, where))
 
 
 def as_tried(allow: Allow, changed: str) -> Allow:

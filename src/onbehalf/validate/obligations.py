@@ -30,7 +30,19 @@ from onbehalf.model import (
 )
 from onbehalf.validate.rows import Row, showing
 
-__all__ = ["KINDS", "NONE", "NOTHING_KEPT", "Kept", "Unmet", "keep", "merge", "of_call", "read", "unmet"]
+__all__ = [
+    "KINDS",
+    "NONE",
+    "NOTHING_KEPT",
+    "Kept",
+    "Unmet",
+    "keep",
+    "merge",
+    "of_call",
+    "purpose_scopes",
+    "read",
+    "unmet",
+]
 
 NONE: Final = Obligations()
 """Demands nothing: merged with another, it leaves the other."""
@@ -176,6 +188,15 @@ def _not_mapped(by: Owed, tool: Tool) -> Unmet:
         text=f"`{by.policy}` permits a part of the answer, and the answer of `{tool.name}` cannot be told into parts.",
         remedy="Tell who runs this gateway: the rows of this tool must be mapped before it can be used.",
         policy=by.policy,
+    )
+
+
+def purpose_scopes(demands: Obligations) -> frozenset[str]:
+    """The scopes that a token may be given for these purposes."""
+    return (
+        frozenset()
+        if demands.purposes == "every"
+        else frozenset(f"{_PURPOSE_SCOPE}{each}" for each in demands.purposes)
     )
 
 

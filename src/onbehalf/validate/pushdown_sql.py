@@ -12,12 +12,13 @@ compared by their ids within it. Not checked: that tables and directory say the 
 # ruff: noqa: S608  # names come from the configuration and are quoted, values are bound
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from onbehalf.errors import PolicyInvalid
-from onbehalf.model import Json, Question, Ref
+from onbehalf.model import Json, Predicate, Question, Ref
 from onbehalf.validate.pushdown_bind import (
     Bound,
     id_at,
@@ -55,7 +56,7 @@ from onbehalf.validate.pushdown_terms import (
 )
 from onbehalf.validate.pushdown_values import Missing, Value, ancestors
 
-__all__ = ["Dialect", "Predicate", "Pushdown"]
+__all__ = ["ALIAS", "PREFIX", "Dialect", "Pushdown"]
 
 Dialect: TypeAlias = Literal["sqlite", "postgres"]
 Rail: TypeAlias = str | bool
@@ -63,17 +64,10 @@ Rails: TypeAlias = tuple[Rail, Rail]
 
 ALIAS = "scoped"
 _WALL = "wall:tenant"
-_PREFIX = "scope_"
+PREFIX = "scope_"
+_PARAMETER = re.compile(f":({PREFIX}[0-9]+)")
 _MAX_ID = 512
 _NEITHER: Rails = (False, False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Predicate:
-    """A condition on the rows under the alias `scoped`, with its bound values; a list is bound as a list."""
-
-    sql: str
-    parameters: Mapping[str, Json] = field(repr=False)
 
 
 class Pushdown:
@@ -89,7 +83,7 @@ class Pushdown:
             raise PolicyInvalid(f"rows of {read.type} name people, whose table is not mapped")
         self.read = read
         self._dialect: Dialect = dialect
-        self._kept: dict[tuple[object, ...], tuple[str, tuple[Bound, ...]]] = {}
+        self._kept: dict[tuple[object, ...], tuple[str, dict[str, Bound]]] = {}
 
     def predicate(self, truths: Sequence[bool | None], question: Question) -> Predicate:
         """The predicate for one caller and moment. `truths` are the engine's answers to `read.truths`, None an error.
@@ -101,9 +95,11 @@ class Pushdown:
         shape = (*truths, *(shape_of(value, tenant) for value in values))
         if shape not in self._kept:
             writer = _Writer(read=self.read, dialect=self._dialect, truths=truths, values=values, tenant=tenant)
-            self._kept[shape] = (_text(writer.whole()), tuple(writer.bound))
+            text = _text(writer.whole())
+            used = set(_PARAMETER.findall(text))  # what folded away is not bound
+            self._kept[shape] = (text, {name: writer.bound[int(name[len(PREFIX) :])] for name in used})
         text, bound = self._kept[shape]
-        parameters = {f"{_PREFIX}{at}": each(values, question) for at, each in enumerate(bound)}
+        parameters = {name: each(values, question) for name, each in bound.items()}
         return Predicate(sql=text, parameters=parameters)
 
 
@@ -433,7 +429,7 @@ class _Writer:
 
     def _parameter(self, bound: Bound, type_: str) -> str:
         self.bound.append(bound)
-        name = f":{_PREFIX}{len(self.bound) - 1}"
+        name = f":{PREFIX}{len(self.bound) - 1}"
         return name if self.dialect == "sqlite" else f"CAST({name} AS {type_})"
 
     def _list(self, bound: Bound) -> str:

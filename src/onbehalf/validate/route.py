@@ -23,6 +23,7 @@ from onbehalf.model import (
     Json,
     Lookup,
     Person,
+    Predicate,
     Ref,
     Tool,
     ToolCall,
@@ -34,7 +35,7 @@ from onbehalf.model import (
 from onbehalf.validate.schema_work import looks
 
 __all__ = [
-    "CHANGE", "ArgumentCheck", "Arrival", "as_tried", "identity_like", "lookup_value", "prepare", "route",
+    "CHANGE", "ArgumentCheck", "Arrival", "as_tried", "identity_like", "lookup_value", "narrowed", "prepare", "route",
     "route_lookup", "shown_schema", "tried",
 ]  # fmt: skip
 
@@ -212,6 +213,11 @@ def route_lookup(call: ToolCall, *, tool: Tool, check: ArgumentCheck) -> ToolCal
 def tried(call: ToolCall) -> ToolCall:
     """The same call, to be tried by its upstream and taken back."""
     return replace(call, dry=True, expected="")
+
+
+def narrowed(call: ToolCall, where: Predicate) -> ToolCall:
+    """The same call, on the rows that `where` lets through."""
+    return replace(call, where=where)
 
 
 def as_tried(call: ToolCall, changed: str) -> ToolCall:

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import msgspec
 
-from onbehalf.config import ParameterSettings, ToolSettings, row_attributes
+from onbehalf.config import OpenapiToolSettings, ParameterSettings, ToolSettings, row_attributes
 from onbehalf.errors import ConfigInvalid
-from onbehalf.model import Bound, Digest, Json, Lookup, Rows, Tool, canonical, digest
-from onbehalf.validate.route import shown_schema
+from onbehalf.model import Bound, Digest, Json, Lookup, Preview, Rows, Tool, canonical, digest
+from onbehalf.validate.pushdown_sql import PREFIX
+from onbehalf.validate.route import CHANGE, shown_schema
 
 __all__ = ["mcp_tool", "require_sound", "sketch", "sql_tool"]
 
@@ -51,7 +52,18 @@ def sketch(name: str, upstream: str, settings: ToolSettings) -> Tool:
         exposed=settings.exposed,
         definition=Digest(""),
         once_s=settings.once_seconds,
+        scoped=_scoped(name, settings),
     )
+
+
+def _scoped(name: str, settings: ToolSettings) -> bool:
+    if not settings.scoped or not settings.statement:
+        return False
+    if settings.rows is None or settings.writes:
+        raise ConfigInvalid(
+            f"tool `{name}` is scoped, and maps no rows or writes", hint="map `rows`; what writes cannot be scoped"
+        )
+    return True
 
 
 def sql_tool(
@@ -78,13 +90,37 @@ def sql_tool(
                 f"tool `{name}`: `rows` needs the column `{lost[0]}`, which the statement does not give",
                 hint=f"it gives {', '.join(f'`{column}`' for column in columns)}",
             )
+    if tool.scoped and any(parameter.startswith(PREFIX) for parameter in used):
+        raise ConfigInvalid(f"tool `{name}`: a parameter begins with `{PREFIX}`", hint="those are the gateway's own")
+    preview = _preview(name, settings)
+    properties: dict[str, Json] = dict(settings.parameters)
+    if preview == "asked":
+        properties[CHANGE] = dict(_CHANGE)
     schema: dict[str, Json] = {
         "type": "object",
-        "properties": dict(settings.parameters),
+        "properties": properties,
         "required": [*settings.required],
         "additionalProperties": False,
     }
-    return _pinned(replace(tool, schema=schema), settings)
+    return _pinned(replace(tool, schema=schema, preview=preview), settings)
+
+
+_CHANGE: dict[str, Json] = {
+    "type": "string",
+    "pattern": "^sha256:[0-9a-f]{64}$",
+    "description": "Leave it out to be shown what would change; then send what you were given, to have it changed.",
+}
+
+
+def _preview(name: str, settings: ToolSettings) -> Preview:
+    """How a statement is tried before it is done: always where it writes."""
+    if settings.preview and not settings.writes:
+        raise ConfigInvalid(f"tool `{name}` has a preview and writes nothing", hint="say `writes: true`, or no preview")
+    if settings.preview and CHANGE in {*settings.parameters, *settings.bound}:
+        raise ConfigInvalid(f"tool `{name}`: with a preview, `{CHANGE}` is the gateway's own parameter")
+    if not settings.writes:
+        return "none"
+    return "asked" if settings.preview else "checked"
 
 
 def mcp_tool(
@@ -94,6 +130,8 @@ def mcp_tool(
     tool = sketch(name, upstream, settings)
     if settings.statement or settings.parameters or settings.required:
         raise ConfigInvalid(f"tool `{name}`: an MCP tool has the schema of its server", hint="remove the SQL keys")
+    if (settings.scoped and not isinstance(settings, OpenapiToolSettings)) or settings.preview:
+        raise ConfigInvalid(f"tool `{name}`: `scoped` and `preview` are for databases", hint="remove them")
     properties = schema.get("properties")
     known = properties if isinstance(properties, dict) else {}
     lost = [bound.parameter for bound in tool.bound if bound.parameter not in known]

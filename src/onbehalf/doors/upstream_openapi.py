@@ -1,0 +1,208 @@
+"""An HTTP API as an upstream: one request for a call, with its call token, and its one JSON answer taken.
+
+The server is the configured one and no other: its address is judged and pinned, redirects are not followed. Only GET
+and HEAD are sent a second time, once, where the first was not sent or was answered 503 with a short Retry-After. Must
+not decide anything, or read a document.
+
+Trust: the server does what a call token for it, and the gateway's own credentials, allow. Its answers are hostile text;
+it gets nothing else of a person, and none of its words stands in a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+
+import orjson
+from pyreqwest.client import Client
+from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError
+from pyreqwest.response import Response
+
+from onbehalf.doors.outbound import plain_client
+from onbehalf.doors.upstream_openapi_address import AddressRefused, pinned
+from onbehalf.model import CallToken, Done, Failed, Json, Outcome, ToolCall
+from onbehalf.strict_json import NotStrict, strict_json
+from onbehalf.validate.api import Operation
+from onbehalf.validate.api_request import Request, Unsendable, request_of
+
+__all__ = ["OpenapiServer"]
+
+_CONNECT_SECONDS = 5.0
+_IDLE_SECONDS = 4.0
+_DEPTH = 64
+_NOT_CONNECTED = "client error (Connect)"
+_PATIENCE = {"0": 0.0, "1": 1.0, "2": 2.0}
+"""The values of Retry-After that are waited for, in seconds."""
+
+
+class _Trouble(Exception):
+    """What became of one request, in our own words. `sent` is whether it may have been acted on."""
+
+    def __init__(self, code: str, message: str, *, sent: bool, again: float | None = None) -> None:
+        super().__init__(message)
+        self.code, self.message, self.sent, self.again = code, message, sent, again
+
+
+class OpenapiServer:
+    """The Upstream port on one HTTP API. Used in one event loop, ended by `aclose`."""
+
+    def __init__(
+        self, url: str, *, audience: str, operations: Mapping[str, Operation], headers: Mapping[str, str],
+        timeout: float, response_bytes: int, private_network: bool,
+    ) -> None:  # fmt: skip
+        """`url` is checked already; nothing is connected or resolved yet. `timeout` in seconds bounds one call."""
+        self._url = url.rstrip("/")
+        self._audience = audience
+        self._operations = operations
+        self._headers = dict(headers)
+        self._timeout = timeout
+        self._bytes = response_bytes
+        self._private = private_network
+        self._client: Client | None = None
+        self._making = asyncio.Lock()
+        self._closed = False
+
+    @property
+    def audience(self) -> str:
+        return self._audience
+
+    async def send(self, call: ToolCall, token: CallToken) -> Outcome:
+        """Send the call. Never raises but for cancellation; messages hold nothing the server said."""
+        granted = token.grant.allow.call
+        if token.grant.audience != self._audience or (granted.id, granted.digest) != (call.id, call.digest):
+            return Failed(code="wrong_grant", message="the call token is not for this call here", unknown=False)
+        if call.dry or call.expected:
+            return Failed(code="upstream_error", message="an HTTP API cannot try a call first", unknown=False)
+        try:
+            operation = self._operations[call.tool.remote]
+            request = request_of(operation, orjson.loads(call.arguments))
+        except (KeyError, Unsendable) as error:
+            message = str(error) if isinstance(error, Unsendable) else "there is no such operation"
+            return Failed(code="arguments_refused", message=message[:300], unknown=False)
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._sent(call, request, token, patient=operation.reads)
+        except _Trouble as error:
+            return Failed(code=error.code, message=error.message, unknown=error.sent and call.tool.writes)
+        except TimeoutError:
+            message = "the server did not answer in time"
+            return Failed(code="upstream_timed_out", message=message, unknown=call.tool.writes)
+        except Exception as error:  # a failure is a value, whatever it was; it goes on record
+            message = f"the exchange failed: {type(error).__name__}"
+            return Failed(code="upstream_error", message=message, unknown=call.tool.writes)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self._closed = True
+        await self._dropped(self._client)
+
+    async def _sent(self, call: ToolCall, request: Request, token: CallToken, *, patient: bool) -> Outcome:
+        try:
+            return await self._once(call, request, token)
+        except _Trouble as error:
+            if not patient or call.tool.writes or error.again is None:
+                raise
+            await asyncio.sleep(error.again)
+        return await self._once(call, request, token)
+
+    async def _once(self, call: ToolCall, request: Request, token: CallToken) -> Done:
+        client = await self._connected()
+        builder = client.request(request.method, self._url + request.target).header("accept", "application/json")
+        for name, value in request.headers:
+            builder = builder.header(name, value)
+        for name, value in self._headers.items():
+            builder = builder.header(name, value, is_sensitive=True)
+        builder = builder.header("Txn-Token", token.compact, is_sensitive=True)
+        if request.body is not None:
+            builder = builder.header("content-type", "application/json").body_bytes(request.body)
+        try:
+            async with builder.build_streamed() as response:
+                return await self._answered(call, response)
+        except PyreqwestError as error:
+            if _unsent(error):
+                await self._dropped(client)  # the name may lead elsewhere by now: it is resolved and judged anew
+                message = "the server cannot be reached"
+                raise _Trouble("upstream_unavailable", message, sent=False, again=0.0) from error
+            if isinstance(error, TimeoutError):
+                raise
+            raise _Trouble("upstream_error", "the exchange broke off", sent=True) from error
+
+    async def _answered(self, call: ToolCall, response: Response) -> Done:
+        status = response.status
+        if status == 404 and not call.tool.writes and call.tool.rows is not None:
+            return _done(None)  # absent and not yours are one answer
+        if not 200 <= status < 300:
+            raise _refused(status, response.get_header("retry-after"))
+        if response.get_header("content-encoding") not in (None, "identity"):
+            raise _Trouble("upstream_garbage", "the answer came packed, which nobody asked for", sent=True)
+        body = await self._whole(response)
+        if not body:
+            return _done(None)
+        kind = (response.get_header("content-type") or "").partition(";")[0].strip().lower()
+        if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+            raise _Trouble("upstream_garbage", "the answer is not JSON", sent=True)
+        try:
+            return _done(strict_json(body, depth=_DEPTH))
+        except NotStrict as error:
+            raise _Trouble("upstream_garbage", "the answer is not one unambiguous JSON value", sent=True) from error
+
+    async def _whole(self, response: Response) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while (chunk := await response.body_reader.read_chunk()) is not None:
+            size += len(chunk)
+            if size > self._bytes:
+                raise _Trouble("upstream_garbage", f"the answer is larger than {self._bytes} bytes", sent=True)
+            parts.append(bytes(chunk))
+        return b"".join(parts)
+
+    async def _connected(self) -> Client:
+        """The client, whose connections all go to the one address that was judged."""
+        async with self._making:
+            if self._closed:
+                raise _Trouble("upstream_unavailable", "the door is closed", sent=False)
+            if self._client is None:
+                seconds = min(_CONNECT_SECONDS, self._timeout / 2)
+                try:
+                    host, address, port = await pinned(self._url, private=self._private, seconds=seconds)
+                except AddressRefused as error:
+                    raise _Trouble("upstream_unavailable", str(error), sent=False) from error
+                self._client = (
+                    plain_client(seconds=self._timeout, connect_seconds=seconds)
+                    .pool_idle_timeout(timedelta(seconds=_IDLE_SECONDS))
+                    .resolve(host, address, port)
+                    .build()
+                )
+            return self._client
+
+    async def _dropped(self, client: Client | None) -> None:
+        if client is not None and self._client is client:
+            self._client = None
+            await client.close()
+
+
+def _unsent(error: PyreqwestError) -> bool:
+    """Whether the connection was never made. The client's ConnectError alone does not say so: it is also what a
+    connection gives that was lost after the request had left."""
+    if not isinstance(error, DetailedPyreqwestError):
+        return False
+    return any(each["message"] == _NOT_CONNECTED for each in error.details["causes"] or ())
+
+
+def _refused(status: int, retry_after: str | None) -> _Trouble:
+    """What a status says. 4xx is taken as not done, but for 408; all of 3xx and 5xx may come after it was."""
+    message = f"HTTP status {status}"
+    if status in (401, 403):
+        return _Trouble("upstream_refused", message, sent=False)
+    if status == 503:
+        return _Trouble("upstream_unavailable", message, sent=True, again=_PATIENCE.get(retry_after or ""))
+    code = "upstream_unavailable" if status >= 500 else "upstream_error"
+    return _Trouble(code, message, sent=not 400 <= status < 500 or status == 408)
+
+
+def _done(value: Json) -> Done:
+    members: dict[str, Json] = {"content": [{"type": "text", "text": orjson.dumps(value).decode()}], "isError": False}
+    if isinstance(value, dict | list):
+        members["structuredContent"] = value
+    return Done(content=members)
