@@ -54,7 +54,7 @@ def test_the_ten_lines_of_the_readme_are_a_configuration() -> None:
 
 
 def test_the_example_of_people_is_a_directory() -> None:
-    (example,) = blocks(ROOT / "docs" / "config.md", "yaml")
+    *_, example = blocks(ROOT / "docs" / "config.md", "yaml")
     assert people.parse(example).tenants["acme"].people["alice"].name == "Alice Ngo"
 
 
