@@ -70,7 +70,8 @@ class Gateway:
     """The house in walking order. Built by app.py; every part is a port. `standing` is asked once a call.
 
     `trip` is called with the name of a scoped tool whose statement gave a row that the policies refuse: tables and
-    directory, or our two readings of a policy, disagree. By `secret` fields are hashed and change sets are named; without one, what is to be hashed is null.
+    directory, or our two readings of a policy, disagree. By `secret` fields are hashed and change sets are named;
+    without one, what is to be hashed is null.
     """
 
     clock: Clock

@@ -1,5 +1,5 @@
-"""The gateway's secrets as files in one directory: `log.key` signs checkpoints, `payload.key` seals payloads, `mask.key`
-is what fields are hashed and change sets named by.
+"""The gateway's secrets as files in one directory: `log.key` signs checkpoints, `payload.key` seals payloads, by
+`mask.key` fields are hashed and change sets are named.
 
 `log.pub` beside them is the vkey an auditor needs. Must not hold what the keys do (explain/checkpoint.py, seal.py).
 
