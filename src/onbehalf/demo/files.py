@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -90,7 +91,10 @@ def _hr(path: Path, world: World) -> None:
     with sqlite3.connect(path) as base:
         base.executescript(
             """
-            CREATE TABLE people (tenant TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (tenant, id));
+            CREATE TABLE people (
+              tenant TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, position TEXT, PRIMARY KEY (tenant, id));
+            CREATE TABLE position_tree (
+              tenant TEXT NOT NULL, below TEXT NOT NULL, above TEXT NOT NULL, PRIMARY KEY (tenant, above, below));
             CREATE TABLE reviews (
               tenant TEXT NOT NULL, id TEXT NOT NULL, subject_id TEXT NOT NULL, author_id TEXT NOT NULL,
               period TEXT NOT NULL, rating INTEGER NOT NULL CHECK (rating BETWEEN 1 AND 5),
@@ -98,9 +102,14 @@ def _hr(path: Path, world: World) -> None:
               PRIMARY KEY (tenant, id),
               FOREIGN KEY (tenant, subject_id) REFERENCES people (tenant, id),
               FOREIGN KEY (tenant, author_id) REFERENCES people (tenant, id));
+            CREATE INDEX reviews_by_subject ON reviews (tenant, subject_id);
             """
         )
-        base.executemany("INSERT INTO people VALUES (?, ?, ?)", [(p.tenant, p.id, p.name) for p in world.people])
+        base.executemany(
+            "INSERT INTO people VALUES (?, ?, ?, ?)",
+            [(p.tenant, p.id, p.name, p.position or None) for p in world.people],
+        )
+        base.executemany("INSERT INTO position_tree VALUES (?, ?, ?)", [*_tree(world)])
         base.executemany(
             "INSERT INTO reviews VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
@@ -109,6 +118,16 @@ def _hr(path: Path, world: World) -> None:
             ],
         )
     base.close()
+
+
+def _tree(world: World) -> Iterator[tuple[str, str, str]]:
+    """Every position with every one above it, by tenant."""
+    for tenant, above in world.positions.items():
+        for position in above:
+            over = above[position]
+            while over:
+                yield tenant, position, over
+                over = above[over]
 
 
 def _tickets(path: Path, world: World) -> None:
