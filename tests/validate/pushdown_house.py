@@ -7,6 +7,7 @@ import random
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,14 @@ def _fixed(chance: random.Random) -> str:
 
 
 # --- the two answers -----------------------------------------------------------------------
+
+
+def replace_tool(**changes: Any) -> Tool:
+    return replace(TOOL, **changes)
+
+
+def with_scopes(found: Caller, *scopes: str) -> Caller:
+    return replace(found, scopes=frozenset(scopes))
 
 
 def caller(person: Person) -> Caller:

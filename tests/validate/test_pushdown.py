@@ -12,7 +12,7 @@ import pytest
 
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.errors import PolicyInvalid
-from onbehalf.validate import pushdown_sql, pushdown_values
+from onbehalf.validate import pushdown_rails, pushdown_sql, pushdown_values
 from validate import pushdown_differential as differential
 from validate import pushdown_house as house
 
@@ -58,9 +58,9 @@ _SQL, _VALUES = pushdown_sql._Writer, pushdown_values
 FAULTS: dict[str, tuple[object, str, str, str]] = {
     "an error counts as false": (_SQL, "rails", "return _NEITHER if self.truths[at] is None", "return (False, True) if self.truths[at] is None"),
     "not is SQL's": (_SQL, "rails", "return false, true", "return f'NOT ({true})', true"),
-    "and forgets its left side's error": (_SQL, "rails", "_any(false, _all(true, other))", "_any(false, other)"),
-    "or forgets its left side's error": (_SQL, "rails", "_any(true, _all(false, also))", "_any(true, also)"),
-    "an erring permit beside a good one": (_SQL, "whole", "others.append(_any(true, false))", "pass"),
+    "and forgets its left side's error": (_SQL, "rails", "some(false, every(true, other))", "some(false, other)"),
+    "or forgets its left side's error": (_SQL, "rails", "some(true, every(false, also))", "some(true, also)"),
+    "an erring permit beside a good one": (_SQL, "whole", "others.append(some(true, false))", "pass"),
     "a forbid that errs is passed over": (_SQL, "whole", "others.append(false)", "others.append(f'NOT coalesce({pushdown_sql_text(true)}, FALSE)')"),
     "unknown people may be named": (_SQL, "_fits", 'self._exists_user(name) if column.kind == "User" else True', "True"),
     "what must be there may be missing": (_SQL, "_readable", 'if column.required', 'if False'),
@@ -98,7 +98,7 @@ def _changed(owner: object, name: str, right: str, wrong: str) -> Callable[..., 
     text = inspect.cleandoc("\n" + inspect.getsource(function))
     assert right in text, f"{right} is not in {name} any more"
     space = dict(function.__globals__)
-    space["pushdown_sql_text"] = pushdown_sql._text
+    space["pushdown_sql_text"] = pushdown_rails.text_of
     exec(compile(text.replace(right, wrong), f"<{name}, changed>", "exec"), space)
     made: Callable[..., object] = space[name]
     return made

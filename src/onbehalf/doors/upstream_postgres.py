@@ -231,6 +231,9 @@ class _Act:
         except TimeoutError:
             return self._lost("upstream_timed_out", "the statement took too long and was stopped")
         except Error as error:
+            here = asyncio.current_task()
+            if here is not None and here.cancelling():  # the driver tells of a cancelled statement in its own words
+                raise asyncio.CancelledError from error
             return self._mishap(error)
         except Exception as error:  # whatever nobody thought of is a failure on record, not a call without outcome
             return self._lost("upstream_error", f"the statement failed: {type(error).__name__}")

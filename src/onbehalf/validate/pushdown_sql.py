@@ -30,6 +30,7 @@ from onbehalf.validate.pushdown_bind import (
     value_at,
     whole_number,
 )
+from onbehalf.validate.pushdown_rails import Joined, Rail, every, glob, like, quoted, some, text_of
 from onbehalf.validate.pushdown_sure import Sure
 from onbehalf.validate.pushdown_terms import (
     And,
@@ -59,7 +60,6 @@ from onbehalf.validate.pushdown_values import Missing, Value, ancestors
 __all__ = ["ALIAS", "PREFIX", "Dialect", "Pushdown"]
 
 Dialect: TypeAlias = Literal["sqlite", "postgres"]
-Rail: TypeAlias = str | bool
 Rails: TypeAlias = tuple[Rail, Rail]
 
 ALIAS = "scoped"
@@ -95,37 +95,12 @@ class Pushdown:
         shape = (*truths, *(shape_of(value, tenant) for value in values))
         if shape not in self._kept:
             writer = _Writer(read=self.read, dialect=self._dialect, truths=truths, values=values, tenant=tenant)
-            text = _text(writer.whole())
+            text = text_of(writer.whole())
             used = set(_PARAMETER.findall(text))  # what folded away is not bound
             self._kept[shape] = (text, {name: writer.bound[int(name[len(PREFIX) :])] for name in used})
         text, bound = self._kept[shape]
         parameters = {name: each(values, question) for name, each in bound.items()}
         return Predicate(sql=text, parameters=parameters)
-
-
-# --- SQL text ------------------------------------------------------------------------------
-
-
-def _all(*parts: Rail) -> Rail:
-    if any(part is False for part in parts):
-        return False
-    texts = [str(part) for part in parts if part is not True]
-    return True if not texts else texts[0] if len(texts) == 1 else f"({' AND '.join(texts)})"
-
-
-def _any(*parts: Rail) -> Rail:
-    if any(part is True for part in parts):
-        return True
-    texts = list(dict.fromkeys(str(part) for part in parts if part is not False))
-    return False if not texts else texts[0] if len(texts) == 1 else f"({' OR '.join(texts)})"
-
-
-def _text(rail: Rail) -> str:
-    return rail if isinstance(rail, str) else "1 = 1" if rail else "1 = 0"
-
-
-def _quoted(name: str) -> str:
-    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +123,7 @@ class _Writer:
     values: Sequence[Value | Missing]
     tenant: str
     bound: list[Bound] = field(default_factory=list)
+    own: str = ""
 
     def whole(self) -> Rail:
         """Readable, and permitted by one, and forbidden by none, and with no error in any."""
@@ -158,19 +134,19 @@ class _Writer:
             if rule.permits:
                 permits.append(true)
                 if not sure.holds(rule.condition):
-                    others.append(_any(true, false))
+                    others.append(some(true, false))
             else:
                 others.append(false)
-        return _all(*others, _any(*permits), *self._readable())
+        return every(*others, some(*permits), *self._readable())
 
     def _readable(self) -> list[Rail]:
         """What a row must be for the engine to look at it: its ids are ids, and those it names are known."""
         table = self.read.layout.tables[self.read.type]
-        found: list[Rail] = [self._is_id(f"{ALIAS}.{_quoted(table.id)}")]
+        found: list[Rail] = [self._is_id(f"{ALIAS}.{quoted(table.id)}")]
         for column in table.attributes.values():
-            name = f"{ALIAS}.{_quoted(column.name)}"
+            name = f"{ALIAS}.{quoted(column.name)}"
             fit = self._fits(name, column)
-            found.append(_all(f"{name} IS NOT NULL", fit) if column.required else _any(f"{name} IS NULL", fit))
+            found.append(every(f"{name} IS NOT NULL", fit) if column.required else some(f"{name} IS NULL", fit))
         return found
 
     def _fits(self, name: str, column: Column) -> Rail:
@@ -181,7 +157,7 @@ class _Writer:
         if column.kind == "Bool":
             return self.dialect == "postgres"  # SQLite has none
         known = self._exists_user(name) if column.kind == "User" else True
-        return _all(self._is_id(name), known)
+        return every(self._is_id(name), known)
 
     def _is_id(self, name: str) -> Rail:
         if self.dialect == "postgres":
@@ -190,12 +166,14 @@ class _Writer:
 
     def _exists_user(self, name: str) -> Rail:
         table = self.read.layout.tables["User"]
-        own = f"{_quoted(table.name)} AS known"
+        own = f"{quoted(table.name)} AS known"
         tenant = self._own_tenant("known", table)
-        return f"EXISTS (SELECT 1 FROM {own} WHERE {tenant} AND known.{_quoted(table.id)} = {name})"
+        return f"EXISTS (SELECT 1 FROM {own} WHERE {tenant} AND known.{quoted(table.id)} = {name})"
 
     def _own_tenant(self, alias: str, table: Table | Closure) -> str:
-        return f"{alias}.{_quoted(table.tenant)} = {self._parameter(lambda _, question: tenant_of(question), 'text')}"
+        if not self.own:
+            self.own = self._parameter(lambda _, question: tenant_of(question), "text")
+        return f"{alias}.{quoted(table.tenant)} = {self.own}"
 
     # --- rails --------------------------------------------------------------------------------
 
@@ -211,13 +189,13 @@ class _Writer:
                 return false, true
             case And(left, right):
                 (true, false), (also, other) = self.rails(left), self.rails(right)
-                return _all(true, also), _any(false, _all(true, other))
+                return every(true, also), some(false, every(true, other))
             case Or(left, right):
                 (true, false), (also, other) = self.rails(left), self.rails(right)
-                return _any(true, _all(false, also)), _all(false, other)
+                return some(true, every(false, also)), every(false, other)
             case If(test, then, other_):
                 (yes, no), (one, not_one), (two, not_two) = map(self.rails, (test, then, other_))
-                return _any(_all(yes, one), _all(no, two)), _any(_all(yes, not_one), _all(no, not_two))
+                return some(every(yes, one), every(no, two)), some(every(yes, not_one), every(no, not_two))
             case _:
                 return self._leaf(node)
 
@@ -255,7 +233,7 @@ class _Writer:
         if isinstance(right, Field):
             two = self._place(right)
             if one.kind != two.kind:
-                return False, _all(self._there(one), self._there(two))
+                return False, every(self._there(one), self._there(two))
             a, b = self._comparable(one), self._comparable(two)
             return self._where([one, two], f"{a} = {b}"), self._where([one, two], f"{a} <> {b}", True)
         value = self.values[right.at]
@@ -297,7 +275,7 @@ class _Writer:
 
     def _any_of(self, found: list[Rails], term: Field) -> Rails:
         there = self._there(self._place(term)) if term.path else True
-        return _any(*(true for true, _ in found)), _all(there, *(false for _, false in found))
+        return some(*(true for true, _ in found)), every(there, *(false for _, false in found))
 
     def _within(self, low: Term, high: Term) -> Rails:
         if isinstance(low, Fixed):
@@ -331,13 +309,13 @@ class _Writer:
             return self._where(places, same) if reflexive else False, self._where(
                 places, other if reflexive else "1 = 1", True
             )
-        table, tenant = f"{_quoted(closure.name)} AS up", self._own_tenant("up", closure)
-        link = f"up.{_quoted(closure.above)} = {above}"
-        members = f"SELECT up.{_quoted(closure.below)} FROM {table} WHERE {tenant} AND {link}"
+        table, tenant = f"{quoted(closure.name)} AS up", self._own_tenant("up", closure)
+        link = f"up.{quoted(closure.above)} = {above}"
+        members = f"SELECT up.{quoted(closure.below)} FROM {table} WHERE {tenant} AND {link}"
         inside = self._in_query(low.sql, members) if high is None else f"{low.sql} IN ({members})"
         outside = (
             f"{low.sql} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {table} WHERE {tenant} AND {link}"
-            f" AND up.{_quoted(closure.below)} = {low.sql})"
+            f" AND up.{quoted(closure.below)} = {low.sql})"
         )
         if reflexive:
             inside, outside = f"({same} OR {inside})", f"({other} AND {outside})"
@@ -364,7 +342,7 @@ class _Writer:
         return self._where([place], inside), self._where([place], outside, True)
 
     def _like(self, place: _Place, pattern: Sequence[str | None]) -> Rails:
-        escaped = _glob(pattern) if self.dialect == "sqlite" else _like(pattern)
+        escaped = glob(pattern) if self.dialect == "sqlite" else like(pattern)
         bound = self._parameter(lambda *_: escaped, "text")
         word, end = ("GLOB", "") if self.dialect == "sqlite" else ("LIKE", " ESCAPE '!'")
         return (
@@ -377,19 +355,19 @@ class _Writer:
     def _place(self, term: Field) -> _Place:
         table, alias = self.read.layout.tables[self.read.type], ALIAS
         if not term.path:
-            return _Place(sql=f"{alias}.{_quoted(table.id)}", kind=term.kind, storage=table.storage, joins=())
+            return _Place(sql=f"{alias}.{quoted(table.id)}", kind=term.kind, storage=table.storage, joins=())
         joins: list[tuple[str, Table, str, str]] = []
         for step in term.path[:-1]:
             column = table.attributes[step]
-            own = f"{alias}.{_quoted(column.name)}"
+            own = f"{alias}.{quoted(column.name)}"
             table, alias = self.read.layout.tables[column.kind], f"{alias}_{step}"
             joins.append((alias, table, own, column.kind))
         last = term.path[-1]
         if last == "tenant":
-            return _Place(sql=f"{alias}.{_quoted(table.tenant)}", kind="Tenant", storage="text", joins=tuple(joins))
+            return _Place(sql=f"{alias}.{quoted(table.tenant)}", kind="Tenant", storage="text", joins=tuple(joins))
         column = table.attributes[last]
         return _Place(
-            sql=f"{alias}.{_quoted(column.name)}", kind=column.kind, storage=column.storage, joins=tuple(joins)
+            sql=f"{alias}.{quoted(column.name)}", kind=column.kind, storage=column.storage, joins=tuple(joins)
         )
 
     def _where(self, places: Sequence[_Place], condition: str, large: bool = False) -> Rail:
@@ -398,18 +376,20 @@ class _Writer:
         if not joins:
             return condition
         ons = [
-            f"{self._own_tenant(alias, table)} AND {alias}.{_quoted(table.id)} = {own}"
+            f"{self._own_tenant(alias, table)} AND {alias}.{quoted(table.id)} = {own}"
             for alias, (table, own) in joins.items()
         ]
-        tables = ", ".join(f"{_quoted(table.name)} AS {alias}" for alias, (table, _) in joins.items())
-        if len(joins) > 1 or large or any(not place.joins for place in places):
+        tables = ", ".join(f"{quoted(table.name)} AS {alias}" for alias, (table, _) in joins.items())
+        if len(joins) > 1 or any(not place.joins for place in places):
             return f"EXISTS (SELECT 1 FROM {tables} WHERE {' AND '.join(ons)} AND {condition})"
         [(alias, (table, own))] = joins.items()
-        # not correlated, so that an index on the row's own column can be used
-        members = (
-            f"SELECT {alias}.{_quoted(table.id)} FROM {tables} WHERE {self._own_tenant(alias, table)} AND {condition}"
-        )
-        return self._in_query(own, members)
+        from_ = f"FROM {tables} WHERE {self._own_tenant(alias, table)}"
+        array = self.dialect == "postgres"  # which PostgreSQL can use with an index also beside an OR
+        listed = f"{own} = ANY (ARRAY(" if array else f"{own} IN ("
+        small = f"{listed}SELECT {alias}.{quoted(table.id)} {from_}"
+        each = f"EXISTS (SELECT 1 {from_} AND {alias}.{quoted(table.id)} = {own}"
+        close = "))" if array else ")"
+        return Joined(alias=alias, small=small, large=each, many=large, conditions=(condition,), close=close)
 
     def _in_query(self, name: str, members: str) -> str:
         # PostgreSQL turns an array, other than a subquery, into an index condition also beside an OR
@@ -455,11 +435,3 @@ class _Writer:
         }
         kind, type_ = kinds.get(type(value), ("", ""))
         return self._parameter(value_at(at, item), type_) if kind == place.kind else None
-
-
-def _glob(pattern: Sequence[str | None]) -> str:
-    return "".join("*" if each is None else "".join(f"[{c}]" if c in "*?[" else c for c in each) for each in pattern)
-
-
-def _like(pattern: Sequence[str | None]) -> str:
-    return "".join("%" if each is None else "".join(f"!{c}" if c in "%_!" else c for c in each) for each in pattern)
