@@ -218,6 +218,44 @@ def test_the_digest_covers_every_field_of_the_settings_but_the_pin() -> None:
     assert sql(scoped=True).definition != sql().definition
 
 
+def writing(**changes: Any) -> Tool:
+    made = settings(**{"statement": "INSERT INTO t VALUES (:word) RETURNING id", "writes": True, **changes})
+    return sql_tool("notes", "base", made, used=(), columns=("id",), may_write=True)
+
+
+def test_what_writes_is_tried_first_and_asked_for_where_that_is_wanted() -> None:
+    assert writing().preview == "checked"
+    asked = writing(preview=True)
+    assert asked.preview == "asked"
+    properties = asked.schema["properties"]
+    assert isinstance(properties, dict)
+    assert "change" in properties
+    assert sql().preview == "none"
+
+
+@pytest.mark.parametrize("statement", ["UPDATE t SET a = :word RETURNING id", " delete from t RETURNING id"])
+def test_rows_that_change_are_decided_as_they_were_too(statement: str) -> None:
+    with pytest.raises(ConfigInvalid, match="nobody decided on as they were"):
+        writing(statement=statement)
+    assert writing(statement=statement, resource=LookupSettings(tool="get", argument="word")).preview == "checked"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"preview": True, "writes": False}, {"preview": True, "parameters": {"change": {}}}, {"scoped": True}],
+    ids=["reads", "parameter of that name", "scoped and writes"],
+)
+def test_what_cannot_be_tried_or_scoped_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigInvalid):
+        writing(**changes)
+
+
+def test_an_mcp_tool_is_neither_scoped_nor_tried() -> None:
+    for changes in ({"scoped": True}, {"preview": True}):
+        with pytest.raises(ConfigInvalid, match="are for databases"):
+            mcp(**changes)
+
+
 def test_a_bound_constant_is_in_the_digest_with_its_type() -> None:
     values: list[Any] = [1, "1", True, None, [1]]
     found = {mcp(bound={"word": ParameterSettings(constant=value)}).definition for value in values}

@@ -120,6 +120,11 @@ def _preview(name: str, settings: ToolSettings) -> Preview:
         raise ConfigInvalid(f"tool `{name}`: with a preview, `{CHANGE}` is the gateway's own parameter")
     if not settings.writes:
         return "none"
+    if settings.resource is None and not settings.statement.lstrip().lower().startswith("insert"):
+        raise ConfigInvalid(
+            f"tool `{name}` changes rows that nobody decided on as they were",
+            hint="name under `resource` the reading tool that finds the row; only an INSERT can do without",
+        )
     return "asked" if settings.preview else "checked"
 
 
