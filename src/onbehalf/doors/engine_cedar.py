@@ -21,6 +21,7 @@ import orjson
 
 from onbehalf.doors.engine_cedar_files import read
 from onbehalf.doors.engine_cedar_scope import Narrowed, Scope, predicate, prepared, rows_table
+from onbehalf.doors.engine_cedar_values import checked, held_of, judgement, unanswered, value_of
 from onbehalf.errors import PolicyInvalid
 from onbehalf.model import (
     Candidate,
@@ -145,14 +146,14 @@ class CedarEngine:
         """What Cedar says. Whatever a question holds, the answer is a Judgement."""
         slice_ = self._slices.get(question.action)
         if slice_ is None:
-            return _unanswered(f"no tool has the action `{question.action}`")
+            return unanswered(f"no tool has the action `{question.action}`")
         try:
             result = self._asked(question, slice_.policies, slice_)
             about_row = question.resource.type != "Tool"
             absent = absent_people(question, self._prepared(question).known) if about_row else ()
-            return _judgement(result, absent, slice_.owed)
+            return judgement(result, absent, slice_.owed)
         except Exception as error:  # hostile values end in many exception types; each denies and is in the record
-            return _unanswered(f"{type(error).__name__}: {error}"[:500])
+            return unanswered(f"{type(error).__name__}: {error}"[:500])
 
     def candidates(self, question: Question) -> tuple[Candidate, ...]:
         """Every policy of the action, condition by condition, walls first, then in bundle order. For denials only."""
@@ -170,7 +171,8 @@ class CedarEngine:
                 doc=part.policy.doc,
                 remedy=part.policy.remedy,
                 conjuncts=tuple(
-                    Conjunct(text=text, holds=_held(held, f"{number}.{place}")) for place, text in enumerate(part.texts)
+                    Conjunct(text=text, holds=held_of(held, f"{number}.{place}"))
+                    for place, text in enumerate(part.texts)
                 ),
             )
             for number, part in enumerate(slice_.parts)
@@ -197,7 +199,9 @@ class CedarEngine:
             "context": "{}",
         }
         if slice_.context:
-            request["context"] = orjson.dumps({key: _value(value) for key, value in question.context.items()}).decode()
+            request["context"] = orjson.dumps(
+                {key: value_of(value) for key, value in question.context.items()}
+            ).decode()
         return cedarpy.is_authorized(request, policies, self._entities(question), schema=slice_.schema)
 
     def _entities(self, question: Question) -> cedarpy.Entities:
@@ -216,7 +220,7 @@ class CedarEngine:
         key = (*map(id, stable), about.ref.id, *about.attributes.items(), about.parents)
         kept = self._kept.get(key)
         if kept is None:
-            kept = (_checked(question.entities, self._schema), stable)
+            kept = (checked(question.entities, self._schema), stable)
             self._kept[key] = kept
             if len(self._kept) > _KEPT_SLICES:
                 self._kept.popitem(last=False)
@@ -228,7 +232,7 @@ class CedarEngine:
         if shared is None or shared.entities is not question.entities:
             handle, fault = None, ""
             try:
-                handle = _checked(question.entities, self._schema)
+                handle = checked(question.entities, self._schema)
             except (ValueError, TypeError) as error:
                 fault = f"{type(error).__name__}: {error}"
             known = {entity.ref: entity for entity in question.entities}
@@ -244,7 +248,7 @@ class CedarEngine:
         for name in tool.rows.attributes:
             without = {key: value for key, value in sample.attributes.items() if key != name}
             try:
-                _checked((Entity(ref=sample.ref, attributes=without, parents=()),), self._schema)
+                checked((Entity(ref=sample.ref, attributes=without, parents=()),), self._schema)
                 required[name] = False
             except ValueError:
                 required[name] = True
@@ -266,7 +270,7 @@ class CedarEngine:
                 )
         for shape in shapes:
             try:
-                _checked((_sample(shape),), self._schema)
+                checked((_sample(shape),), self._schema)
             except ValueError as error:
                 kinds = {name: kind for name, (_, kind) in shape.attributes.items()} | {"tenant": "Tenant"}
                 named = ", ".join(f"{name}: {kind}" for name, kind in sorted(kinds.items()))
@@ -369,7 +373,7 @@ def _looks_at_context(policy: Policy) -> bool:
 def _takes_no_context(action: str, schema: cedarpy.Schema) -> bool:
     """Whether an action's context is the core's; one of its own has attributes that must be there."""
     request = {**_probe(action), "context": "{}"}
-    asked = cedarpy.is_authorized(request, cedarpy.PolicySet.from_str(""), _checked((), schema), schema=schema)
+    asked = cedarpy.is_authorized(request, cedarpy.PolicySet.from_str(""), checked((), schema), schema=schema)
     return asked.decision is not cedarpy.Decision.NoDecision
 
 
@@ -381,7 +385,7 @@ def _scope_probes(policies: Sequence[Policy]) -> dict[bytes, cedarpy.PolicySet]:
 
 def _silent(action: str, probes: Mapping[bytes, cedarpy.PolicySet], schema: cedarpy.Schema) -> set[bytes]:
     """The action scopes that the engine itself says do not cover this action; a group may, so names are no measure."""
-    nobody = _checked((), schema)
+    nobody = checked((), schema)
     asked = {key: cedarpy.is_authorized(_probe(action), probe, nobody, schema=schema) for key, probe in probes.items()}
     return {key for key, result in asked.items() if result.decision is cedarpy.Decision.Deny}
 
@@ -406,48 +410,3 @@ def _policy_set(policies: Mapping[str, Est]) -> cedarpy.PolicySet:
 def _text(condition: Est) -> str:
     written: str = cedarpy.policies_from_json_str(_document({"p": bundle.permit(condition)}))
     return bundle.tidy(written[written.index("when {") + 6 : written.rindex("}")])
-
-
-# --- asking --------------------------------------------------------------------------------
-
-
-def _checked(entities: Sequence[Entity], schema: cedarpy.Schema) -> cedarpy.Entities:
-    """The only maker of entity handles: cedarpy checks them here or never. Raises ValueError, TypeError."""
-    return cedarpy.Entities.from_json_str(orjson.dumps([_entity(each) for each in entities]).decode(), schema)
-
-
-def _entity(entity: Entity) -> dict[str, Json]:
-    return {
-        "uid": {"type": entity.ref.type, "id": entity.ref.id},
-        "attrs": {name: _value(value) for name, value in entity.attributes.items()},
-        "parents": [{"type": parent.type, "id": parent.id} for parent in entity.parents],
-    }
-
-
-def _value(value: Json | Ref) -> Json:
-    if isinstance(value, Ref):
-        return {"__entity": {"type": value.type, "id": value.id}}
-    if isinstance(value, dict):  # `__entity` and `__extn` in data would turn text into entities
-        raise ValueError("a record cannot be a value here")
-    if isinstance(value, list):
-        return [_value(item) for item in value]
-    return value
-
-
-def _judgement(result: cedarpy.AuthzResult, absent: tuple[str, ...], owed: Mapping[str, Owed]) -> Judgement:
-    policies = tuple(sorted(result.diagnostics.reasons))
-    return Judgement(
-        allowed=result.decision is cedarpy.Decision.Allow,
-        policies=policies,
-        errors=(*result.diagnostics.errors, *absent),
-        validated=result.decision is not cedarpy.Decision.NoDecision,
-        owed=tuple(owed[policy] for policy in policies if policy in owed) if owed else (),
-    )
-
-
-def _unanswered(why: str) -> Judgement:
-    return Judgement(allowed=False, policies=(), errors=(why,), validated=False)
-
-
-def _held(held: frozenset[str], name: str) -> bool | None:
-    return True if f"{name}.t" in held else False if f"{name}.f" in held else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import cedarpy
 import orjson
 
+from onbehalf.doors.engine_cedar_values import held_of
 from onbehalf.model import Predicate, Question, Rows
 from onbehalf.validate import bundle
 from onbehalf.validate.bundle import Est, Policy
@@ -56,10 +57,7 @@ def predicate(scope: Scope, question: Question, asked: Callable[[cedarpy.PolicyS
             held = frozenset(asked(scope.probes).diagnostics.reasons)
         except Exception:  # hostile values end in many types; unanswered is an error in every policy that asked
             held = frozenset()
-    truths = [
-        True if f"{at}.t" in held else False if f"{at}.f" in held else None
-        for at in range(len(scope.pushdown.read.truths))
-    ]
+    truths = [held_of(held, str(at)) for at in range(len(scope.pushdown.read.truths))]
     return scope.pushdown.predicate(truths, question)
 
 
