@@ -109,6 +109,26 @@ def test_lookup_is_told_as_an_aside_and_does_not_end_the_call() -> None:
     assert "The lookup was answered." in told.as_text()
 
 
+def test_a_preview_is_told_as_tried_and_taken_back_and_never_as_done() -> None:
+    tried = record(2, "intent", {**ABOUT, "decision": ALLOW, "purpose": "preview"})
+    rows: Json = {"returned": 3, "released": 3, "withheld": 0, "ids": ["acme/1"]}
+    told = story([tried, outcome(3, 2, outcome=DONE, rows=rows)])
+    assert told.ending == "tried"
+    assert "had it tried and taken back with the tool list_reviews" in told.as_text()
+    assert "It was tried and taken back: 3 rows would change, 3 of them permitted." in told.as_text()
+    assert "It was done" not in told.as_text()
+    then = record(4, "intent", {**ABOUT, "decision": ALLOW, "expected": "sha256:1"})
+    told = story([tried, outcome(3, 2, outcome=DONE, rows=rows), then, outcome(5, 4, outcome=DONE)])
+    assert told.ending == "done"
+    assert "only if the same would change as when it was tried" in told.as_text()
+
+
+def test_a_scoped_call_says_what_rows_were_asked_for() -> None:
+    scope: Json = {"predicate": 'scoped."tenant" = :scope_0', "parameters": ["scope_0"]}
+    told = story([record(4, "intent", {**ABOUT, "decision": ALLOW, "scope": scope}), outcome(5, 4, outcome=DONE)])
+    assert 'only rows were asked for where scoped."tenant" = :scope_0' in told.as_text()
+
+
 def test_failure_unknown_and_open_calls_say_so() -> None:
     failed: Json = {"status": "failed", "code": "timeout", "message": "no answer in 5 s", "unknown": False}
     unsure: Json = {"status": "failed", "code": "timeout", "message": "no answer in 5 s", "unknown": True}

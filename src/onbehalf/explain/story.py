@@ -32,7 +32,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """A call told in order. `ending` is `denied`, `done`, `failed`, `unknown`, `open` or `none` (no call)."""
+    """A call told in order. `ending` is `denied`, `done`, `failed`, `unknown`, `open`, `tried` (and taken back), or
+    `none` (no call)."""
 
     call: str
     ending: str
@@ -53,13 +54,16 @@ def story(records: Sequence[Record]) -> Story:
     lines: list[Line] = []
     ending = "none"
     answered = {index for record in records if (index := _intent(record)) is not None}
-    lookups = {record.index for record in records if record.facts.get("purpose") == "lookup"}
+    asides = {record.index: str(purpose) for record in records if (purpose := record.facts.get("purpose"))}
     told = False
     for record in records:
-        aside = record.index in lookups or _intent(record) in lookups
+        of = _intent(record)
+        aside = asides.get(record.index if of is None else of, "")
         lines += _lines(record, told=told, aside=aside)
         told = told or record.kind in ("intent", "denial")
-        if not aside:
+        if aside == "preview" and record.kind == "outcome":
+            ending = "tried" if _ending(record, answered) == "done" else "failed"
+        elif not aside:
             ending = _ending(record, answered) or ending
         if record.kind == "intent" and record.index not in answered:
             text = "No outcome is on record: the call is under way, or the gateway stopped and has not started again."
@@ -67,7 +71,7 @@ def story(records: Sequence[Record]) -> Story:
     return Story(call=records[0].call if records else "", ending=ending, lines=tuple(lines))
 
 
-def _lines(record: Record, *, told: bool, aside: bool) -> list[Line]:
+def _lines(record: Record, *, told: bool, aside: str) -> list[Line]:
     facts, lines = record.facts, list[Line]()
 
     def say(role: _Role, text: str) -> None:
@@ -84,8 +88,12 @@ def _lines(record: Record, *, told: bool, aside: bool) -> list[Line]:
             say("decided", _allowed(decision))
             for owed in map(_map, _list(decision.get("obligations"))):
                 say("condition", f"{_text(owed, 'policy')} demands {_demands(owed)}")
+            if scope := _map(facts.get("scope")):
+                say("condition", f"only rows were asked for where {_clean(_text(scope, 'predicate'))}")
+            if "expected" in facts:
+                say("condition", "only if the same would change as when it was tried")
         else:
-            say("asked", _asked(facts, aside=False))
+            say("asked", _asked(facts, aside=""))
             _deny(_map(facts.get("decision")), say)
     elif record.kind in ("outcome", "unknown"):
         say("came_back", _came_back(record.kind, facts, aside=aside))
@@ -117,10 +125,15 @@ def _who(facts: Mapping[str, Json]) -> str:
     )
 
 
-def _asked(facts: Mapping[str, Json], *, aside: bool) -> str:
+_VERBS = {
+    "lookup": "To decide that, the gateway first looked the resource up with",
+    "preview": "To see what would change, the gateway had it tried and taken back with",
+}
+
+
+def _asked(facts: Mapping[str, Json], *, aside: str) -> str:
     tool = _map(facts.get("tool"))
-    verb = "To decide that, the gateway first looked the resource up with" if aside else "They asked for"
-    text = f"{verb} the tool {_clean(_text(tool, 'name'))}"
+    text = f"{_VERBS.get(aside, 'They asked for')} the tool {_clean(_text(tool, 'name'))}"
     if upstream := _text(tool, "upstream"):
         text += f" of {upstream} ({'it writes' if tool.get('writes') else 'it reads'})"
     arguments = _map(facts.get("arguments"))
@@ -155,13 +168,17 @@ def _deny(decision: Mapping[str, Json], say: Callable[[_Role, str], None]) -> No
         say("remedy", f"What to do: {_clean(remedy).rstrip('.')}.")
 
 
-def _came_back(kind: str, facts: Mapping[str, Json], *, aside: bool) -> str:
+def _came_back(kind: str, facts: Mapping[str, Json], *, aside: str) -> str:
     outcome, rows = _map(facts.get("outcome")), _map(facts.get("rows"))
     message = _clean(_text(outcome, "message")) or _text(outcome, "code")
     if kind == "unknown" or outcome.get("unknown") is True:
         return f"It is not known whether this was done: {message}. It must not be repeated blindly."
     if outcome.get("status") != "done":
         return f"It was not done ({_text(outcome, 'code')}): {message}."
+    if aside == "preview":
+        permitted, returned = _value(rows.get("released")), _value(rows.get("returned"))
+        what = f"{returned} rows would change, {permitted} of them permitted" if rows else "nothing stays of it"
+        return f"It was tried and taken back: {what}."
     if not rows:
         return "The lookup was answered." if aside else "It was done, and the answer was released whole."
     ids = [_clean(str(each)) for each in _list(rows.get("ids"))]
