@@ -21,7 +21,7 @@ from onbehalf.doors.upstream_postgres import Statement as PostgresStatement
 from onbehalf.doors.upstream_sql import SqliteUpstream
 from onbehalf.errors import PersonUnknown
 from onbehalf.gateway import Gateway, Offer, Standing
-from onbehalf.model import Caller, Entity, Json, Person, Presented, Reply, ToolRequest
+from onbehalf.model import Caller, Entity, Json, Person, Presented, Reply, Tool, ToolRequest
 from onbehalf.ports import Upstream
 from onbehalf.validate import route
 from onbehalf.validate.pushdown_sql import Dialect
@@ -67,9 +67,15 @@ class Around(Doors):
 
 @asynccontextmanager
 async def standing(
-    directory: Path, world: house.World, upstream: Upstream, dialect: Dialect, *, scoped: bool = True
+    directory: Path,
+    world: house.World,
+    upstream: Upstream,
+    dialect: Dialect,
+    *,
+    scoped: bool = True,
+    tool: Tool = TOOL,
 ) -> AsyncIterator[tuple[Gateway, Around]]:
-    tool = replace(TOOL, scoped=scoped)
+    tool = replace(tool, scoped=scoped)
     narrowed = {tool.name: Narrowed(layout=house.LAYOUT, dialect=dialect)} if scoped else {}
     bundle = bundle_at(directory / f"p{scoped}", POLICIES, house.SCHEMA)
     engine = CedarEngine.load(bundle, tools=[tool], narrowed=narrowed)

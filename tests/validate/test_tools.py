@@ -250,6 +250,26 @@ def test_what_cannot_be_tried_or_scoped_is_refused(changes: dict[str, Any]) -> N
         writing(**changes)
 
 
+@pytest.mark.parametrize(
+    ("statement", "sound"),
+    [
+        ("UPDATE t AS scoped SET a = :word WHERE {scope} RETURNING id", True),
+        ("UPDATE t SET a = :word WHERE {scope} RETURNING id", False),
+        ("UPDATE t AS scoped SET a = :word RETURNING id", False),
+        ("UPDATE t AS scoped SET a = :word WHERE {scope} OR {scope} RETURNING id", False),
+    ],
+)
+def test_what_is_scoped_and_writes_says_once_where_the_condition_goes(statement: str, sound: bool) -> None:
+    def made() -> Tool:
+        return writing(statement=statement, scoped=True, rows=RowsSettings(type="Note", id="id", tenant="id"))
+
+    if sound:
+        assert made().scoped
+    else:
+        with pytest.raises(ConfigInvalid, match="where the condition goes"):
+            made()
+
+
 def test_an_mcp_tool_is_neither_scoped_nor_tried() -> None:
     for changes in ({"scoped": True}, {"preview": True}):
         with pytest.raises(ConfigInvalid, match="are for databases"):

@@ -27,7 +27,7 @@ from onbehalf.doors.wall_postgres import BEGIN_SQL, SETTINGS_SQL, Wall, WallDown
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import CallToken, Done, Failed, Json, Outcome, Predicate, ToolCall, digest
 from onbehalf.strict_json import NotStrict, strict_json
-from onbehalf.validate.pushdown_sql import ALIAS
+from onbehalf.validate.pushdown_sql import ALIAS, SCOPE_MARK
 from onbehalf.validate.wall_standing import HINT
 
 __all__ = ["PostgresUpstream", "Role", "Statement"]
@@ -271,7 +271,9 @@ class _Act:
         if found is None:
             body = self.statement.text.rstrip().rstrip(";")
             text = f"SELECT * FROM (\n{body}\n) AS {ALIAS} WHERE {where.sql}"  # noqa: S608  # no values in it
-            asked = Statement(text=text, writes=False)
+            if self.statement.writes:
+                text = body.replace(SCOPE_MARK, f"({where.sql})")
+            asked = Statement(text=text, writes=self.statement.writes)
             found = await asyncio.to_thread(_compiled, connection, self.call.tool.name, asked, self.max_rows)
             self.narrowed[key] = found
             if len(self.narrowed) > _KEPT:
@@ -323,7 +325,7 @@ async def _tried(
                     await role.wall.look(connection)
                     login.warnings = await role.wall.warnings(connection)
                 return {
-                    name: (each, await asyncio.to_thread(_compiled, connection, name, each, max_rows))
+                    name: (each, await asyncio.to_thread(_compiled, connection, name, _everywhere(each), max_rows))
                     for name, each in statements.items()
                 }
     except WallDown as error:
@@ -333,6 +335,11 @@ async def _tried(
             f"the database cannot be read: {type(error).__name__}",
             hint="look at its DSN, its server and the role's password",
         ) from error
+
+
+def _everywhere(statement: Statement) -> Statement:
+    """A statement with the place for its condition filled by none: for being tried, never for a call."""
+    return Statement(text=statement.text.replace(SCOPE_MARK, "TRUE"), writes=statement.writes)
 
 
 def _compiled(connection: _Connection, name: str, statement: Statement, max_rows: int) -> Compiled:

@@ -57,13 +57,15 @@ from onbehalf.validate.pushdown_terms import (
 )
 from onbehalf.validate.pushdown_values import Missing, Value, ancestors
 
-__all__ = ["ALIAS", "PREFIX", "Dialect", "Pushdown"]
+__all__ = ["ALIAS", "PREFIX", "SCOPE_MARK", "Dialect", "Pushdown"]
 
 Dialect: TypeAlias = Literal["sqlite", "postgres"]
 Rails: TypeAlias = tuple[Rail, Rail]
 
 ALIAS = "scoped"
 _WALL = "wall:tenant"
+SCOPE_MARK = "{scope}"
+"""Where the condition goes in a statement that writes; one that reads is wrapped."""
 PREFIX = "scope_"
 _PARAMETER = re.compile(f":({PREFIX}[0-9]+)")
 _MAX_ID = 512

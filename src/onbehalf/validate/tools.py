@@ -6,6 +6,7 @@ decides. Must not hold how arguments are checked (route.py) or what is asked abo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ import msgspec
 from onbehalf.config import OpenapiToolSettings, ParameterSettings, ToolSettings, row_attributes
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Bound, Digest, Json, Lookup, Preview, Rows, Tool, canonical, digest
-from onbehalf.validate.pushdown_sql import PREFIX
+from onbehalf.validate.pushdown_sql import ALIAS, PREFIX, SCOPE_MARK
 from onbehalf.validate.route import CHANGE, shown_schema
 
 __all__ = ["mcp_tool", "require_sound", "sketch", "sql_tool"]
@@ -59,10 +60,16 @@ def sketch(name: str, upstream: str, settings: ToolSettings) -> Tool:
 def _scoped(name: str, settings: ToolSettings) -> bool:
     if not settings.scoped or not settings.statement:
         return False
-    if settings.rows is None or settings.writes:
+    if settings.rows is None:
+        raise ConfigInvalid(f"tool `{name}` is scoped and maps no rows", hint="map `rows`")
+    marks = settings.statement.count(SCOPE_MARK)
+    if settings.writes and (marks != 1 or _NAMED_SCOPED.search(settings.statement) is None):
         raise ConfigInvalid(
-            f"tool `{name}` is scoped, and maps no rows or writes", hint="map `rows`; what writes cannot be scoped"
+            f"tool `{name}` is scoped and writes, and its statement does not say where the condition goes",
+            hint=f"call the table `AS {ALIAS}`, and write {SCOPE_MARK} once among its conditions, after an AND",
         )
+    if not settings.writes and marks:
+        raise ConfigInvalid(f"tool `{name}`: `{SCOPE_MARK}` is for what writes", hint="leave it out; it is added")
     return True
 
 
@@ -105,6 +112,8 @@ def sql_tool(
     return _pinned(replace(tool, schema=schema, preview=preview), settings)
 
 
+_NAMED_SCOPED = re.compile(rf"\bAS\s+{ALIAS}\b", re.IGNORECASE)
+
 _CHANGE: dict[str, Json] = {
     "type": "string",
     "pattern": "^sha256:[0-9a-f]{64}$",
@@ -120,10 +129,14 @@ def _preview(name: str, settings: ToolSettings) -> Preview:
         raise ConfigInvalid(f"tool `{name}`: with a preview, `{CHANGE}` is the gateway's own parameter")
     if not settings.writes:
         return "none"
-    if settings.resource is None and not settings.statement.lstrip().lower().startswith("insert"):
+    if (
+        settings.resource is None
+        and not settings.scoped
+        and not settings.statement.lstrip().lower().startswith("insert")
+    ):
         raise ConfigInvalid(
             f"tool `{name}` changes rows that nobody decided on as they were",
-            hint="name under `resource` the reading tool that finds the row; only an INSERT can do without",
+            hint="name under `resource` the reading tool that finds the row, or scope it; an INSERT can do without",
         )
     return "asked" if settings.preview else "checked"
 
