@@ -317,6 +317,34 @@ class OnceUnavailable(ValidateError):
     status = 503
 
 
+class ApprovalGone(ValidateError):
+    """The approval was used by another call, refused or over in the moment it was to be used."""
+
+    code = "approval_gone"
+    status = 409
+
+
+class ApprovalsUnavailable(ValidateError):
+    """What was approved cannot be told."""
+
+    code = "approvals_unavailable"
+    status = 503
+
+
+class TooManyApprovals(ValidateError):
+    """More of one person's calls wait for approval than may."""
+
+    code = "too_many_approvals"
+    status = 429
+
+
+class ApprovalUnknown(ValidateError):
+    """There is no such approval for whoever asks: absent, over, or not theirs to see, which is one answer."""
+
+    code = "approval_unknown"
+    status = 404
+
+
 class PolicyUnavailable(ValidateError):
     code = "policy_unavailable"
     status = 503
