@@ -19,7 +19,7 @@ from onbehalf.explain.leaf import Record
 from onbehalf.explain.story import Story, story
 from onbehalf.gateway import Gateway
 from onbehalf.model import Digest, Done, Json, Presented, Reply, ToolCall, UnixTime, canonical, digest
-from validate.policy_house import NOW, review
+from validate.policy_house import EVIDENCE, NOW, review
 
 
 @dataclass(kw_only=True)
@@ -79,7 +79,7 @@ def town(directory: Path, policies: str) -> Iterator[Town]:
 
     approving = Approving(
         clock=now, fresh=lambda: f"id-{next(numbers)}", approvals=kept, directory=doors, ledger=doors,
-        url="https://gateway.test/approvals/", lifetime_s=900, secret=b"k" * 32,
+        url="https://gateway.test/approvals/", issuers=frozenset({EVIDENCE.issuer}), lifetime_s=900, secret=b"k" * 32,
     )  # fmt: skip
     yield Town(gateway=replace(gateway, approving=approving, clock=now), doors=doors, approving=approving, clock=clock)
     kept.close()

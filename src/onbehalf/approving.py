@@ -37,7 +37,10 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approving:
-    """Asks for approvals and takes them. `url` is the pages' address, ending before the id; `fresh` gives an id."""
+    """Asks for approvals and takes them. `url` is the pages' address, ending before the id; `fresh` gives an id.
+
+    `issuers` are those where people can log in to these pages.
+    """
 
     clock: Clock
     fresh: Callable[[], str]
@@ -45,8 +48,13 @@ class Approving:
     directory: Directory
     ledger: Ledger
     url: str
+    issuers: frozenset[str]
     lifetime_s: int
     secret: bytes = field(repr=False)
+
+    def can(self, caller: Caller) -> bool:
+        """Whether those who this person shares a login with could approve anything."""
+        return caller.evidence.issuer in self.issuers
 
     async def asked(self, ask: Ask, *, changed: str = "", shown: Json = None) -> Allow | Deny | Reply:
         """What became of it: allowed, refused, or people are still to say. `changed` is the upstream's digest over what

@@ -46,6 +46,13 @@ class DirectoryInvalid(ConfigInvalid):
 # --- the door: bytes that are not a request ------------------------------------------------
 
 
+class LoginFailed(OnbehalfError):
+    """A browser's login at an issuer came to nothing."""
+
+    code = "login_failed"
+    status = 403
+
+
 class RequestRefused(OnbehalfError):
     """The bytes are not a request this gateway answers."""
 

@@ -107,7 +107,7 @@ class Gateway:
         standing = self.standing()
         exposed = [offer.tool for _, offer in sorted(standing.offers.items()) if offer.tool.exposed]
         said = [standing.engine.judge(questions.about_tool(person, caller, tool, now)) for tool in exposed]
-        can = self.approving is not None
+        can = self.approving is not None and self.approving.can(caller)
         return [
             tool
             for tool, each in zip(exposed, said, strict=True)
@@ -215,9 +215,10 @@ class _Walk:
         """What may be done once it is approved: whether it is, or how it can be."""
         if isinstance(decision, Allow):
             return decision
-        if self.house.approving is None:
+        approving = self.house.approving
+        if approving is None or not approving.can(decision.call.caller):
             return decide.unapproved(decision, code="approval_required", remedy=_NOWHERE)
-        return await self.house.approving.asked(decision, changed=changed, shown=shown)
+        return await approving.asked(decision, changed=changed, shown=shown)
 
     async def _previewed(self, decision: Allow | Ask) -> Allow | Deny | Reply:
         """Have it tried and taken back. Then it may be done if exactly the same comes of it, and where the client must
