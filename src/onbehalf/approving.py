@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from onbehalf.errors import ApprovalUnknown
 from onbehalf.explain import entries, reply
-from onbehalf.model import Allow, Approval, Ask, Caller, Deny, Json, Reply, UnixTime, Vote
+from onbehalf.model import Allow, Approval, Ask, Caller, Deny, Json, Person, Reply, UnixTime, Vote
 from onbehalf.ports import Approvals, Clock, Directory, Ledger
 from onbehalf.validate import approval, decide
 
@@ -25,7 +25,8 @@ _REFUSED = "Somebody who was asked refused this. Talk to them; do not send it ag
 class Look:
     """What one person sees of an approval: what it is about, and what is still open for them.
 
-    `state` is `open`, `approved` (and not yet used) or `refused`. `mine` says whether it is their own call.
+    `state` is `open`, `approved` (and not yet used) or `refused`. `mine` says whether it is their own call, and `name`
+    what they are called.
     """
 
     approval: Approval
@@ -33,6 +34,7 @@ class Look:
     state: str
     voted: bool
     mine: bool
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +83,12 @@ class Approving:
 
     async def look(self, caller: Caller, id: str) -> Look:
         """What a person who may vote sees. Raises ApprovalUnknown, PersonUnknown and what ports raise."""
-        found, about, voter = await self._theirs(caller, id)
+        found, about, person = await self._theirs(caller, id)
+        voter = _own_id(person.ref.id)
         state = "refused" if found.refused else "approved" if await self._met(found) else "open"
         return Look(
             approval=found, about=about, state=state, voted=any(vote.person == voter for vote in found.votes),
-            mine=voter == found.person,
+            mine=voter == found.person, name=person.name,
         )  # fmt: skip
 
     async def vote(self, caller: Caller, id: str, *, approves: bool) -> None:
@@ -93,7 +96,8 @@ class Approving:
 
         Raises ApprovalUnknown, PersonUnknown and what ports raise.
         """
-        found, _, voter = await self._theirs(caller, id)
+        found, _, person = await self._theirs(caller, id)
+        voter = _own_id(person.ref.id)
         now = self.clock()
         if found.refused or (approves and any(vote.person == voter for vote in found.votes)):
             return
@@ -103,7 +107,7 @@ class Approving:
         else:
             await self.approvals.refuse(id, now=now)
 
-    async def _theirs(self, caller: Caller, id: str) -> tuple[Approval, Json, str]:
+    async def _theirs(self, caller: Caller, id: str) -> tuple[Approval, Json, Person]:
         """The approval, what it is about, and who this person is, of somebody who may vote."""
         person = await self.directory.person(caller)
         kept = await self.approvals.find(id, now=self.clock())
@@ -111,7 +115,7 @@ class Approving:
         if kept is not None and kept[0].tenant == caller.tenant == person.tenant:
             entities = await self.directory.people(caller.tenant, {voter, kept[0].person})
             if approval.may_vote(kept[0], voter, entities):
-                return (*kept, voter)
+                return (*kept, person)
         raise ApprovalUnknown(
             "there is nothing here for you to approve",
             hint="it may be over, used, or another person's to approve; ask whoever sent you here",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 import httpx2
+import mcp_types as types
 import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from approval_house import ALICE, BOB, CLIENT, INES, MARTA, Browser, Town, approval_town
 from onbehalf.demo.data import world
@@ -294,3 +298,53 @@ def test_two_people_must_say_yes(tmp_path: Path) -> None:
         assert "This is approved" in alice.say(alice.login(url, ALICE), "yes").text
         assert around.call().get("isError") is not True
         assert around.written() == 1
+
+
+# --- clients that can show a page ----------------------------------------------------------
+
+
+def called(around: Town, word: str, *, opens: Any) -> tuple[Any, list[Any]]:
+    """One call by a real MCP client, whose person's browser does `opens` with an address it is asked to show."""
+    asked: list[Any] = []
+
+    async def elicited(_: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        asked.append(params)
+        assert isinstance(params, types.ElicitRequestURLParams)
+        return types.ElicitResult(action=await asyncio.to_thread(opens, params.url))
+
+    async def run() -> Any:
+        headers = {"authorization": f"Bearer {around.token(BOB)}"}
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=30, trust_env=False) as http,
+            Client(
+                streamable_http_client(f"{around.company.gateway}/mcp", http_client=http), elicitation_callback=elicited
+            ) as client,
+        ):
+            return await client.call_tool("desk_write", {"word": word})
+
+    return asyncio.run(run()), asked
+
+
+def test_a_client_that_can_opens_the_page_and_the_call_goes_on_once_it_is_approved(around: Town) -> None:
+    def approve(url: str) -> str:
+        browser = Browser()
+        browser.say(browser.login(url, ALICE), "yes")
+        return "accept"
+
+    before = around.written()
+    result, asked = called(around, "opened", opens=approve)
+    assert not result.is_error, result
+    assert around.written() == before + 1
+    [params] = asked
+    assert params.mode == "url"
+    assert "somebody above you" in params.message
+
+
+@pytest.mark.parametrize("action", ["accept", "decline", "cancel"])
+def test_a_client_that_opened_the_page_is_not_asked_for_ever(around: Town, action: str) -> None:
+    before = around.written()
+    result, asked = called(around, "shared", opens=lambda url: action)
+    assert result.is_error
+    assert "must be approved there" in result.content[0].text
+    assert len(asked) == 1
+    assert around.written() == before

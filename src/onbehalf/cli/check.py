@@ -134,6 +134,12 @@ def _policies(findings: _Findings, places: Paths, settings: Settings, sketches: 
             findings.say("problem", "deny path", text, "do not serve; look for a too wide `permit`, and report this")
         if not opened:
             findings.say("ok", "deny path", "every tool refuses a person who left, and rows of another tenant")
+        without = [each.issuer for each in settings.issuers if each.login is None]
+        if engine.asking and without:
+            findings.say(
+                "warning", "approvals", f"`{min(engine.asking)}` demands an approval, and people of {without[0]} "
+                "cannot log in to give one: their calls are denied", "register the gateway there and set `login`",
+            )  # fmt: skip
         for text in wide_doors(engine, [*sketches.values()], now=now()):
             findings.say("warning", "deny path", text, "if that is not meant, look for a `permit` without conditions")
 

@@ -93,6 +93,7 @@ def approval(look: Look, *, token: str, now: int) -> str:
         + _changes(about.get("changes"))
         + _terms(look, about, now)
         + _form(look, token),
+        who=look.name,
     )
 
 
@@ -165,12 +166,13 @@ def _form(look: Look, token: str) -> str:
     return f'<form method="post" action="/approvals/{quote(look.approval.id)}" class="acts">{hidden}{yes}{no}</form>'
 
 
-def _page(title: str, body: str) -> str:
+def _page(title: str, body: str, *, who: str = "") -> str:
+    named = f"<b>{_shown(who)}</b>" if who else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)} · onbehalf</title><style>{STYLE}</style></head>"
-        "<body><header>onbehalf <span>approvals</span></header>"
+        f"<body><header>onbehalf <span>approvals</span>{named}</header>"
         f"<main><h1>{escape(title)}</h1>{body}</main></body></html>"
     )
 

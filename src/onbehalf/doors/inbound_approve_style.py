@@ -17,6 +17,7 @@ STYLE = """
 body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 header { background: var(--bar); color: var(--onbar); padding: .7rem 1.25rem; font-weight: 700; }
 header span { font-weight: 400; opacity: .75; }
+header b { float: right; font-weight: 400; }
 main { max-width: 46rem; margin: 1.5rem auto; padding: 1.25rem 1.5rem 1.75rem; background: var(--paper);
   border: 1px solid var(--line); border-radius: .75rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem; }
