@@ -6,6 +6,7 @@ made from data.py. Must not start anything.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ class Places:
     admin: str
     issuer: str
     tickets: str
+    orders: str
 
     @property
     def resource(self) -> str:
@@ -44,7 +46,10 @@ def write(directory: Path, world: World, places: Places) -> Path:
     (directory / "people.yaml").write_text(people_yaml(world, issuer=places.issuer), encoding="utf-8")
     _hr(directory / "hr.db", world)
     _tickets(directory / "tickets.db", world)
+    _orders(directory / "orders.db", world)
     house = files("onbehalf.demo") / "house"
+    document = (files("onbehalf.demo") / "orders.json").read_bytes()
+    (directory / "orders.json").write_bytes(document)
     policies = directory / "policies"
     policies.mkdir(exist_ok=True)
     for entry in house.iterdir():
@@ -57,6 +62,8 @@ def write(directory: Path, world: World, places: Places) -> Path:
         ("@ADMIN@", urlsplit(places.admin).netloc),
         ("@ISSUER@", places.issuer),
         ("@TICKETS@", places.tickets),
+        ("@ORDERS@", places.orders),
+        ("@DIGEST@", f"sha256:{hashlib.sha256(document).hexdigest()}"),
     ):
         text = text.replace(mark, value)
     config = directory / "onbehalf.yaml"
@@ -144,5 +151,23 @@ def _tickets(path: Path, world: World) -> None:
         base.executemany(
             "INSERT INTO tickets (tenant, id, owner_id, title, status, priority, queue) VALUES (?, ?, ?, ?, ?, ?, ?)",
             [(t.tenant, t.id, t.owner_id, t.title, t.status, t.priority, t.queue) for t in world.tickets],
+        )
+    base.close()
+
+
+def _orders(path: Path, world: World) -> None:
+    path.unlink(missing_ok=True)
+    with sqlite3.connect(path) as base:
+        base.executescript(
+            """
+            CREATE TABLE orders (
+              id TEXT NOT NULL, tenant TEXT NOT NULL, owner_id TEXT NOT NULL,
+              status TEXT NOT NULL CHECK (status IN ('open', 'shipped', 'cancelled')), total INTEGER NOT NULL,
+              customer TEXT NOT NULL, email TEXT NOT NULL, PRIMARY KEY (tenant, id));
+            """
+        )
+        base.executemany(
+            "INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(o.id, o.tenant, o.owner_id, o.status, o.total, o.customer, o.email) for o in world.orders],
         )
     base.close()

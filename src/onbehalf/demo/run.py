@@ -27,7 +27,9 @@ from rich.markup import escape
 
 from onbehalf.demo.data import world
 from onbehalf.demo.files import Places, write
-from onbehalf.demo.story import Stage, run_story
+from onbehalf.demo.person_browser import say
+from onbehalf.demo.story import run_story
+from onbehalf.demo.telling import Stage, table
 
 __all__ = ["DemoFailed", "Ports", "run", "serve_gateway"]
 
@@ -47,6 +49,7 @@ class Ports:
     admin: int = 8101
     issuer: int = 8110
     tickets: int = 8111
+    orders: int = 8112
 
 
 def run(
@@ -84,6 +87,8 @@ def _told(directory: Path, places: Places, config: Path, console: Console) -> bo
         world=world(),
         verify=lambda: _onbehalf("audit", "verify", "--config", str(config)),
         explain=lambda call: _explained(call, config),
+        say=say,
+        reviews=lambda: table(directory / "hr.db", "reviews"),
     )
     result = run_story(stage, console)
     right = sum(1 for step in result.steps if step.ok)
@@ -112,27 +117,18 @@ def _start(
     house: ExitStack, directory: Path, ports: Ports, start_gateway: StartGateway, console: Console
 ) -> tuple[Places, Path]:
     """All processes, each ready before the next; where they listen, and the configuration."""
-    gateway, admin, issuer, tickets = _free(ports, console)
-    places = Places(gateway=_url(gateway), admin=_url(admin), issuer=_url(issuer), tickets=_url(tickets))
+    gateway, admin, issuer, tickets, orders = _free(ports, console)
+    places = Places(
+        gateway=_url(gateway), admin=_url(admin), issuer=_url(issuer), tickets=_url(tickets), orders=_url(orders)
+    )
     config = write(directory, world(), places)
     python = (sys.executable, "-m")
-    _start_part(
-        house, (*python, "onbehalf.demo.issuer", "--port", str(issuer), "--resource", places.resource), directory
-    )
-    _start_part(
-        house,
-        (
-            *python,
-            "onbehalf.demo.tickets",
-            "--port",
-            str(tickets),
-            "--data",
-            str(directory),
-            "--gateway",
-            places.gateway,
-        ),
-        directory,
-    )
+    pages = ("--client", "onbehalf-approvals", f"{places.gateway}/approvals/back")
+    login = (*python, "onbehalf.demo.issuer", "--port", str(issuer), "--resource", places.resource, *pages)
+    _start_part(house, login, directory)
+    for part, port in (("tickets", tickets), ("orders", orders)):
+        behind = ("--port", str(port), "--data", str(directory), "--gateway", places.gateway)
+        _start_part(house, (*python, f"onbehalf.demo.{part}", *behind), directory)
     process = house.enter_context(start_gateway(config))
     _wait_ready(f"{places.admin}/readyz", process, log=directory / "gateway.log")
     console.print("[bold]Everything runs.[/bold]")
@@ -141,6 +137,7 @@ def _start(
         ("health and metrics", places.admin),
         ("demo issuer", places.issuer),
         ("ticket system", places.tickets),
+        ("orders", places.orders),
         ("data", str(directory)),
     ):
         console.print(f"  {what:<19} {where}", highlight=False, soft_wrap=True)
@@ -215,12 +212,12 @@ def _wait_ready(url: str, process: object, *, log: Path) -> None:
     raise DemoFailed(f"the gateway was not ready within {_READY_SECONDS} s: {last}; see {log}")
 
 
-def _free(ports: Ports, console: Console) -> tuple[int, int, int, int]:
+def _free(ports: Ports, console: Console) -> tuple[int, int, int, int, int]:
     """The wanted ports where they are free, else others. All are held until all are known, so none comes twice."""
     with ExitStack() as held:
         chosen = []
         wanted_ports = (("gateway", ports.gateway), ("admin", ports.admin), ("issuer", ports.issuer))
-        for name, wanted in (*wanted_ports, ("tickets", ports.tickets)):
+        for name, wanted in (*wanted_ports, ("tickets", ports.tickets), ("orders", ports.orders)):
             listening = _bound(wanted) or _bound(0)
             if listening is None:
                 raise DemoFailed("no free port on 127.0.0.1")
@@ -229,7 +226,7 @@ def _free(ports: Ports, console: Console) -> tuple[int, int, int, int]:
             if wanted and port != wanted:
                 console.print(f"port {wanted} is taken; the {name} listens on {port}", highlight=False)
             chosen.append(port)
-    return chosen[0], chosen[1], chosen[2], chosen[3]
+    return chosen[0], chosen[1], chosen[2], chosen[3], chosen[4]
 
 
 def _bound(port: int) -> socket.socket | None:

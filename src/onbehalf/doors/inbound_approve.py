@@ -26,7 +26,7 @@ from onbehalf.doors.inbound_body import read
 from onbehalf.doors.inbound_mcp import within
 from onbehalf.doors.inbound_wire import ClientGone, Receive, Scope, Send
 from onbehalf.doors.issuer_login import Redirected
-from onbehalf.errors import LoginFailed, OnbehalfError, RequestRefused
+from onbehalf.errors import ApprovalUnknown, LoginFailed, OnbehalfError, RequestRefused
 
 if TYPE_CHECKING:
     from onbehalf.approving import Approving
@@ -39,6 +39,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{43}")
 _MAX_QUERY = 8192
 _MAX_COOKIES = 8192
 _LIMITS = Limits(body_bytes=4096)
+_ABSENT = "There is nothing here for you"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,8 @@ class ApprovePages:
             return
         except OnbehalfError as error:
             _log.info("an approval page was refused with %s: %r", error.code, error.message)
-            answer = _Answer(status=error.status, page=pages.message("This did not work", error.message, error.hint))
+            title = _ABSENT if isinstance(error, ApprovalUnknown) else "This did not work"
+            answer = _Answer(status=error.status, page=pages.message(title, error.message, error.hint))
         except Exception:  # the door's last resort: refuse without details, and log them
             _log.exception("an approval page failed")
             answer = _Answer(status=500, page=pages.message("This did not work", "Something is wrong here.", ""))
