@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,6 +22,10 @@ def demo(
     any_port: Annotated[
         bool, typer.Option("--any-port", help="Take free ports instead of 8100, 8101, 8110 to 8112.")
     ] = False,
+    database: Annotated[
+        Literal["sqlite", "postgres"],
+        typer.Option("--database", help="Where HR's rows are: in a SQLite file, or in a PostgreSQL that it starts."),
+    ] = "sqlite",
 ) -> None:
     """Play the story with made-up people, then serve it for a client of your own.
 
@@ -35,7 +39,7 @@ def demo(
 
     ports = Ports(gateway=0, admin=0, issuer=0, tickets=0, orders=0) if any_port else None
     try:
-        code = run(data, once=once, ports=ports)
+        code = run(data, once=once, ports=ports, database=database)
     except OSError as error:
         raise ConfigInvalid(
             f"the demo cannot be written to `{data}`: {error}", hint="name another by --data"

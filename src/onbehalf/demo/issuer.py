@@ -36,7 +36,7 @@ from onbehalf.demo.oauth_state import Box, Client, Code, Login, Refresh, redirec
 
 __all__ = ["SCOPES", "build", "main"]
 
-SCOPES = ("reviews.read", "tickets.read", "tickets.write", "orders.read", "orders.write")
+SCOPES = ("reviews.read", "reviews.write", "tickets.read", "tickets.write", "orders.read", "orders.write")
 _TOKEN_SECONDS = 600
 _BODY_BYTES = 16 * 1024
 _NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}

@@ -26,8 +26,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from onbehalf.demo.data import world
-from onbehalf.demo.files import Places, write
+from onbehalf.demo.files import Database, Places, write
+from onbehalf.demo.hr_postgres import HrPostgres
 from onbehalf.demo.person_browser import say
+from onbehalf.demo.postgres import ServerFailed, server
 from onbehalf.demo.story import run_story
 from onbehalf.demo.telling import Stage, table
 
@@ -59,6 +61,7 @@ def run(
     ports: Ports | None = None,
     start_gateway: StartGateway | None = None,
     console: Console | None = None,
+    database: Database = "sqlite",
 ) -> int:
     """The demo. With `once` it ends after the story; 0 only when every step was as told. `directory` is kept."""
     console = console or Console()
@@ -66,12 +69,13 @@ def run(
     ok = False
     try:
         with _ended_in_order(), ExitStack() as house:
-            places, config = _start(house, directory, ports or Ports(), start_gateway or serve_gateway, console)
-            ok = _told(directory, places, config, console)
+            hr = _hr_postgres(house, directory) if database == "postgres" else None
+            places, config = _start(house, directory, ports or Ports(), start_gateway or serve_gateway, console, hr)
+            ok = _told(directory, places, config, console, hr)
             if not once:
                 _join_in(places, config, console)
                 threading.Event().wait()
-    except DemoFailed as error:
+    except (DemoFailed, ServerFailed) as error:
         console.print(f"[red bold]the demo did not start[/red bold]: {escape(str(error))}", highlight=False)
     except KeyboardInterrupt:
         console.print("\nEnded.")
@@ -79,7 +83,7 @@ def run(
     return 0 if ok else 1
 
 
-def _told(directory: Path, places: Places, config: Path, console: Console) -> bool:
+def _told(directory: Path, places: Places, config: Path, console: Console, hr: HrPostgres | None) -> bool:
     """Play the story; whether every step was as told."""
     stage = Stage(
         gateway=places.resource,
@@ -88,7 +92,8 @@ def _told(directory: Path, places: Places, config: Path, console: Console) -> bo
         verify=lambda: _onbehalf("audit", "verify", "--config", str(config)),
         explain=lambda call: _explained(call, config),
         say=say,
-        reviews=lambda: table(directory / "hr.db", "reviews"),
+        reviews=hr.reviews if hr else lambda: table(directory / "hr.db", "reviews"),
+        seen_by_reader=hr.seen_by_reader if hr else None,
     )
     result = run_story(stage, console)
     right = sum(1 for step in result.steps if step.ok)
@@ -114,14 +119,22 @@ def _ended_in_order() -> Iterator[None]:
 
 
 def _start(
-    house: ExitStack, directory: Path, ports: Ports, start_gateway: StartGateway, console: Console
+    house: ExitStack,
+    directory: Path,
+    ports: Ports,
+    start_gateway: StartGateway,
+    console: Console,
+    hr: HrPostgres | None = None,
 ) -> tuple[Places, Path]:
     """All processes, each ready before the next; where they listen, and the configuration."""
     gateway, admin, issuer, tickets, orders = _free(ports, console)
     places = Places(
         gateway=_url(gateway), admin=_url(admin), issuer=_url(issuer), tickets=_url(tickets), orders=_url(orders)
     )
-    config = write(directory, world(), places)
+    config = write(directory, world(), places, database="postgres" if hr else "sqlite")
+    if hr is not None:
+        hr.fill(world())
+        hr.build_wall(lambda *command: _said(*command, "--config", str(config)))
     python = (sys.executable, "-m")
     pages = ("--client", "onbehalf-approvals", f"{places.gateway}/approvals/back")
     login = (*python, "onbehalf.demo.issuer", "--port", str(issuer), "--resource", places.resource, *pages)
@@ -142,6 +155,18 @@ def _start(
     ):
         console.print(f"  {what:<19} {where}", highlight=False, soft_wrap=True)
     return places, config
+
+
+def _hr_postgres(house: ExitStack, directory: Path) -> HrPostgres:
+    """A database server of the demo's own, which ends with it. Raises ServerFailed."""
+    return HrPostgres(owner=house.enter_context(server()), directory=directory)
+
+
+def _said(*command: str) -> str:
+    ok, text = _onbehalf(*command)
+    if not ok:
+        raise DemoFailed(text)
+    return text
 
 
 @contextmanager

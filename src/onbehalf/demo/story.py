@@ -15,6 +15,7 @@ from rich.console import Console
 from onbehalf.demo.data import Review
 from onbehalf.demo.person_client import PersonClient, Told, connected
 from onbehalf.demo.story_orders import cancelling, managing, selling
+from onbehalf.demo.story_postgres import finishing, walled
 from onbehalf.demo.telling import Stage, StoryResult, Teller, first, summary, table
 from onbehalf.demo.truth import readable_reviews, reports
 
@@ -41,6 +42,8 @@ async def play(stage: Stage, console: Console) -> StoryResult:
         ("Ben Carter, his manager, asks for orders.", "acme", "ben", managing),
         ("Nils wants to cancel an order, which needs his manager's yes.", "acme", "nils", cancelling),
     )
+    if stage.seen_by_reader is not None:
+        scenes = (*scenes, ("Alice finishes a draft.", "acme", "alice", finishing))
     for text, tenant, person_id, scene in scenes:
         teller.scene(text)
         try:
@@ -48,6 +51,9 @@ async def play(stage: Stage, console: Console) -> StoryResult:
                 await scene(stage, client, teller)
         except Exception as error:  # whatever breaks, the story goes on and says that it broke
             teller.check(text, False, first(error))
+    if stage.seen_by_reader is not None:
+        teller.scene("Somebody got hold of the gateway's own database password.")
+        walled(stage, teller)
     teller.scene("An auditor looks at the record.")
     _audit(stage, teller)
     return StoryResult(steps=tuple(teller.steps))

@@ -31,7 +31,8 @@ Reviews = Callable[[], Mapping[tuple[str, str], Mapping[str, Any]]]
 class Stage:
     """Where the story plays: the gateway's URL for clients, the data directory, and the two tools of an auditor.
 
-    `say` is a person in a browser at an approval's page, `reviews` reads the reviews as they are in the database.
+    `say` is a person in a browser at an approval's page, `reviews` reads the reviews as they are in the database. On
+    PostgreSQL, `seen_by_reader` counts those that the gateway's own role sees by itself.
     """
 
     gateway: str
@@ -41,6 +42,7 @@ class Stage:
     explain: Explain
     say: Say
     reviews: Reviews
+    seen_by_reader: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
