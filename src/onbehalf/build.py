@@ -147,10 +147,11 @@ async def open_database(
 
         return await open_postgres(name, upstream, base=base, max_rows=settings.gateway.limits.rows)
     path = base / upstream.database
+    wall = SqliteWall.of(name, upstream.tables, upstream.shared, without=upstream.insecure_without_wall)
     statements = {each.remote or tool: Statement(each.statement) for tool, each in upstream.tools.items()}
     door = SqliteUpstream.open(
         path, audience=upstream.audience or f"sql:{name}", statements=statements, timeout=upstream.timeout_seconds,
-        max_rows=settings.gateway.limits.rows, wall=SqliteWall.of(name, upstream.tables, upstream.shared),
+        max_rows=settings.gateway.limits.rows, wall=wall,
     )  # fmt: skip
     try:
         made = [

@@ -215,8 +215,7 @@ class SqlUpstream(_Keys, frozen=True, tag_field="kind", tag="sql"):
     `hierarchies` say where what scoped tools' policies look at lies.
 
     `tables` are those with rows of several tenants, each with the column that names the tenant: a statement then sees
-    the caller's rows of them only, and beside them nothing but the tables in `shared`. Without `tables` there is no
-    such wall, and only statements and policies keep tenants apart.
+    the caller's rows of them only, and beside them nothing but the tables in `shared`.
     """
 
     database: Place
@@ -227,6 +226,9 @@ class SqlUpstream(_Keys, frozen=True, tag_field="kind", tag="sql"):
     hierarchies: tuple[HierarchySettings, ...] = ()
     audience: str = ""
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
+    insecure_without_wall: bool = False
+    """Serve without `tables`. Danger: a statement that forgets its tenant then fetches every tenant's rows, and only
+    the policies stand between them and people."""
 
 
 class PostgresUpstream(_Keys, frozen=True, tag_field="kind", tag="postgres"):

@@ -150,6 +150,11 @@ async def _upstreams(findings: _Findings, settings: Settings, places: Paths) -> 
             if isinstance(upstream, SqlUpstream):
                 door, made = await open_database(name, upstream, places, settings)
                 await door.aclose()
+                if upstream.insecure_without_wall:
+                    text = "`insecure_without_wall` is on: only statements and policies keep tenants apart"
+                    findings.say(
+                        "warning", f"upstream {name}", text, "list its tables of several tenants under `tables`"
+                    )
                 findings.say("ok", f"upstream {name}", f"{upstream.database} has what its statements ({len(made)}) use")
                 for tool in made:
                     _tool(findings, tool, pinned=True)
