@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 
 from onbehalf import config
-from onbehalf.build import Paths, Ports, mcp_server, narrowed, open_approvals, open_database, open_upstream
+from onbehalf.build import Paths, Ports, dialect_of, mcp_server, narrowed, open_approvals, open_database, open_upstream
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.directory_sqlite import SqliteDirectory
@@ -273,7 +273,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
 def sketched(settings: Settings) -> dict[str, Tool]:
     """All tools as configuration alone tells of them. Raises ConfigInvalid."""
     found = {
-        tool: tools.sketch(tool, name, each)
+        tool: tools.sketch(tool, name, each, dialect_of(upstream))
         for name, upstream in settings.upstreams.items()
         for tool, each in upstream.tools.items()
     }

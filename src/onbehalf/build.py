@@ -22,6 +22,7 @@ from onbehalf.config import (
     PostgresUpstream,
     Settings,
     SqlUpstream,
+    ToolSettings,
     row_attributes,
 )
 from onbehalf.doors.approvals_sqlite import SqliteApprovals
@@ -38,14 +39,15 @@ from onbehalf.doors.wall_sqlite import SqliteWall
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Tool
 from onbehalf.ports import Callers, Clock, Directory, Ledger
-from onbehalf.validate import tools
+from onbehalf.validate import explore, tools
+from onbehalf.validate.pushdown_sql import Dialect
 from onbehalf.validate.pushdown_terms import Closure, Column, Layout, Table
 
 if TYPE_CHECKING:
     from onbehalf.doors.upstream_openapi import OpenapiServer
     from onbehalf.doors.upstream_postgres import PostgresUpstream as PostgresDatabase
 
-__all__ = ["Paths", "Ports", "mcp_server", "narrowed", "open_approvals", "open_database", "open_upstream"]
+__all__ = ["Paths", "Ports", "dialect_of", "mcp_server", "narrowed", "open_approvals", "open_database", "open_upstream"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +100,16 @@ def narrowed(settings: Settings) -> dict[str, Narrowed]:
     found: dict[str, Narrowed] = {}
     for upstream in settings.upstreams.values():
         if isinstance(upstream, SqlUpstream | PostgresUpstream):
-            where = Narrowed(
-                layout=_layout(upstream), dialect="sqlite" if isinstance(upstream, SqlUpstream) else "postgres"
-            )
-            found |= {name: where for name, tool in upstream.tools.items() if tool.scoped}
+            where = Narrowed(layout=_layout(upstream), dialect=dialect_of(upstream) or "sqlite")
+            found |= {name: where for name, tool in upstream.tools.items() if tool.scoped or tool.explore is not None}
     return found
+
+
+def dialect_of(upstream: object) -> Dialect | None:
+    """What SQL an upstream speaks; None for one that is no database."""
+    if isinstance(upstream, SqlUpstream):
+        return "sqlite"
+    return "postgres" if isinstance(upstream, PostgresUpstream) else None
 
 
 def _layout(upstream: SqlUpstream | PostgresUpstream) -> Layout:
@@ -141,6 +148,11 @@ async def open_database(
 ) -> tuple[SqliteUpstream | PostgresDatabase, list[Tool]]:
     """One database and its tools. Raises ConfigInvalid."""
     base = places.config.resolve().parent
+    if upstream.insecure_without_wall and any(each.explore is not None for each in upstream.tools.values()):
+        raise ConfigInvalid(
+            f"upstream `{name}` has a tool that explores and no wall",
+            hint="build the wall first: a condition is then not the only thing between a model's SELECT and other rows",
+        )
     if isinstance(upstream, PostgresUpstream):
         # with it comes a client library, which a gateway without such a database does without
         from onbehalf.doors.upstream_postgres_configured import open_postgres
@@ -148,14 +160,16 @@ async def open_database(
         return await open_postgres(name, upstream, base=base, max_rows=settings.gateway.limits.rows)
     path = base / upstream.database
     wall = SqliteWall.of(name, upstream.tables, upstream.shared, without=upstream.insecure_without_wall)
-    statements = {each.remote or tool: Statement(each.statement) for tool, each in upstream.tools.items()}
+    statements = {each.remote or tool: Statement(_text(tool, name, each)) for tool, each in upstream.tools.items()}
     door = SqliteUpstream.open(
         path, audience=upstream.audience or f"sql:{name}", statements=statements, timeout=upstream.timeout_seconds,
         max_rows=settings.gateway.limits.rows, wall=wall,
     )  # fmt: skip
     try:
         made = [
-            tools.sql_tool(
+            tools.exploring_tool(tool, name, each, "sqlite")
+            if each.explore is not None
+            else tools.sql_tool(
                 tool, name, each, used=door.parameters(each.remote or tool), columns=door.columns(each.remote or tool)
             )
             for tool, each in upstream.tools.items()
@@ -164,6 +178,11 @@ async def open_database(
         await door.aclose()
         raise
     return door, made
+
+
+def _text(tool: str, upstream: str, settings: ToolSettings) -> str:
+    found = tools.sketch(tool, upstream, settings, "sqlite").explores
+    return settings.statement if found is None else explore.trial(found.tables)
 
 
 def mcp_server(upstream: McpUpstream, settings: Settings) -> McpUpstreamServer:

@@ -31,6 +31,7 @@ Place = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]+$")]
 Reference = Annotated[str, Meta(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$")]
 """Where a secret is: `env:NAME`, or `file:path` relative to the configuration file. Never the secret itself."""
 Table = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_$]{0,62}\.)?[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
+Column = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
 Algorithm = Literal["RS256", "PS256", "ES256", "EdDSA", "Ed25519"]
 
@@ -139,6 +140,24 @@ class RowsSettings(_Keys, frozen=True):
     attributes: dict[str, str] = {}
 
 
+class ExploredSettings(RowsSettings, frozen=True):
+    """A table that a model may ask about: what its rows are, and the `columns` that it may name (lower case).
+
+    `table` is what the database calls it, by default as the model does.
+    """
+
+    columns: Annotated[tuple[Column, ...], Meta(max_length=200)] = ()
+    table: Table | UnsetType = UNSET
+
+
+class ExploreSettings(_Keys, frozen=True):
+    """What a model may ask about by a SELECT of its own. `max_cost` is the most that PostgreSQL may expect a statement
+    to cost, in its own units; 0 for no such bound."""
+
+    tables: Annotated[dict[Column, ExploredSettings], Meta(min_length=1, max_length=50)]
+    max_cost: Annotated[float, Meta(ge=0)] = 1_000_000.0
+
+
 class LookupSettings(_Keys, frozen=True):
     """Before the call, find the one resource it is about by `tool`, giving it `argument` of this call
     as `parameter` (by default of the same name). The tool must map rows; no row means not permitted."""
@@ -162,7 +181,8 @@ class ToolSettings(_Keys, frozen=True):
     upstream's own (`remote`, by default the tool's name) and `pin` may hold its definition's digest.
     A call of a tool that `writes` is not done again when the same person's client sends it again within `once_seconds`.
     A `scoped` tool of a database gets the policies' own condition on its rows. With `preview`, a tool that writes to
-    PostgreSQL shows what would change first, and does it when the client asks for exactly that.
+    PostgreSQL shows what would change first, and does it when the client asks for exactly that. With `explore`, the
+    model writes one SELECT over some tables of a database, of which it sees what the policies let the person see.
     """
 
     action: str
@@ -179,6 +199,7 @@ class ToolSettings(_Keys, frozen=True):
     writes: bool = False
     once_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 60
     scoped: bool = False
+    explore: ExploreSettings | None = None
     preview: bool = False
     exposed: bool = True
     pin: str = ""

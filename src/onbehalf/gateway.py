@@ -47,7 +47,7 @@ from onbehalf.model import (
     UnixTime,
 )
 from onbehalf.ports import Callers, Changes, Clock, Directory, Engine, Ids, Ledger, Meter, Once, Signer, Upstream
-from onbehalf.validate import decide, obligations, questions, route, rows
+from onbehalf.validate import decide, explore, obligations, questions, route, rows
 
 __all__ = ["Gateway", "Offer", "Standing"]
 
@@ -319,16 +319,18 @@ class _Walk:
 
     def _narrowed(self, allow: Allow) -> Allow:
         """The call with the policies' own condition on its rows: what may not be seen is not even asked for."""
-        call = allow.call
+        call, engine = allow.call, self.standing.engine
         asked = questions.about_tool(call.person, call.caller, call.tool, call.at)
-        return decide.narrowed(allow, self.standing.engine.narrowing(call.tool, asked))
+        if call.tool.explores is not None:
+            return decide.narrowed(allow, explore.statement(call, engine.exploring(call.tool, asked)))
+        return decide.narrowed(allow, engine.narrowing(call.tool, asked))
 
     async def _sent(self, allow: Allow, *, purpose: str = "") -> tuple[Receipt, Outcome]:
         """Record the intent, then do it once. The caller of this closes the intent with its outcome.
 
         Whatever breaks on the way, even being cancelled, the outcome is on record as failed or not known.
         """
-        if allow.call.tool.scoped:
+        if allow.call.tool.scoped or allow.call.tool.explores is not None:
             allow = self._narrowed(allow)
         house, call = self.house, allow.call
         upstream = self.standing.offers[call.tool.name].upstream

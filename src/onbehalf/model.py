@@ -18,9 +18,10 @@ import rfc8785
 
 __all__ = [
     "Allow", "Applied", "Approval", "Approver", "Ask", "AuditEntry", "Bound", "CallId", "CallToken", "Caller",
-    "Candidate", "Conjunct", "Decision", "Deny", "Digest", "Done", "Entity", "Evidence", "Failed", "Grant", "Json",
-    "Judgement", "Lookup", "Obligations", "Outcome", "Owed", "Person", "Presented", "Question", "Reason", "Receipt",
-    "Ref", "Reply", "Rows", "Tool", "ToolCall", "ToolRequest", "UnixTime", "Vote", "Waiting", "canonical", "digest",
+    "Candidate", "Conjunct", "Decision", "Deny", "Digest", "Done", "Entity", "Evidence", "Explored", "Explores",
+    "Failed", "Grant", "Json", "Judgement", "Lookup", "Obligations", "Outcome", "Owed", "Person", "Presented",
+    "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Tool", "ToolCall", "ToolRequest", "UnixTime", "Vote",
+    "Waiting", "canonical", "digest",
 ]  # fmt: skip
 
 Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]
@@ -165,6 +166,27 @@ class Lookup:
     argument: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explored:
+    """A table that a model may ask about: what its rows are to the policies, and the only columns that it may name.
+
+    `table` is as the database spells it; `columns` are lower case.
+    """
+
+    rows: Rows
+    table: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explores:
+    """What a tool that takes a SELECT may be asked about. `max_cost` is in PostgreSQL's own units; 0 for none."""
+
+    dialect: Literal["sqlite", "postgres"]
+    tables: Mapping[str, Explored]
+    max_cost: float
+
+
 Preview: TypeAlias = Literal["none", "checked", "asked"]
 
 
@@ -178,7 +200,8 @@ class Tool:
     the reply is released whole, so only call-level policy guards it. `once_s` is how long, in seconds, a writing call
     is known again and not done twice. `preview` is `checked` where the upstream tries a call first and takes it back,
     so that every row that would change is decided before one is; and `asked` where, besides, the client must send back
-    what it was shown. A `scoped` tool's statement gets the policies' own condition on its rows before it is run.
+    what it was shown. A `scoped` tool's statement gets the policies' own condition on its rows before it is run; one
+    that `explores` runs the model's own SELECT over tables under such conditions.
     """
 
     name: str
@@ -198,6 +221,7 @@ class Tool:
     once_s: int = 0
     preview: Preview = "none"
     scoped: bool = False
+    explores: Explores | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +267,7 @@ class ToolCall:
     `arguments` is canonical JSON (RFC 8785) of what the upstream will get; `digest` is over it. `once` is the client's
     idempotency key, and `change` the change set that it was shown and wants; "" for none. A `dry` call is tried and
     taken back; one with `expected` is done only if exactly that comes of it (a `Done.digest`). `where` narrows
-    a scoped tool's rows.
+    a scoped tool's rows, and is the whole statement of one that explores.
     """
 
     id: CallId

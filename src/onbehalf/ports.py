@@ -5,7 +5,7 @@ Every port has one contract suite in tests/ports/ that all its doors run. Must n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from onbehalf.model import (
@@ -110,6 +110,10 @@ class Engine(Protocol):
 
         Never raises for what a question holds: where the engine does not answer, no row fits.
         """
+        ...
+
+    def exploring(self, tool: Tool, question: Question) -> Mapping[str, Predicate]:
+        """As `narrowing`, the condition on each table that an exploring tool may be asked about."""
         ...
 
     def judge(self, question: Question) -> Judgement:

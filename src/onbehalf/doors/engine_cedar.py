@@ -92,7 +92,7 @@ class CedarEngine:
         self._policy = policy
         self._schema = schema
         self._slices = slices
-        self._scopes: dict[str, Scope] = {}
+        self._scopes: dict[tuple[str, str], Scope] = {}
         self._shared: _Shared | None = None
         self._kept: OrderedDict[tuple[object, ...], tuple[cedarpy.Entities, tuple[Entity, ...]]] = OrderedDict()
 
@@ -127,8 +127,12 @@ class CedarEngine:
         engine = cls(policy=policy, schema=schema, slices=slices)
         for tool in tools:
             engine._require_tool(tool, tools)
-            if tool.scoped:
-                engine._scopes[tool.name] = engine._scope(tool, (narrowed or {})[tool.name])
+            if tool.scoped and tool.rows is not None:
+                engine._scopes[tool.name, ""] = engine._scope(tool.action, tool.rows, (narrowed or {})[tool.name])
+            for table, each in tool.explores.tables.items() if tool.explores else ():
+                engine._require_plain(tool)
+                scope = engine._scope(tool.action, each.rows, (narrowed or {})[tool.name])
+                engine._scopes[tool.name, table] = scope
         return engine
 
     @property
@@ -195,7 +199,15 @@ class CedarEngine:
 
     def narrowing(self, tool: Tool, question: Question) -> Predicate:
         """The condition on a scoped tool's rows for the caller of `question`, which is about that tool."""
-        return self.predicate(self._scopes[tool.name], question)
+        return self.predicate(self._scopes[tool.name, ""], question)
+
+    def exploring(self, tool: Tool, question: Question) -> Mapping[str, Predicate]:
+        """The condition on each table that an exploring tool may be asked about."""
+        return {
+            table: self.predicate(scope, question)
+            for (name, table), scope in self._scopes.items()
+            if name == tool.name and table
+        }
 
     def _asked(self, question: Question, policies: cedarpy.PolicySet, slice_: _Slice) -> cedarpy.AuthzResult:
         request = {
@@ -246,23 +258,34 @@ class CedarEngine:
             self._shared = shared
         return shared
 
-    def _scope(self, tool: Tool, where: Narrowed) -> Scope:
-        """The predicate of a scoped tool. What the schema demands of its rows is found by leaving it out."""
-        assert tool.rows is not None  # INVARIANT: a scoped tool maps its rows
-        sample = _sample(tool.rows)
+    def _require_plain(self, tool: Tool) -> None:
+        """Of what a model counts and sums nobody can say which permit let it through: none of rows may demand more."""
+        for part in self._slices[tool.action].parts:
+            about = part.policy.est.get("resource", {})
+            of_tools = about.get("op") == "is" and about.get("entity_type") == "Tool"
+            if part.policy.obligations != obligations.NONE and not of_tools:
+                raise PolicyInvalid(
+                    f"tool `{tool.name}` explores, and `{part.policy.id}` demands more of rows than the condition says",
+                    hint="give exploring an action of its own, with permits on rows without obligations",
+                )
+
+    def _scope(self, action: str, rows: Rows, where: Narrowed) -> Scope:
+        """The predicate on rows. What the schema demands of them is found by leaving it out."""
+        sample = _sample(rows)
         required: dict[str, bool] = {}
-        for name in tool.rows.attributes:
+        for name in rows.attributes:
             without = {key: value for key, value in sample.attributes.items() if key != name}
             try:
                 checked((Entity(ref=sample.ref, attributes=without, parents=()),), self._schema)
                 required[name] = False
             except ValueError:
                 required[name] = True
-        return self.scope(tool.action, tool.rows.type, rows_table(tool.rows, where.layout, required), where.dialect)
+        return self.scope(action, rows.type, rows_table(rows, where.layout, required), where.dialect)
 
     def _require_tool(self, tool: Tool, tools: Sequence[Tool]) -> None:
         """The action exists and applies to Tool and to what the tool's calls are decided on."""
         shapes = [tool.rows] if tool.rows else []
+        shapes += [each.rows for each in tool.explores.tables.values()] if tool.explores else []
         shapes += [each.rows for each in tools if tool.lookup and each.name == tool.lookup.tool and each.rows]
         for type_ in ("Tool", *(shape.type for shape in shapes)):
             context: dict[str, Json | Ref] = {"client": Ref(type="Client", id="c"), "scopes": [], "now": 0}

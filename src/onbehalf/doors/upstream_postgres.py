@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -187,13 +187,15 @@ class PostgresUpstream:
         if token.grant.audience != self._audience or (granted.id, granted.digest) != (call.id, call.digest):
             return _failed("wrong_grant", "the call token is not for this call here")
         statement, compiled = found
-        if call.tool.scoped and call.where is None:
+        if (call.tool.scoped or call.tool.explores is not None) and call.where is None:
             return _failed("unscoped", "a scoped tool was called without its predicate")
         act = _Act(
             call=call, login=self._logins[statement.writes], statement=statement, compiled=compiled,
             narrowed=self._narrowed, timeout=self._timeout, max_rows=self._max_rows,
         )  # fmt: skip
-        return await act.done()
+        outcome = await act.done()
+        unfit = isinstance(outcome, Failed) and outcome.code in _UNFIT_QUERY
+        return _FAILED_QUERY if call.tool.explores is not None and unfit else outcome
 
     async def aclose(self) -> None:
         """End all connections; what is running then fails."""
@@ -244,13 +246,15 @@ class _Act:
         call, writes = self.call, self.statement.writes
         arguments = cast(dict[str, Json], orjson.loads(call.arguments))
         compiled = self.compiled if call.where is None else await self._on(connection, call.where)
-        values = bound(compiled, arguments if call.where is None else {**arguments, **call.where.parameters})
+        own = {} if call.tool.explores is not None else arguments  # of which the model's SELECT is none to bind
+        values = bound(compiled, own if call.where is None else {**own, **call.where.parameters})
         # one journey for both: a simple query may hold two statements, which must not be prepared
         mode = "READ WRITE" if writes else "READ ONLY"
         begun = await connection.execute(f"BEGIN {mode}; {BEGIN_SQL}", prepare=False)
         begun.nextset()
         pid, started = await begun.fetchone() or (0, 0)
         await connection.execute(SETTINGS_SQL, [self._claim(pid, started), f"{int(self.timeout * 1000)}ms"])
+        await self._require_cheap(connection, compiled, values)
         lines = await (await connection.execute(compiled.text, values)).fetchall()
         if len(lines) > self.max_rows:
             raise _Refused("too_many_rows", f"more than {self.max_rows} rows; nothing is cut off silently")
@@ -264,6 +268,16 @@ class _Act:
         self.committing = False
         return found
 
+    async def _require_cheap(self, connection: _Connection, compiled: Compiled, values: Sequence[str | None]) -> None:
+        """What a model wrote must not cost more than its tool allows, as far as PostgreSQL can tell before."""
+        explores = self.call.tool.explores
+        if explores is None or explores.max_cost == 0:
+            return
+        told = await connection.execute(f"EXPLAIN (FORMAT JSON) {compiled.text}", values, prepare=False)
+        plan = (await told.fetchone() or ([],))[0]
+        if not plan or float(plan[0]["Plan"]["Total Cost"]) > explores.max_cost:
+            raise _Refused("query_too_costly", "the query would take too much work")
+
     async def _on(self, connection: _Connection, where: Predicate) -> Compiled:
         """The statement on the rows that a predicate lets through; the server looks at each text of it once."""
         key = (self.call.tool.remote, where.sql)
@@ -271,6 +285,8 @@ class _Act:
         if found is None:
             body = self.statement.text.rstrip().rstrip(";")
             text = f"SELECT * FROM (\n{body}\n) AS {ALIAS} WHERE {where.sql}"  # noqa: S608  # no values in it
+            if self.call.tool.explores is not None:
+                text = where.sql
             if self.statement.writes:
                 text = body.replace(SCOPE_MARK, f"({where.sql})")
             asked = Statement(text=text, writes=self.statement.writes)
@@ -375,3 +391,8 @@ def _changed(lines: list[str]) -> str:
 
 def _failed(code: str, message: str) -> Failed:
     return Failed(code=code, message=message[:300], unknown=False)
+
+
+_UNFIT_QUERY = frozenset({"upstream_error", "upstream_refused", "arguments_refused", "result_refused"})
+_FAILED_QUERY = _failed("query_failed", "the database did not take the query as it is, or could not compute it")
+"""One sentence for all: what the database says, and which of its errors it is, could be about what it read."""

@@ -18,7 +18,7 @@ from onbehalf.doors.upstream_postgres_dsn import safe_dsn
 from onbehalf.doors.wall_postgres import Wall
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Tool
-from onbehalf.validate import tools
+from onbehalf.validate import explore, tools
 from onbehalf.validate.wall import plan
 from onbehalf.validate.wall_claim import ClaimKey, claim_key
 from onbehalf.validate.wall_standing import Standing
@@ -35,7 +35,8 @@ async def open_postgres(
     """
     key = _key(name, upstream, base)
     statements = {
-        each.remote or tool: Statement(text=each.statement, writes=each.writes) for tool, each in upstream.tools.items()
+        each.remote or tool: Statement(text=_text(name, tool, each), writes=each.writes)
+        for tool, each in upstream.tools.items()
     }
     writes = any(each.writes for each in statements.values())
     reader = _role(upstream, upstream.reader, "reader", key, base)
@@ -54,9 +55,16 @@ async def open_postgres(
 
 
 def _tool(upstream: str, name: str, settings: config.ToolSettings, door: PostgresUpstream) -> Tool:
+    if settings.explore is not None:
+        return tools.exploring_tool(name, upstream, settings, "postgres")
     remote = settings.remote or name
     used, columns = door.parameters(remote), door.columns(remote)
     return tools.sql_tool(name, upstream, settings, used=used, columns=columns, may_write=True)
+
+
+def _text(upstream: str, name: str, settings: config.ToolSettings) -> str:
+    found = tools.sketch(name, upstream, settings, "postgres").explores
+    return settings.statement if found is None else explore.trial(found.tables)
 
 
 def _key(name: str, upstream: config.PostgresUpstream, base: Path) -> ClaimKey | None:

@@ -229,14 +229,19 @@ class SqliteUpstream:
             return _failed("upstream_busy", "closed, or too many calls waiting")
         text = found[0]
         try:
-            values = _values(call.arguments, found[1].parameters)
+            if call.tool.explores is not None:
+                text, values = _explored(call)
+            else:
+                values = _values(call.arguments, found[1].parameters)
             if call.tool.scoped:
                 text, more = _narrowed(text, call)
                 values |= more
         except _Refused as error:
             return error.failed
         at = call.tool.rows.at if call.tool.rows is not None else _AT
-        return await self._done_in_thread(text, values, at, call.caller.tenant)
+        outcome = await self._done_in_thread(text, values, at, call.caller.tenant)
+        unfit = isinstance(outcome, Failed) and outcome.code in _UNFIT
+        return _FAILED_QUERY if call.tool.explores is not None and unfit else outcome
 
     async def aclose(self) -> None:
         """As `close`."""
@@ -290,6 +295,14 @@ def _narrowed(text: str, call: ToolCall) -> tuple[str, dict[str, _Scalar]]:
     return body, {name: _bindable(value) for name, value in where.parameters.items()}
 
 
+def _explored(call: ToolCall) -> tuple[str, dict[str, _Scalar]]:
+    """The statement that was written from the model's, with what it binds."""
+    where = call.where
+    if where is None:
+        raise _Refused("unscoped", "an exploring tool was called without its statement")
+    return where.sql, {name: _bindable(value) for name, value in where.parameters.items()}
+
+
 def _bindable(value: Json) -> _Scalar:
     if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
         return orjson.dumps(value).decode()
@@ -337,4 +350,7 @@ def _failed(code: str, message: str) -> Failed:
     return Failed(code=code, message=message[:300], unknown=False)
 
 
+_UNFIT = frozenset({"upstream_error", "arguments_refused", "result_refused"})
+_FAILED_QUERY = _failed("query_failed", "the database did not take the query as it is, or could not compute it")
+"""One sentence for all: the database's own words could quote what they are about."""
 _TIMED_OUT = _failed("upstream_timed_out", "the statement took too long and was stopped")

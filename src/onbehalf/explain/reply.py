@@ -35,6 +35,8 @@ _HOPELESS = {
     "upstream_asks": "this tool needs an answer that cannot be given through this gateway; do not repeat it",
     "too_many_rows": "more came back than may be given at once; ask for less",
     "result_too_large": "more came back than may be given at once; ask for less",
+    "query_failed": "the database did not take the query as it is, or could not compute it; ask in another way",
+    "query_too_costly": "the query would take too much work; ask for less, or in another way",
     "arguments_refused": "the system behind this tool does not take these arguments; send others",
 }
 

@@ -32,6 +32,7 @@ from onbehalf.model import (
     canonical,
     digest,
 )  # fmt: skip
+from onbehalf.validate.explore import require_query
 from onbehalf.validate.schema_work import looks
 
 __all__ = [
@@ -192,6 +193,7 @@ def route(request: ToolRequest, *, tool: Tool, check: ArgumentCheck, arrival: Ar
         raise ArgumentsRefused("; ".join(refusals), hint="send what the tool's input schema asks for")
     change = str(sent.pop(CHANGE, "")) if tool.preview == "asked" else ""
     made = _made(sent, tool, arrival, protocol=request.protocol, agent=request.agent, once=request.once)
+    require_query(made)
     return replace(made, change=change) if change else made
 
 

@@ -12,13 +12,26 @@ from dataclasses import replace
 
 import msgspec
 
-from onbehalf.config import OpenapiToolSettings, ParameterSettings, ToolSettings, row_attributes
+from onbehalf.config import OpenapiToolSettings, ParameterSettings, RowsSettings, ToolSettings, row_attributes
 from onbehalf.errors import ConfigInvalid
-from onbehalf.model import Bound, Digest, Json, Lookup, Preview, Rows, Tool, canonical, digest
-from onbehalf.validate.pushdown_sql import ALIAS, PREFIX, SCOPE_MARK
+from onbehalf.model import (
+    Bound,
+    Digest,
+    Explored,
+    Explores,
+    Json,
+    Lookup,
+    Preview,
+    Rows,
+    Tool,
+    canonical,
+    digest,
+)
+from onbehalf.validate import explore
+from onbehalf.validate.pushdown_sql import ALIAS, PREFIX, SCOPE_MARK, Dialect
 from onbehalf.validate.route import CHANGE, shown_schema
 
-__all__ = ["mcp_tool", "require_sound", "sketch", "sql_tool"]
+__all__ = ["exploring_tool", "mcp_tool", "require_sound", "sketch", "sql_tool"]
 
 _SCOPE_CHARACTERS = frozenset(map(chr, {0x21, *range(0x23, 0x5C), *range(0x5D, 0x7F)}))
 """RFC 6749 section 3.3: what a scope token is made of."""
@@ -26,8 +39,11 @@ _SCOPE_CHARACTERS = frozenset(map(chr, {0x21, *range(0x23, 0x5C), *range(0x5D, 0
 _OWN_TYPES = frozenset({"Tool", "User", "Position", "Group", "Tenant", "Client", "Action"})
 
 
-def sketch(name: str, upstream: str, settings: ToolSettings) -> Tool:
-    """A tool as far as configuration alone tells: enough to check policies with. Raises ConfigInvalid."""
+def sketch(name: str, upstream: str, settings: ToolSettings, dialect: Dialect | None = None) -> Tool:
+    """A tool as far as configuration alone tells: enough to check policies with. `dialect` is that of its database.
+
+    Raises ConfigInvalid.
+    """
     for scope in settings.scopes:
         if not scope or not _SCOPE_CHARACTERS.issuperset(scope):
             raise ConfigInvalid(
@@ -54,6 +70,7 @@ def sketch(name: str, upstream: str, settings: ToolSettings) -> Tool:
         definition=Digest(""),
         once_s=settings.once_seconds,
         scoped=_scoped(name, settings),
+        explores=_explores(name, settings, dialect),
     )
 
 
@@ -71,6 +88,33 @@ def _scoped(name: str, settings: ToolSettings) -> bool:
     if not settings.writes and marks:
         raise ConfigInvalid(f"tool `{name}`: `{SCOPE_MARK}` is for what writes", hint="leave it out; it is added")
     return True
+
+
+def _explores(name: str, settings: ToolSettings, dialect: Dialect | None) -> Explores | None:
+    found = settings.explore
+    if found is None:
+        return None
+    other = (settings.statement, settings.parameters, settings.bound, settings.rows, settings.resource, settings.writes)
+    if dialect is None or any(other) or settings.scoped or settings.preview:
+        raise ConfigInvalid(
+            f"tool `{name}` explores, and has keys of another kind of tool, or is not of a database",
+            hint="beside `explore` it has an action, scopes, a title and a description",
+        )
+    tables: dict[str, Explored] = {}
+    for table, each in found.tables.items():
+        rows = _mapped(name, each, at=())
+        missing = sorted({rows.id, rows.tenant} - set(each.columns))
+        if missing:
+            raise ConfigInvalid(f"tool `{name}`: `{table}` is mapped by `{missing[0]}`, which is no column of it")
+        real = table if isinstance(each.table, msgspec.UnsetType) else each.table
+        tables[table] = Explored(rows=rows, table=real, columns=each.columns)
+    return Explores(dialect=dialect, tables=tables, max_cost=found.max_cost)
+
+
+def exploring_tool(name: str, upstream: str, settings: ToolSettings, dialect: Dialect) -> Tool:
+    """A tool that takes a SELECT of the model's. Raises ConfigInvalid."""
+    tool = sketch(name, upstream, settings, dialect)
+    return _pinned(replace(tool, schema=explore.schema(), description=explore.described(tool)), settings)
 
 
 def sql_tool(
@@ -148,6 +192,8 @@ def mcp_tool(
     tool = sketch(name, upstream, settings)
     if settings.statement or settings.parameters or settings.required:
         raise ConfigInvalid(f"tool `{name}`: an MCP tool has the schema of its server", hint="remove the SQL keys")
+    if settings.explore is not None:
+        raise ConfigInvalid(f"tool `{name}`: `explore` is for databases", hint="remove it")
     if (settings.scoped and not isinstance(settings, OpenapiToolSettings)) or settings.preview:
         raise ConfigInvalid(f"tool `{name}`: `scoped` and `preview` are for databases", hint="remove them")
     properties = schema.get("properties")
@@ -234,11 +280,15 @@ def _rows(name: str, settings: ToolSettings) -> Rows | None:
     rows = settings.rows
     if rows is None:
         return None
-    if rows.type in _OWN_TYPES:
-        raise ConfigInvalid(f"tool `{name}`: `{rows.type}` is the gateway's own type", hint="name your own")
     at = tuple(part for part in rows.at.split(".") if part)
     if settings.statement:
         at = ("rows",)  # where a statement's rows always are
+    return _mapped(name, rows, at=at)
+
+
+def _mapped(name: str, rows: RowsSettings, *, at: tuple[str, ...]) -> Rows:
+    if rows.type in _OWN_TYPES:
+        raise ConfigInvalid(f"tool `{name}`: `{rows.type}` is the gateway's own type", hint="name your own")
     return Rows(type=rows.type, at=at, id=rows.id, tenant=rows.tenant, attributes=row_attributes(rows))
 
 
