@@ -17,7 +17,8 @@ STRUCTS = (
     config.GatewaySettings, config.Limits, config.IssuerSettings, config.TenantClaim, config.SqlUpstream,
     config.PostgresUpstream, config.McpUpstream, config.OpenapiUpstream, config.OpenapiToolSettings,
     config.ToolSettings, config.RowsSettings, config.LookupSettings,
-    config.ParameterSettings, config.EntitySettings, config.HierarchySettings,
+    config.ParameterSettings, config.EntitySettings, config.HierarchySettings, config.ExploreSettings,
+    config.ExploredSettings, config.LoginSettings, config.ApprovalSettings,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 

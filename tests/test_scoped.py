@@ -76,7 +76,8 @@ async def standing(
     tool: Tool = TOOL,
 ) -> AsyncIterator[tuple[Gateway, Around]]:
     tool = replace(tool, scoped=scoped)
-    narrowed = {tool.name: Narrowed(layout=house.LAYOUT, dialect=dialect)} if scoped else {}
+    where = Narrowed(layout=house.LAYOUT, dialect=dialect)
+    narrowed = {tool.name: where} if scoped or tool.explores is not None else {}
     bundle = bundle_at(directory / f"p{scoped}", POLICIES, house.SCHEMA)
     engine = CedarEngine.load(bundle, tools=[tool], narrowed=narrowed)
     doors = Around(audience=upstream.audience)

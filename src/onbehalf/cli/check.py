@@ -224,7 +224,8 @@ def _tool(findings: _Findings, tool: Tool, *, pinned: bool) -> None:
             "warning", what, f"the model chooses `{alike[0]}`, which looks like an identity",
             "set it under `bound`, or be sure that `rows` and policies decide what comes back",
         )  # fmt: skip
-    if tool.rows is None and tool.lookup is None:
+    mapped = tool.rows or tool.lookup or tool.explores
+    if not mapped:
         findings.say(
             "warning", what, "neither `rows` nor `resource` is mapped, so only the tool as a whole is decided",
             "map `rows`, so that each row is decided before it is released",
@@ -234,7 +235,7 @@ def _tool(findings: _Findings, tool: Tool, *, pinned: bool) -> None:
             "warning", what, f"its definition is not pinned; it is `{tool.definition}` now",
             "write `pin:` with it, so that a changed definition is refused",
         )  # fmt: skip
-    if pinned and not alike and (tool.rows or tool.lookup):
+    if pinned and not alike and mapped:
         findings.say("ok", what, "defined, mapped and pinned")
 
 

@@ -50,7 +50,7 @@ def described(tool: Tool) -> str:
 
 def trial(tables: Mapping[str, Explored]) -> str:
     """A statement that reads every mapped column, for being tried when a gateway starts, and never for a call."""
-    reads = " AND ".join(f"EXISTS (SELECT {_columns(each)} FROM {each.table})" for each in tables.values())  # noqa: S608  # of the configuration
+    reads = " AND ".join(f"EXISTS (SELECT {_columns(each)} FROM {each.table} AS {ALIAS})" for each in tables.values())  # noqa: S608  # of the configuration
     return f"SELECT 1 AS one WHERE {reads}"  # as above
 
 
@@ -80,7 +80,8 @@ def statement(call: ToolCall, conditions: Mapping[str, Predicate]) -> Predicate:
 
 
 def _columns(table: Explored) -> str:
-    return ", ".join(f'"{each}"' for each in table.columns)
+    # named with their table: what stands alone in double quotes and is no column is a text to SQLite
+    return ", ".join(f'{ALIAS}."{each}"' for each in table.columns)
 
 
 def _read(call: ToolCall) -> tuple[Writer, list[str], str]:

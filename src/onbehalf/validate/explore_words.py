@@ -5,6 +5,7 @@ None of them reads anything but its arguments, writes, waits, repeats a text, or
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from sqlglot import exp
@@ -57,4 +58,7 @@ def known(node: exp.Expression | None, *parts: str) -> None:
 
 
 def kind(node: object) -> str:
+    """A node in words: what the model wrote, as far as that is a plain name."""
+    if isinstance(node, exp.Anonymous):
+        return f"the function `{re.sub(r'[^A-Za-z0-9_]', '?', str(node.this))[:40]}`"
     return type(node).__name__ if node is not None else "nothing"

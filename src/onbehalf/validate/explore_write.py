@@ -210,9 +210,11 @@ class Writer:
         return text.lower()
 
     def column(self, name: str) -> str:
+        """A column, quoted. Raises ArgumentsRefused for one that nothing here has."""
         if name not in self._columns:
             raise refused(f"there is no column `{name}`")
-        return f'"{name}"'
+        # what stands in double quotes and is no column is a text to SQLite
+        return f"`{name}`" if self.dialect == "sqlite" else f'"{name}"'
 
     def bind(self, text: str) -> str:
         """The place of a text in the statement."""
