@@ -18,7 +18,7 @@ STRUCTS = (
     config.PostgresUpstream, config.McpUpstream, config.OpenapiUpstream, config.OpenapiToolSettings,
     config.ToolSettings, config.RowsSettings, config.LookupSettings,
     config.ParameterSettings, config.EntitySettings, config.HierarchySettings, config.ExploreSettings,
-    config.ExploredSettings, config.LoginSettings, config.ApprovalSettings,
+    config.ExploredSettings, config.PageSettings, config.LoginSettings, config.ApprovalSettings,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 

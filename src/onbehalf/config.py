@@ -31,6 +31,7 @@ Place = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]+$")]
 Reference = Annotated[str, Meta(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$")]
 """Where a secret is: `env:NAME`, or `file:path` relative to the configuration file. Never the secret itself."""
 Table = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_$]{0,62}\.)?[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
+Order = Annotated[str, Meta(pattern=r"^-?[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
 Column = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
 Algorithm = Literal["RS256", "PS256", "ES256", "EdDSA", "Ed25519"]
@@ -140,6 +141,14 @@ class RowsSettings(_Keys, frozen=True):
     attributes: dict[str, str] = {}
 
 
+class PageSettings(_Keys, frozen=True):
+    """How a long answer is turned: `by` these fields of its rows, with `-` before one that goes down, at most `size`
+    rows a page. The rows' id comes last whatever is said."""
+
+    by: Annotated[tuple[Order, ...], Meta(max_length=8)] = ()
+    size: Annotated[int, Meta(ge=1, le=5000)] = 50
+
+
 class ExploredSettings(RowsSettings, frozen=True):
     """A table that a model may ask about: what its rows are, and the `columns` that it may name (lower case).
 
@@ -182,7 +191,8 @@ class ToolSettings(_Keys, frozen=True):
     A call of a tool that `writes` is not done again when the same person's client sends it again within `once_seconds`.
     A `scoped` tool of a database gets the policies' own condition on its rows. With `preview`, a tool that writes to
     PostgreSQL shows what would change first, and does it when the client asks for exactly that. With `explore`, the
-    model writes one SELECT over some tables of a database, of which it sees what the policies let the person see.
+    model writes one SELECT over some tables of a database, of which it sees what the policies let the person see. With
+    `page`, a statement's rows are given page by page.
     """
 
     action: str
@@ -200,6 +210,7 @@ class ToolSettings(_Keys, frozen=True):
     once_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 60
     scoped: bool = False
     explore: ExploreSettings | None = None
+    page: PageSettings | None = None
     preview: bool = False
     exposed: bool = True
     pin: str = ""
@@ -376,6 +387,13 @@ def parse(text: str) -> Settings:
         raise ConfigInvalid(
             "an issuer stands twice", hint="one entry per issuer, or a token could have two tenant rules"
         )
+    most = settings.gateway.limits.rows
+    for name, tool in ((name, tool) for each in settings.upstreams.values() for name, tool in each.tools.items()):
+        if tool.page is not None and tool.page.size >= most:
+            raise ConfigInvalid(
+                f"tool `{name}` has pages of {tool.page.size} rows, and `limits.rows` is {most}",
+                hint="a page is smaller, by one row at least",
+            )
     names = [name for upstream in settings.upstreams.values() for name in upstream.tools]
     if len(set(names)) != len(names):
         raise ConfigInvalid("two upstreams offer a tool of one name", hint="tool names are unique within a gateway")

@@ -324,6 +324,13 @@ class OnceUnavailable(ValidateError):
     status = 503
 
 
+class CursorInvalid(ValidateError):
+    """A cursor is another person's, client's, tool's or call's, was made under other policies, or is too old."""
+
+    code = "cursor_invalid"
+    status = 400
+
+
 class ApprovalGone(ValidateError):
     """The approval was used by another call, refused or over in the moment it was to be used."""
 

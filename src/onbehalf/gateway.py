@@ -47,7 +47,7 @@ from onbehalf.model import (
     UnixTime,
 )
 from onbehalf.ports import Callers, Changes, Clock, Directory, Engine, Ids, Ledger, Meter, Once, Signer, Upstream
-from onbehalf.validate import decide, explore, obligations, questions, route, rows
+from onbehalf.validate import decide, explore, obligations, paging, questions, route, rows
 
 __all__ = ["Gateway", "Offer", "Standing"]
 
@@ -127,6 +127,7 @@ class Gateway:
                 raise UnknownTool("there is no such tool", hint="list the tools and use one of them")
             arrival = route.Arrival(id=call_id, at=now, caller=caller, person=person)
             call = route.route(request, tool=offer.tool, check=offer.check, arrival=arrival)
+            call = walk.paged(call)
             decision = walk.decided(call, questions.about_tool(person, caller, call.tool, now))
             if not isinstance(decision, Deny) and call.tool.lookup is not None:
                 decision = await walk.decided_on_resource(call, decision.owed)
@@ -163,6 +164,11 @@ class _Walk:
 
     house: Gateway
     standing: Standing
+
+    def paged(self, call: ToolCall) -> ToolCall:
+        """The call for the page it asks for. Raises CursorInvalid."""
+        policy = Digest(self.standing.engine.policy)
+        return route.paged(call, paging.opened(call, key=self.house.secret, policy=policy)) if call.page else call
 
     def decided(self, call: ToolCall, question: Question, besides: Sequence[Owed] = ()) -> Decision:
         """What the policies say to one question about this call, of which they demand something `besides`."""
@@ -290,7 +296,8 @@ class _Walk:
         if shape is None:
             self._close(call, receipt, result)
             return reply.answered(call.id, result.content, receipt, obligations.of_call(allow).applied)
-        found = rows.extract(shape, result.content, limit=self.house.max_rows)
+        content, end = paging.cut(call, result.content)
+        found = rows.extract(shape, content, limit=self.house.max_rows)
         kept = obligations.NOTHING_KEPT
         try:
             if found.returned <= self.house.max_rows:
@@ -301,7 +308,9 @@ class _Walk:
             return reply.failed(call.id, rows.too_many(call.tool), receipt)
         if call.tool.scoped and kept.permitted != found.returned:
             self.house.trip(call.tool.name)
-        return reply.answered(call.id, rows.release(shape, result.content, kept.rows), receipt, kept.applied)
+        end = None if kept.applied.cut else end  # the most that may be had is not to be had again by turning pages
+        cursor = paging.sealed(call, end, key=self.house.secret, policy=allow.policy)
+        return reply.answered(call.id, rows.release(shape, content, kept.rows), receipt, kept.applied, cursor)
 
     async def _permitted(self, allow: Allow, found: Sequence[rows.Row], *, asking: bool = False) -> obligations.Kept:
         """The rows this person may have, each decided by itself, as far and in the form that they may go on."""

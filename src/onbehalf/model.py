@@ -19,9 +19,9 @@ import rfc8785
 __all__ = [
     "Allow", "Applied", "Approval", "Approver", "Ask", "AuditEntry", "Bound", "CallId", "CallToken", "Caller",
     "Candidate", "Conjunct", "Decision", "Deny", "Digest", "Done", "Entity", "Evidence", "Explored", "Explores",
-    "Failed", "Grant", "Json", "Judgement", "Lookup", "Obligations", "Outcome", "Owed", "Person", "Presented",
-    "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Tool", "ToolCall", "ToolRequest", "UnixTime", "Vote",
-    "Waiting", "canonical", "digest",
+    "Failed", "Grant", "Json", "Judgement", "Lookup", "Obligations", "Outcome", "Owed", "Page", "Pages", "Person",
+    "Presented", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Tool", "ToolCall", "ToolRequest",
+    "UnixTime", "Vote", "Waiting", "canonical", "digest",
 ]  # fmt: skip
 
 Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]
@@ -187,6 +187,16 @@ class Explores:
     max_cost: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """How a long answer is turned page by page: by these fields of its rows, each with whether it goes down, at most
+    `size` rows each."""
+
+    by: tuple[tuple[str, bool], ...]
+    size: int
+    dialect: Literal["sqlite", "postgres"]
+
+
 Preview: TypeAlias = Literal["none", "checked", "asked"]
 
 
@@ -201,7 +211,7 @@ class Tool:
     is known again and not done twice. `preview` is `checked` where the upstream tries a call first and takes it back,
     so that every row that would change is decided before one is; and `asked` where, besides, the client must send back
     what it was shown. A `scoped` tool's statement gets the policies' own condition on its rows before it is run; one
-    that `explores` runs the model's own SELECT over tables under such conditions.
+    that `explores` runs the model's own SELECT over tables under such conditions. `pages` are how its answer is turned.
     """
 
     name: str
@@ -222,6 +232,7 @@ class Tool:
     preview: Preview = "none"
     scoped: bool = False
     explores: Explores | None = None
+    pages: Pages | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,13 +272,24 @@ class Predicate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page that is asked for: `size` rows after what `cursor` says, "" for the first. `tail` is what follows the
+    rows' alias `paged` in a statement."""
+
+    size: int
+    cursor: str = field(repr=False)
+    tail: Predicate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
     """A tool call by a proven caller, its arguments checked and bound parameters set.
 
     `arguments` is canonical JSON (RFC 8785) of what the upstream will get; `digest` is over it. `once` is the client's
     idempotency key, and `change` the change set that it was shown and wants; "" for none. A `dry` call is tried and
     taken back; one with `expected` is done only if exactly that comes of it (a `Done.digest`). `where` narrows
-    a scoped tool's rows, and is the whole statement of one that explores.
+    a scoped tool's rows, and is the whole statement of one that explores; `page` is the part of the answer that is
+    asked for.
     """
 
     id: CallId
@@ -284,6 +306,7 @@ class ToolCall:
     dry: bool = False
     expected: str = ""
     where: Predicate | None = None
+    page: Page | None = None
 
 
 # --- validate ------------------------------------------------------------------------------

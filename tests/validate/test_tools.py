@@ -212,7 +212,7 @@ def test_the_digest_covers_every_word_of_the_server_and_every_setting(change: di
 
 def test_the_digest_covers_every_field_of_the_settings_but_the_pin() -> None:
     covered = {name for change in CHANGED for name in change} | {"title", "description", "exposed"}
-    only_sql = {"statement", "parameters", "required", "scoped", "preview", "explore"}
+    only_sql = {"statement", "parameters", "required", "scoped", "preview", "explore", "page"}
     assert {field.name for field in msgspec.structs.fields(ToolSettings)} - covered - only_sql == {"pin"}
     assert len({sql(**change).definition for change in ({}, {"statement": "S"}, {"exposed": False})}) == 3
     assert sql(scoped=True).definition != sql().definition

@@ -27,6 +27,7 @@ from onbehalf.doors.wall_postgres import BEGIN_SQL, SETTINGS_SQL, Wall, WallDown
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import CallToken, Done, Failed, Json, Outcome, Predicate, ToolCall, digest
 from onbehalf.strict_json import NotStrict, strict_json
+from onbehalf.validate.paging import ALIAS as PAGED
 from onbehalf.validate.pushdown_sql import ALIAS, SCOPE_MARK
 from onbehalf.validate.wall_standing import HINT
 
@@ -124,7 +125,7 @@ class PostgresUpstream:
         self._audience = audience
         self._timeout = timeout
         self._max_rows = max_rows
-        self._narrowed: OrderedDict[tuple[str, str], Compiled] = OrderedDict()
+        self._narrowed: OrderedDict[tuple[str, str, str], Compiled] = OrderedDict()
 
     @classmethod
     async def open(
@@ -187,6 +188,8 @@ class PostgresUpstream:
         if token.grant.audience != self._audience or (granted.id, granted.digest) != (call.id, call.digest):
             return _failed("wrong_grant", "the call token is not for this call here")
         statement, compiled = found
+        if call.tool.pages is not None and (call.page is None or call.page.tail is None):
+            return _failed("unpaged", "a tool with pages was called without one")
         if (call.tool.scoped or call.tool.explores is not None) and call.where is None:
             return _failed("unscoped", "a scoped tool was called without its predicate")
         act = _Act(
@@ -211,7 +214,7 @@ class _Act:
     login: _Login
     statement: Statement
     compiled: Compiled
-    narrowed: OrderedDict[tuple[str, str], Compiled]
+    narrowed: OrderedDict[tuple[str, str, str], Compiled]
     timeout: float
     max_rows: int
     committing: bool = False
@@ -245,9 +248,10 @@ class _Act:
         psycopg.Error; the pool then rolls back."""
         call, writes = self.call, self.statement.writes
         arguments = cast(dict[str, Json], orjson.loads(call.arguments))
-        compiled = self.compiled if call.where is None else await self._on(connection, call.where)
+        compiled = await self._on(connection) if call.where or call.page else self.compiled
         own = {} if call.tool.explores is not None else arguments  # of which the model's SELECT is none to bind
-        values = bound(compiled, own if call.where is None else {**own, **call.where.parameters})
+        tail = call.page.tail if call.page is not None else None
+        values = bound(compiled, {**own, **_bound_by(call.where), **_bound_by(tail)})
         # one journey for both: a simple query may hold two statements, which must not be prepared
         mode = "READ WRITE" if writes else "READ ONLY"
         begun = await connection.execute(f"BEGIN {mode}; {BEGIN_SQL}", prepare=False)
@@ -278,17 +282,22 @@ class _Act:
         if not plan or float(plan[0]["Plan"]["Total Cost"]) > explores.max_cost:
             raise _Refused("query_too_costly", "the query would take too much work")
 
-    async def _on(self, connection: _Connection, where: Predicate) -> Compiled:
-        """The statement on the rows that a predicate lets through; the server looks at each text of it once."""
-        key = (self.call.tool.remote, where.sql)
+    async def _on(self, connection: _Connection) -> Compiled:
+        """The statement on the rows that are let through, or on a page; the server looks at each text of it once."""
+        where, page = self.call.where, self.call.page
+        key = (self.call.tool.remote, where.sql if where else "", page.tail.sql if page and page.tail else "")
         found = self.narrowed.get(key)
         if found is None:
             body = self.statement.text.rstrip().rstrip(";")
-            text = f"SELECT * FROM (\n{body}\n) AS {ALIAS} WHERE {where.sql}"  # noqa: S608  # no values in it
-            if self.call.tool.explores is not None:
+            text = body
+            if where is not None and self.call.tool.explores is not None:
                 text = where.sql
-            if self.statement.writes:
+            elif where is not None and self.statement.writes:
                 text = body.replace(SCOPE_MARK, f"({where.sql})")
+            elif where is not None:
+                text = f"SELECT * FROM (\n{body}\n) AS {ALIAS} WHERE {where.sql}"  # noqa: S608  # no values in it
+            if page is not None and page.tail is not None:
+                text = f"SELECT * FROM (\n{text}\n) AS {PAGED} {page.tail.sql}"  # noqa: S608  # as above
             asked = Statement(text=text, writes=self.statement.writes)
             found = await asyncio.to_thread(_compiled, connection, self.call.tool.name, asked, self.max_rows)
             self.narrowed[key] = found
@@ -387,6 +396,10 @@ def _answer(lines: list[str], at: tuple[str, ...]) -> Outcome:
 def _changed(lines: list[str]) -> str:
     """The digest over what a statement wrote, as it says itself."""
     return digest("\n".join(lines).encode())
+
+
+def _bound_by(part: Predicate | None) -> Mapping[str, Json]:
+    return {} if part is None else part.parameters
 
 
 def _failed(code: str, message: str) -> Failed:

@@ -59,7 +59,7 @@ def _tool(upstream: str, name: str, settings: config.ToolSettings, door: Postgre
         return tools.exploring_tool(name, upstream, settings, "postgres")
     remote = settings.remote or name
     used, columns = door.parameters(remote), door.columns(remote)
-    return tools.sql_tool(name, upstream, settings, used=used, columns=columns, may_write=True)
+    return tools.sql_tool(name, upstream, settings, used=used, columns=columns, dialect="postgres", may_write=True)
 
 
 def _text(upstream: str, name: str, settings: config.ToolSettings) -> str:

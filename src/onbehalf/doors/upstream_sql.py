@@ -28,6 +28,7 @@ from onbehalf.doors.upstream_sql_statement import Compiled, compile_statement, c
 from onbehalf.doors.wall_sqlite import SqliteWall
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import CallToken, Done, Failed, Json, Outcome, ToolCall
+from onbehalf.validate.paging import ALIAS as PAGED
 from onbehalf.validate.pushdown_sql import ALIAS
 
 __all__ = ["SqliteUpstream", "Statement"]
@@ -236,6 +237,9 @@ class SqliteUpstream:
             if call.tool.scoped:
                 text, more = _narrowed(text, call)
                 values |= more
+            if call.tool.pages is not None:
+                text, more = _paged(text, call)
+                values |= more
         except _Refused as error:
             return error.failed
         at = call.tool.rows.at if call.tool.rows is not None else _AT
@@ -293,6 +297,15 @@ def _narrowed(text: str, call: ToolCall) -> tuple[str, dict[str, _Scalar]]:
         raise _Refused("unscoped", "a scoped tool was called without its predicate")
     body = f"SELECT * FROM (\n{text.rstrip().rstrip(';')}\n) AS {ALIAS} WHERE {where.sql}"  # noqa: S608  # no values in it
     return body, {name: _bindable(value) for name, value in where.parameters.items()}
+
+
+def _paged(text: str, call: ToolCall) -> tuple[str, dict[str, _Scalar]]:
+    """The statement for one page of its rows, and what that binds."""
+    tail = call.page.tail if call.page is not None else None
+    if tail is None:
+        raise _Refused("unpaged", "a tool with pages was called without one")
+    body = f"SELECT * FROM (\n{text.rstrip().rstrip(';')}\n) AS {PAGED} {tail.sql}"  # noqa: S608  # no values in it
+    return body, {name: _bindable(value) for name, value in tail.parameters.items()}
 
 
 def _explored(call: ToolCall) -> tuple[str, dict[str, _Scalar]]:

@@ -71,6 +71,8 @@ def intent(allow: Allow, *, purpose: str = "") -> AuditEntry:
         facts["purpose"] = purpose
     if call.where is not None:
         facts["scope"] = {"predicate": call.where.sql, "parameters": [*sorted(call.where.parameters)]}
+    if call.page is not None:
+        facts["page"] = {"size": call.page.size, "first": not call.page.cursor}
     if call.expected:
         facts["expected"] = call.expected
     if allow.approval is not None:

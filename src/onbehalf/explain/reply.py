@@ -41,9 +41,11 @@ _HOPELESS = {
 }
 
 
-def answered(call: CallId, content: Mapping[str, Json], receipt: Receipt, applied: Applied = _UNTOUCHED) -> Reply:
-    """The released result, with where it is on record, and what of it is not as it came back."""
-    told = _told(content, applied)
+def answered(
+    call: CallId, content: Mapping[str, Json], receipt: Receipt, applied: Applied = _UNTOUCHED, cursor: str = ""
+) -> Reply:
+    """The released result, with where it is on record, what of it is not as it came back, and how to get more."""
+    told = _told(_continued(content, cursor), applied)
     return Reply(call=call, content={**told, "_meta": _meta(call, receipt, applied)}, receipt=receipt, denial="")
 
 
@@ -58,6 +60,16 @@ def previewed(answer: Reply, change: str) -> Reply:
     shown: dict[str, Json] = {**answer.content, "content": [told, *(blocks if isinstance(blocks, list) else [])]}
     shown["_meta"] = {**(meta if isinstance(meta, dict) else {}), "onbehalf/change": change}
     return Reply(call=answer.call, content=shown, receipt=answer.receipt, denial=answer.denial)
+
+
+def _continued(content: Mapping[str, Json], cursor: str) -> Mapping[str, Json]:
+    """The content with where the next page begins."""
+    found, blocks = content.get("structuredContent"), content.get("content")
+    if not cursor or not isinstance(found, dict):
+        return content
+    note: Json = {"type": "text", "text": f"There are more; send the same with `cursor` set to {cursor}"}
+    shown: list[Json] = [*(blocks if isinstance(blocks, list) else []), note]
+    return {**content, "structuredContent": {**found, "next_cursor": cursor}, "content": shown}
 
 
 def _told(content: Mapping[str, Json], applied: Applied) -> Mapping[str, Json]:

@@ -22,6 +22,7 @@ from onbehalf.model import (
     CallId,
     Json,
     Lookup,
+    Page,
     Person,
     Predicate,
     Ref,
@@ -33,11 +34,12 @@ from onbehalf.model import (
     digest,
 )  # fmt: skip
 from onbehalf.validate.explore import require_query
+from onbehalf.validate.paging import CURSOR, SIZE
 from onbehalf.validate.schema_work import looks
 
 __all__ = [
-    "CHANGE", "ArgumentCheck", "Arrival", "as_tried", "identity_like", "lookup_value", "narrowed", "prepare", "route",
-    "route_lookup", "shown_schema", "tried",
+    "CHANGE", "ArgumentCheck", "Arrival", "as_tried", "identity_like", "lookup_value", "narrowed", "paged", "prepare",
+    "route", "route_lookup", "shown_schema", "tried",
 ]  # fmt: skip
 
 CHANGE = "change"
@@ -192,9 +194,10 @@ def route(request: ToolRequest, *, tool: Tool, check: ArgumentCheck, arrival: Ar
     if refusals:
         raise ArgumentsRefused("; ".join(refusals), hint="send what the tool's input schema asks for")
     change = str(sent.pop(CHANGE, "")) if tool.preview == "asked" else ""
+    page = _page(tool, sent)
     made = _made(sent, tool, arrival, protocol=request.protocol, agent=request.agent, once=request.once)
     require_query(made)
-    return replace(made, change=change) if change else made
+    return replace(made, change=change, page=page) if change or page else made
 
 
 def route_lookup(call: ToolCall, *, tool: Tool, check: ArgumentCheck) -> ToolCall:
@@ -210,6 +213,20 @@ def route_lookup(call: ToolCall, *, tool: Tool, check: ArgumentCheck) -> ToolCal
         raise ArgumentsRefused(f"`{lookup.argument}`: {'; '.join(refusals)}", hint="send the id of one resource")
     arrival = Arrival(id=call.id, at=call.at, caller=call.caller, person=call.person)
     return _made(sent, tool, arrival, protocol=call.protocol, agent=call.agent, once="")
+
+
+def _page(tool: Tool, sent: dict[str, Json]) -> Page | None:
+    """The page that is asked for, taken from what was sent: it is no argument of the statement."""
+    if tool.pages is None:
+        return None
+    size = sent.pop(SIZE, tool.pages.size)
+    assert isinstance(size, int)  # INVARIANT: the shown schema says so
+    return Page(size=size, cursor=str(sent.pop(CURSOR, "")))
+
+
+def paged(call: ToolCall, page: Page | None) -> ToolCall:
+    """The same call, for that page of its answer."""
+    return replace(call, page=page)
 
 
 def tried(call: ToolCall) -> ToolCall:

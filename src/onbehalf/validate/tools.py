@@ -21,13 +21,15 @@ from onbehalf.model import (
     Explores,
     Json,
     Lookup,
+    Pages,
     Preview,
     Rows,
     Tool,
     canonical,
     digest,
 )
-from onbehalf.validate import explore
+from onbehalf.validate import explore, paging
+from onbehalf.validate.paging import CURSOR, SIZE
 from onbehalf.validate.pushdown_sql import ALIAS, PREFIX, SCOPE_MARK, Dialect
 from onbehalf.validate.route import CHANGE, shown_schema
 
@@ -71,6 +73,7 @@ def sketch(name: str, upstream: str, settings: ToolSettings, dialect: Dialect | 
         once_s=settings.once_seconds,
         scoped=_scoped(name, settings),
         explores=_explores(name, settings, dialect),
+        pages=_pages(name, settings, dialect),
     )
 
 
@@ -111,6 +114,22 @@ def _explores(name: str, settings: ToolSettings, dialect: Dialect | None) -> Exp
     return Explores(dialect=dialect, tables=tables, max_cost=found.max_cost)
 
 
+def _pages(name: str, settings: ToolSettings, dialect: Dialect | None) -> Pages | None:
+    if settings.page is None:
+        return None
+    if dialect is None or not settings.statement or settings.rows is None or settings.writes:
+        raise ConfigInvalid(f"tool `{name}`: `page` is for a SELECT with `rows`", hint="map `rows`, or remove `page`")
+    if {CURSOR, SIZE} & {*settings.parameters, *settings.bound}:
+        raise ConfigInvalid(f"tool `{name}`: with pages, `{CURSOR}` and `{SIZE}` are the gateway's own parameters")
+    by = [(each.removeprefix("-"), each.startswith("-")) for each in settings.page.by]
+    names = [field for field, _ in by]
+    if len(set(names)) != len(names) or settings.rows.id in names[:-1]:
+        raise ConfigInvalid(f"tool `{name}`: pages go by one field twice, or by more after the id")
+    if settings.rows.id not in names:
+        by.append((settings.rows.id, False))
+    return Pages(by=tuple(by), size=settings.page.size, dialect=dialect)
+
+
 def exploring_tool(name: str, upstream: str, settings: ToolSettings, dialect: Dialect) -> Tool:
     """A tool that takes a SELECT of the model's. Raises ConfigInvalid."""
     tool = sketch(name, upstream, settings, dialect)
@@ -124,17 +143,19 @@ def sql_tool(
     *,
     used: Sequence[str],
     columns: Sequence[str],
+    dialect: Dialect = "sqlite",
     may_write: bool = False,
 ) -> Tool:
     """A tool that is a statement with the parameters `used` and the result `columns`.
 
-    `may_write` is whether a statement of this kind can change anything. Raises ConfigInvalid where parameters are not
-    declared, or rows are mapped from columns that are not there.
+    `may_write` is whether a statement of this kind can change anything, `dialect` its SQL. Raises ConfigInvalid where
+    parameters are not declared, or rows are mapped from columns that are not there.
     """
-    tool = sketch(name, upstream, settings)
+    tool = sketch(name, upstream, settings, dialect)
     _require_sql(name, settings, used, may_write=may_write)
     if tool.rows is not None:
         wanted = {tool.rows.id, tool.rows.tenant, *(field for field, _ in tool.rows.attributes.values())}
+        wanted |= {field for field, _ in tool.pages.by} if tool.pages else set()
         lost = sorted(wanted - set(columns))
         if lost:
             raise ConfigInvalid(
@@ -147,6 +168,7 @@ def sql_tool(
     properties: dict[str, Json] = dict(settings.parameters)
     if preview == "asked":
         properties[CHANGE] = dict(_CHANGE)
+    properties |= paging.properties(tool.pages) if tool.pages else {}
     schema: dict[str, Json] = {
         "type": "object",
         "properties": properties,
@@ -192,8 +214,8 @@ def mcp_tool(
     tool = sketch(name, upstream, settings)
     if settings.statement or settings.parameters or settings.required:
         raise ConfigInvalid(f"tool `{name}`: an MCP tool has the schema of its server", hint="remove the SQL keys")
-    if settings.explore is not None:
-        raise ConfigInvalid(f"tool `{name}`: `explore` is for databases", hint="remove it")
+    if settings.explore is not None or settings.page is not None:
+        raise ConfigInvalid(f"tool `{name}`: `explore` and `page` are for databases", hint="remove them")
     if (settings.scoped and not isinstance(settings, OpenapiToolSettings)) or settings.preview:
         raise ConfigInvalid(f"tool `{name}`: `scoped` and `preview` are for databases", hint="remove them")
     properties = schema.get("properties")
