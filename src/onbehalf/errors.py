@@ -43,6 +43,17 @@ class DirectoryInvalid(ConfigInvalid):
     code = "directory_invalid"
 
 
+class ScimInvalid(DirectoryInvalid):
+    """What an identity provider pushed cannot be taken; `kind` is its `scimType` (RFC 7644 section 3.12)."""
+
+    code = "scim_invalid"
+
+    def __init__(self, message: str, *, kind: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.http = 409 if kind == "uniqueness" else 400
+
+
 # --- the door: bytes that are not a request ------------------------------------------------
 
 

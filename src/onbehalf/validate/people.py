@@ -14,7 +14,7 @@ from onbehalf.config import load_yaml
 from onbehalf.errors import DirectoryInvalid
 from onbehalf.model import Digest, Json, canonical, digest
 
-__all__ = ["Login", "Member", "People", "TenantPeople", "ancestors", "parse"]
+__all__ = ["Login", "Member", "People", "TenantPeople", "ancestors", "checked_tenant", "parse"]
 
 _MAX_NAME = 200
 _MAX_LOGIN = 255
@@ -112,6 +112,21 @@ def _tenant(tenant: str, value: Json) -> TenantPeople:
         _require_known(f"{place}, person `{person.id}`", "group", person.groups, groups)
     _require_alone(place, people.values())
     return TenantPeople(positions=positions, groups=groups, people=people)
+
+
+def checked_tenant(tenant: str, made: TenantPeople) -> None:
+    """That people who were not written in a file are as they must be: the names, the trees, one person a login and a
+    position. Raises DirectoryInvalid."""
+    place = f"tenant `{tenant}`"
+    for kind, edges in (("position", made.positions), ("group", made.groups)):
+        _names(dict.fromkeys(edges), f"{place}, `{kind}s`")
+        _require_forest(place, kind, edges)
+    _names(dict.fromkeys(made.people), f"{place}, `people`")
+    for person in made.people.values():
+        _text(person.name, f"{place}, `name`")
+        for login in person.logins:
+            _text(login.subject, f"{place}, `subject`", _MAX_LOGIN)
+    _require_alone(place, made.people.values())
 
 
 def _member(name: str, value: Json, place: str) -> Member:
