@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= demo-data
-.PHONY: demo test check browser postgres lock bench conformance clean
+.PHONY: demo demo-postgres test check browser postgres lock bench conformance clean
 
 demo: $(READY)
 	$(BIN)/onbehalf demo --data $(DATA) $(ARGS)
+
+# The same story with the HR database on a PostgreSQL server that the demo starts, and with its wall.
+demo-postgres: $(READY) postgres
+	$(BIN)/onbehalf demo --database postgres --data $(DATA) $(ARGS)
 
 test: check browser postgres
 	$(BIN)/python -m pytest -n 4 --dist loadfile
@@ -23,7 +27,7 @@ postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || command -v initdb > /dev/null \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql > /dev/null; } \
-	  || echo "PostgreSQL is not installed, so its tests will be skipped (apt-get install postgresql)"
+	  || echo "PostgreSQL is not installed, so what needs it will not run (apt-get install postgresql)"
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests examples bench

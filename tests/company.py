@@ -45,6 +45,7 @@ upstreams:
   notes:
     kind: sql
     database: notes.db
+    tables: {notes: tenant}
     tools:
       notes_list:
         action: readNote

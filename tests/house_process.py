@@ -49,7 +49,7 @@ def running_demo(directory: Path) -> Iterator[Running]:
     """The demo as `onbehalf demo` starts it, without its story: issuer, ticket system and gateway, all ready."""
     with ExitStack() as house:
         console = Console(file=io.StringIO())
-        ports = demo.Ports(gateway=0, admin=0, issuer=0, tickets=0)
+        ports = demo.Ports(gateway=0, admin=0, issuer=0, tickets=0, orders=0)
         places, config = demo._start(house, directory, ports, demo.serve_gateway, console)
         yield Running(places=places, config=config, directory=directory)
 
@@ -86,8 +86,9 @@ def running_issuer(directory: Path, *, port: int, resource: str) -> Iterator[str
 
 def free_ports() -> tuple[int, int, int, int]:
     """Four different ports that were free just now."""
-    ports = demo.Ports(gateway=0, admin=0, issuer=0, tickets=0)
-    return demo._free(ports, Console(file=io.StringIO()))
+    ports = demo.Ports(gateway=0, admin=0, issuer=0, tickets=0, orders=0)
+    gateway, admin, issuer, tickets, _ = demo._free(ports, Console(file=io.StringIO()))
+    return gateway, admin, issuer, tickets
 
 
 def bearer(issuer: str, resource: str, subject: str, *, scope: str = "") -> str:

@@ -25,6 +25,7 @@ permit (principal in Group::"acme/staff", action == Action::"readNote", resource
 when { resource.owner in Group::"acme/staff" };
 """
 MAPPED = """    database: notes.db
+    tables: {notes: tenant, people: tenant, memberships: tenant}
     entities: {User: {table: people, tenant: tenant}}
     hierarchies: [{types: [User, Group], table: memberships, tenant: tenant}]
 """
@@ -34,7 +35,7 @@ MAPPED = """    database: notes.db
 def around(tmp_path: Path) -> Iterator[Company]:
     with company(tmp_path / "it") as made:
         text = made.config.read_text()
-        text = text.replace("    database: notes.db\n", MAPPED)
+        text = text.replace("    database: notes.db\n    tables: {notes: tenant}\n", MAPPED)
         made.config.write_text(text.replace("scopes: [notes.read]", "scopes: [notes.read]\n        scoped: true"))
         (made.directory / "policies" / "staff.cedar").write_text(POLICY)
         sql(made, TABLES)

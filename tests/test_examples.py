@@ -67,7 +67,7 @@ def test_the_guarded_server_learns_from_the_gateway_who_calls(tmp_path: Path) ->
             return (await client.call("whoami", {})).text
 
     with ExitStack() as house:
-        ports = demo.Ports(gateway=0, admin=0, issuer=0, tickets=0)
+        ports = demo.Ports(gateway=0, admin=0, issuer=0, tickets=0, orders=0)
         places, _ = demo._start(house, tmp_path, ports, with_example, Console(file=io.StringIO()))
         said = asyncio.run(ask(places.resource))
     assert '"person":"bob"' in said.replace(" ", "")

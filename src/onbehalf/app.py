@@ -18,12 +18,13 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 
 from onbehalf import config
-from onbehalf.build import Paths, mcp_server, narrowed, open_database, open_upstream
+from onbehalf.build import Paths, Ports, mcp_server, narrowed, open_approvals, open_database, open_upstream
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.inbound_admin import AdminApp
+from onbehalf.doors.inbound_approve_login import Logins
 from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
 from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
@@ -90,6 +91,7 @@ class App:
     signer: FileSigner
     sketches: Mapping[str, Tool]
     state: _State
+    logins: Logins | None = None
     problems: dict[str, str] = field(default_factory=dict)
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -100,6 +102,8 @@ class App:
         """
         async with self.reloading:
             self.callers.revoke_all()
+            if self.logins is not None:
+                self.logins.end_all()
             await self._reloaded("policies", "policy_change", self._reload_policies)
             await self._reloaded("people", "directory_change", self._reload_people)
             await self._reloaded("keys", "key_change", self._reload_keys)
@@ -241,14 +245,17 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         registry = CollectorRegistry()
         meter = PrometheusMeter(registry)
         state = _State(standing=Standing(engine=engine, offers={}))
+        ports = Ports(clock=now, callers=callers, directory=directory, ledger=ledger)
+        approving, pages, logins = open_approvals(settings, places, stack, ports=ports) or (None, None, None)
         gateway = Gateway(
             clock=now, ids=fresh_call_id, callers=callers, directory=directory, ledger=ledger, signer=signer,
             meter=meter, once=once, changes=once, standing=lambda: state.standing, max_rows=limits.rows,
             trip=lambda name: app.withdraw(name, _disagreeing(name)), secret=open_mask_key(places.keys),
+            approving=approving,
         )  # fmt: skip
         public = PublicApp(
             gateway, settings, catalogue=_catalogue(sketches, state, signer), meter=meter,
-            server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"),
+            server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), pages=pages,
         )  # fmt: skip
         problems: dict[str, str] = {}
         meter.watch_problems(lambda: len(problems))
@@ -256,7 +263,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
             settings=settings, paths=places, gateway=gateway, public=public,
             admin=AdminApp(ready=_ready(ledger, callers), alive={"ledger": lambda: ledger.closed}, metrics=registry),
             callers=callers, directory=directory, ledger=ledger, signer=signer, sketches=sketches, state=state,
-            problems=problems,
+            problems=problems, logins=logins,
         )  # fmt: skip
         await app.ledger.append(_start(app))
         await _connect(app, stack, pause)

@@ -1,22 +1,43 @@
-"""Opens one upstream as its settings say, with the tools it offers.
+"""Opens parts of the house as their settings say: an upstream with the tools it offers, and approvals with their pages.
 
-app.py and build.py are the files that name concrete doors: this one those behind the gateway. Must not hold a rule, or
-know what is offered to whom.
+app.py and build.py are the files that name concrete doors. Must not hold a rule, or know what is offered to whom.
 """
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from onbehalf.config import McpUpstream, OpenapiUpstream, PostgresUpstream, Settings, SqlUpstream, row_attributes
+from msgspec import UnsetType
+
+from onbehalf.approving import Approving
+from onbehalf.config import (
+    LoginSettings,
+    McpUpstream,
+    OpenapiUpstream,
+    PostgresUpstream,
+    Settings,
+    SqlUpstream,
+    row_attributes,
+)
+from onbehalf.doors.approvals_sqlite import SqliteApprovals
 from onbehalf.doors.engine_cedar_scope import Narrowed
+from onbehalf.doors.inbound_approve import PATH, ApprovePages
+from onbehalf.doors.inbound_approve_login import Logins
+from onbehalf.doors.issuer_fetch import IssuerFetcher
+from onbehalf.doors.issuer_login import IssuerLogin
+from onbehalf.doors.ledger_keys import open_mask_key
+from onbehalf.doors.secret_reference import resolved
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
 from onbehalf.doors.upstream_sql import SqliteUpstream, Statement
 from onbehalf.doors.wall_sqlite import SqliteWall
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Tool
+from onbehalf.ports import Callers, Clock, Directory, Ledger
 from onbehalf.validate import tools
 from onbehalf.validate.pushdown_terms import Closure, Column, Layout, Table
 
@@ -24,7 +45,17 @@ if TYPE_CHECKING:
     from onbehalf.doors.upstream_openapi import OpenapiServer
     from onbehalf.doors.upstream_postgres import PostgresUpstream as PostgresDatabase
 
-__all__ = ["Paths", "mcp_server", "narrowed", "open_database", "open_upstream"]
+__all__ = ["Paths", "Ports", "mcp_server", "narrowed", "open_approvals", "open_database", "open_upstream"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """What approvals share with calls."""
+
+    clock: Clock
+    callers: Callers
+    directory: Directory
+    ledger: Ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +81,11 @@ class Paths:
     def directory(self) -> Path:
         """The directory database, made from `people`."""
         return self.data / "directory.db"
+
+    @property
+    def approvals(self) -> Path:
+        """What people were asked to approve."""
+        return self.data / "approvals.db"
 
     @property
     def once(self) -> Path:
@@ -111,10 +147,11 @@ async def open_database(
 
         return await open_postgres(name, upstream, base=base, max_rows=settings.gateway.limits.rows)
     path = base / upstream.database
+    wall = SqliteWall.of(name, upstream.tables, upstream.shared, without=upstream.insecure_without_wall)
     statements = {each.remote or tool: Statement(each.statement) for tool, each in upstream.tools.items()}
     door = SqliteUpstream.open(
         path, audience=upstream.audience or f"sql:{name}", statements=statements, timeout=upstream.timeout_seconds,
-        max_rows=settings.gateway.limits.rows, wall=SqliteWall.of(name, upstream.tables, upstream.shared),
+        max_rows=settings.gateway.limits.rows, wall=wall,
     )  # fmt: skip
     try:
         made = [
@@ -139,3 +176,43 @@ def mcp_server(upstream: McpUpstream, settings: Settings) -> McpUpstreamServer:
         response_bytes=upstream.response_bytes,
         insecure_http=settings.gateway.insecure_http_for_tests,
     )
+
+
+def open_approvals(
+    settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, ports: Ports
+) -> tuple[Approving, ApprovePages, Logins] | None:
+    """How people approve calls, where some issuer lets them log in to the pages for it. Raises ConfigInvalid."""
+    rules = [(rule, rule.login) for rule in settings.issuers if rule.login is not None]
+    if not rules:
+        return None
+    gateway, base = settings.gateway, places.config.resolve().parent
+    resource = urlsplit(gateway.resource)
+    origin = f"{resource.scheme}://{resource.netloc}"
+    secret = open_mask_key(places.keys)
+    kept = SqliteApprovals.open(places.approvals, secret=secret)
+    stack.callback(kept.close)
+    fetcher = IssuerFetcher(insecure_http=gateway.insecure_http_for_tests)
+    stack.push_async_callback(fetcher.aclose)
+    issuers = [
+        IssuerLogin(
+            rule, login, fetcher, resource=gateway.resource, redirect_uri=f"{origin}{PATH}back",
+            secret=_secret(login, base),
+        )
+        for rule, login in rules
+    ]  # fmt: skip
+    approving = Approving(
+        clock=ports.clock, fresh=lambda: secrets.token_urlsafe(32), approvals=kept, directory=ports.directory,
+        ledger=ports.ledger, url=f"{origin}{PATH}", issuers=frozenset(rule.issuer for rule, _ in rules),
+        lifetime_s=gateway.approvals.lifetime_seconds, secret=secret,
+    )  # fmt: skip
+    session_seconds = gateway.approvals.session_seconds
+    logins = Logins(issuers, ports.callers, clock=ports.clock, session_seconds=session_seconds)
+    pages = ApprovePages(
+        approving, logins, origin=origin, seconds=gateway.limits.call_seconds, session_seconds=session_seconds
+    )
+    return approving, pages, logins
+
+
+def _secret(login: LoginSettings, base: Path) -> str:
+    reference = login.client_secret
+    return "" if isinstance(reference, UnsetType) else resolved(reference, base=base, what="login.client_secret")

@@ -19,9 +19,10 @@ from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
 
 __all__ = [
-    "EntitySettings", "GatewaySettings", "HierarchySettings", "IssuerSettings", "Limits", "LookupSettings",
-    "McpUpstream", "OpenapiToolSettings", "OpenapiUpstream", "ParameterSettings", "PostgresUpstream", "RowsSettings",
-    "Settings", "SqlUpstream", "TenantClaim", "ToolSettings", "json_schema", "parse", "row_attributes",
+    "ApprovalSettings", "EntitySettings", "GatewaySettings", "HierarchySettings", "IssuerSettings", "Limits",
+    "LoginSettings", "LookupSettings", "McpUpstream", "OpenapiToolSettings", "OpenapiUpstream", "ParameterSettings",
+    "PostgresUpstream", "RowsSettings", "Settings", "SqlUpstream", "TenantClaim", "ToolSettings", "json_schema",
+    "parse", "row_attributes",
 ]  # fmt: skip
 
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
@@ -49,6 +50,13 @@ class Limits(_Keys, frozen=True):
     rows: Annotated[int, Meta(ge=1, le=10_000)] = 1000
 
 
+class ApprovalSettings(_Keys, frozen=True):
+    """How long people have to approve a call and it to be sent again, and how long a browser stays logged in."""
+
+    lifetime_seconds: Annotated[int, Meta(ge=60, le=86_400)] = 900
+    session_seconds: Annotated[int, Meta(ge=60, le=3600)] = 900
+
+
 class GatewaySettings(_Keys, frozen=True):
     """Who this gateway is and where it listens.
 
@@ -73,6 +81,7 @@ class GatewaySettings(_Keys, frozen=True):
     insecure_http_for_tests: bool = False
     """Accept http:// issuers and upstreams beyond loopback. Danger: tokens and data travel in the clear."""
     limits: Limits = field(default_factory=Limits)
+    approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
 
 
 class TenantClaim(_Keys, frozen=True):
@@ -82,6 +91,16 @@ class TenantClaim(_Keys, frozen=True):
     allowed: Annotated[tuple[str, ...], Meta(min_length=1)]
 
 
+class LoginSettings(_Keys, frozen=True):
+    """The gateway as a client of an issuer, with which people log in to its pages. Its redirect address is
+    `/approvals/back` of the resource's origin. Without a secret it is a public client. `scope` is asked for as it is.
+    """
+
+    client_id: Annotated[str, Meta(min_length=1, max_length=500)]
+    client_secret: Reference | UnsetType = UNSET
+    scope: str = ""
+
+
 class IssuerSettings(_Keys, frozen=True):
     """One issuer of access tokens, and the tenants it may speak for.
 
@@ -89,7 +108,8 @@ class IssuerSettings(_Keys, frozen=True):
     OIDC discovery document is, by default derived from `issuer`. `client_claim` names who the client is,
     `scope_claim` what the person allowed it: words in a text (RFC 9068), or with some issuers a list.
     `token_types` are accepted `typ` headers (RFC 9068: `at+jwt`); "JWT" is for issuers that cannot do better.
-    `outage_seconds` is how long known keys are still believed while the issuer cannot be reached.
+    `outage_seconds` is how long known keys are still believed while the issuer cannot be reached. With `login`, people
+    of this issuer can approve calls in a browser.
     """
 
     issuer: Url
@@ -100,6 +120,7 @@ class IssuerSettings(_Keys, frozen=True):
     scope_claim: str = "scope"
     token_types: Annotated[tuple[str, ...], Meta(min_length=1)] = ("at+jwt",)
     outage_seconds: Annotated[int, Meta(ge=0, le=7 * 86400)] = 3600
+    login: LoginSettings | None = None
 
 
 class RowsSettings(_Keys, frozen=True):
@@ -194,8 +215,7 @@ class SqlUpstream(_Keys, frozen=True, tag_field="kind", tag="sql"):
     `hierarchies` say where what scoped tools' policies look at lies.
 
     `tables` are those with rows of several tenants, each with the column that names the tenant: a statement then sees
-    the caller's rows of them only, and beside them nothing but the tables in `shared`. Without `tables` there is no
-    such wall, and only statements and policies keep tenants apart.
+    the caller's rows of them only, and beside them nothing but the tables in `shared`.
     """
 
     database: Place
@@ -206,6 +226,9 @@ class SqlUpstream(_Keys, frozen=True, tag_field="kind", tag="sql"):
     hierarchies: tuple[HierarchySettings, ...] = ()
     audience: str = ""
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
+    insecure_without_wall: bool = False
+    """Serve without `tables`. Danger: a statement that forgets its tenant then fetches every tenant's rows, and only
+    the policies stand between them and people."""
 
 
 class PostgresUpstream(_Keys, frozen=True, tag_field="kind", tag="postgres"):

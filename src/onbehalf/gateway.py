@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onbehalf.act import SHOWN_S, change_set, grant, once
+from onbehalf.approving import Approving
 from onbehalf.errors import (
+    ApprovalGone,
     ChangeStale,
     OnceUnavailable,
     ResourceUnavailable,
@@ -24,12 +26,14 @@ from onbehalf.errors import (
 from onbehalf.explain import entries, reply
 from onbehalf.model import (
     Allow,
+    Ask,
     Caller,
     CallId,
     Decision,
     Deny,
     Digest,
     Failed,
+    Json,
     Outcome,
     Owed,
     Presented,
@@ -46,6 +50,8 @@ from onbehalf.ports import Callers, Changes, Clock, Directory, Engine, Ids, Ledg
 from onbehalf.validate import decide, obligations, questions, route, rows
 
 __all__ = ["Gateway", "Offer", "Standing"]
+
+_NOWHERE = "This needs an approval, which cannot be given here. Have it done where it can be approved."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +77,7 @@ class Gateway:
 
     `trip` is called with the name of a scoped tool whose statement gave a row that the policies refuse: tables and
     directory, or our two readings of a policy, disagree. By `secret` fields are hashed and change sets are named;
-    without one, what is to be hashed is null.
+    without one, what is to be hashed is null. Without `approving` nothing can be approved here.
     """
 
     clock: Clock
@@ -87,6 +93,7 @@ class Gateway:
     max_rows: int
     trip: Callable[[str], None]
     secret: bytes = field(default=b"", repr=False)
+    approving: Approving | None = None
 
     async def who(self, presented: Presented) -> Caller:
         """Who calls, proven. Raises an IdentifyError."""
@@ -100,8 +107,11 @@ class Gateway:
         standing = self.standing()
         exposed = [offer.tool for _, offer in sorted(standing.offers.items()) if offer.tool.exposed]
         said = [standing.engine.judge(questions.about_tool(person, caller, tool, now)) for tool in exposed]
+        can = self.approving is not None and self.approving.can(caller)
         return [
-            tool for tool, each in zip(exposed, said, strict=True) if decide.offered(each, tool=tool, caller=caller)
+            tool
+            for tool, each in zip(exposed, said, strict=True)
+            if decide.offered(each, tool=tool, caller=caller, approvable=can)
         ]
 
     async def call(self, presented: Presented, request: ToolRequest) -> Reply:
@@ -118,12 +128,14 @@ class Gateway:
             arrival = route.Arrival(id=call_id, at=now, caller=caller, person=person)
             call = route.route(request, tool=offer.tool, check=offer.check, arrival=arrival)
             decision = walk.decided(call, questions.about_tool(person, caller, call.tool, now))
-            if isinstance(decision, Allow) and call.tool.lookup is not None:
+            if not isinstance(decision, Deny) and call.tool.lookup is not None:
                 decision = await walk.decided_on_resource(call, decision.owed)
-            ready = await walk.readied(decision) if isinstance(decision, Allow) else decision
+            ready = decision if isinstance(decision, Deny) else await walk.readied(decision)
         except ValidateError as error:
             return await self._refused(call_id, error, caller, request)
         if isinstance(ready, Reply):
+            if ready.denial:
+                self.meter.decided(tool=request.tool, decision="ask", code=ready.denial)
             return ready
         if isinstance(ready, Deny):
             return await self._denied(ready)
@@ -176,8 +188,8 @@ class _Walk:
         lookup = route.route_lookup(call, tool=offer.tool, check=offer.check)
         missing = Ref(type=shape.type, id=f"{call.caller.tenant}/{route.lookup_value(call)}")
         allowed = self.decided(lookup, questions.about_tool(lookup.person, lookup.caller, lookup.tool, lookup.at))
-        if isinstance(allowed, Allow):
-            receipt, result = await self._sent(allowed, purpose="lookup")
+        if not isinstance(allowed, Deny):
+            receipt, result = await self._sent(decide.looked_up(allowed), purpose="lookup")
             self._close(lookup, receipt, result)
             if isinstance(result, Failed):
                 raise ResourceUnavailable(
@@ -190,39 +202,49 @@ class _Walk:
                 return self.decided(call, asked, besides)
         return self.decided(call, questions.about_missing(call.person, call.caller, call.tool, call.at, missing))
 
-    async def readied(self, allow: Allow) -> Allow | Deny | Reply:
-        """What comes before doing it: nothing for a reading tool, for a writing one that it is the first of its kind,
-        and where its upstream can try it first, that every row it would change is allowed to be changed."""
-        ready: Allow | Deny | Reply = allow
-        if allow.call.tool.preview != "none":
-            ready = await self._previewed(allow)
+    async def readied(self, decision: Allow | Ask) -> Allow | Deny | Reply:
+        """What comes before doing it: for a writing call that it is the first of its kind, where its upstream can try
+        it first, that every row it would change may be changed, and that people approved what they must."""
+        tries = decision.call.tool.preview != "none"
+        ready = await self._previewed(decision) if tries else await self._approved(decision)
         if isinstance(ready, Allow):
-            await self._begun(ready.call)
+            await self._begun(ready)
         return ready
 
-    async def _previewed(self, allow: Allow) -> Allow | Deny | Reply:
+    async def _approved(self, decision: Allow | Ask, changed: str = "", shown: Json = None) -> Allow | Deny | Reply:
+        """What may be done once it is approved: whether it is, or how it can be."""
+        if isinstance(decision, Allow):
+            return decision
+        approving = self.house.approving
+        if approving is None or not approving.can(decision.call.caller):
+            return decide.unapproved(decision, code="approval_required", remedy=_NOWHERE)
+        return await approving.asked(decision, changed=changed, shown=shown)
+
+    async def _previewed(self, decision: Allow | Ask) -> Allow | Deny | Reply:
         """Have it tried and taken back. Then it may be done if exactly the same comes of it, and where the client must
-        ask for a change set that it was shown, only if it does. Raises ChangeStale."""
-        call, shape, house = allow.call, allow.call.tool.rows, self.house
-        receipt, result = await self._sent(decide.tried(allow), purpose="preview")
+        ask for a change set that it was shown, only if it does; people who must approve are shown it instead of the
+        client. Raises ChangeStale."""
+        call, shape, house = decision.call, decision.call.tool.rows, self.house
+        allow = decide.tried(decision)
+        receipt, result = await self._sent(allow, purpose="preview")
         if isinstance(result, Failed):
             self._close(call, receipt, result)
             return reply.failed(call.id, result, receipt)
         found = rows.extract(shape, result.content, limit=house.max_rows) if shape else None
-        kept = await self._permitted(allow, found.rows) if found else obligations.of_call(allow)
+        kept = await self._permitted(allow, found.rows, asking=True) if found else obligations.of_call(allow)
         self._close(call, receipt, result, found, kept)
         if found and len(kept.allowed) != found.returned:  # one that may not be changed spoils the whole change
             return await self._refused_row(allow, found, kept)
+        content = rows.release(shape, result.content, kept.rows) if shape else result.content
         change = change_set(allow, result.digest, key=house.secret)
-        if call.tool.preview == "asked" and call.change != change:
+        ready = decide.asking(decision, kept.approvers)
+        if isinstance(ready, Allow) and call.tool.preview == "asked" and call.change != change:
             if call.change:
                 raise ChangeStale("this is not what would change now", hint="call again without `change` and look")
             await house.changes.shown(change, until=UnixTime(call.at + SHOWN_S))
-            content = rows.release(shape, result.content, kept.rows) if shape else result.content
             return reply.previewed(reply.answered(call.id, content, receipt, kept.applied), change)
-        if call.tool.preview == "asked" and not await house.changes.take(change, now=house.clock()):
-            raise ChangeStale("this change was not shown, or made already", hint="call again without `change` and look")
-        return decide.as_tried(allow, result.digest)
+        ready = decide.as_tried(ready, result.digest)
+        return await self._approved(ready, result.digest, content.get("structuredContent"))
 
     async def _refused_row(self, allow: Allow, found: rows.Extracted, kept: obligations.Kept) -> Deny:
         """The denial of a row that would change and may not; of no row in particular where it cannot be read."""
@@ -236,16 +258,25 @@ class _Walk:
                     return decision
         raise ResourceUnavailable("what would change cannot be read", hint="nothing was done; tell who runs the tool")
 
-    async def _begun(self, call: ToolCall) -> None:
-        """Note that a writing call is begun. Raises Repeated or KeyReused where the same was begun before."""
-        kept = once.kept_s(call)
-        if kept == 0:
+    async def _begun(self, allow: Allow) -> None:
+        """Use up what it may be done by once, and note that a writing call is begun.
+
+        Raises ChangeStale, ApprovalGone, and Repeated or KeyReused where the same was begun before.
+        """
+        call, house, kept = allow.call, self.house, once.kept_s(allow.call)
+        shown = call.tool.preview == "asked" and allow.approval is None
+        if shown and not await house.changes.take(Digest(call.change), now=house.clock()):
+            raise ChangeStale("this change was not shown, or made already", hint="call again without `change` and look")
+        if kept:
+            until = UnixTime(call.at + kept)
+            earlier = await house.once.begin(once.known_by(call), call.id, call.digest, now=call.at, until=until)
+            if earlier is not None:
+                raise once.repeated(call, earlier)
+        if allow.approval is None or (house.approving is not None and await house.approving.take(allow)):
             return
-        earlier = await self.house.once.begin(
-            once.known_by(call), call.id, call.digest, now=call.at, until=UnixTime(call.at + kept)
-        )
-        if earlier is not None:
-            raise once.repeated(call, earlier)
+        if kept:
+            await house.once.forget(once.known_by(call), call.id)
+        raise ApprovalGone("the approval is over, or was used by another call", hint="send it again to ask anew")
 
     async def performed(self, allow: Allow) -> Reply:
         """Do what is allowed, once, and release of what comes back only the rows that are allowed."""
@@ -266,13 +297,13 @@ class _Walk:
                 kept = await self._permitted(allow, found.rows)
         finally:  # done is done: whatever went wrong with its rows, the outcome belongs on record
             self._close(call, receipt, result, found, kept)
-        if call.tool.scoped and len(kept.allowed) != found.returned:
-            self.house.trip(call.tool.name)
         if found.returned > self.house.max_rows:
             return reply.failed(call.id, rows.too_many(call.tool), receipt)
+        if call.tool.scoped and kept.permitted != found.returned:
+            self.house.trip(call.tool.name)
         return reply.answered(call.id, rows.release(shape, result.content, kept.rows), receipt, kept.applied)
 
-    async def _permitted(self, allow: Allow, found: Sequence[rows.Row]) -> obligations.Kept:
+    async def _permitted(self, allow: Allow, found: Sequence[rows.Row], *, asking: bool = False) -> obligations.Kept:
         """The rows this person may have, each decided by itself, as far and in the form that they may go on."""
         call = allow.call
         named = {person for row in found for person in row.people}
@@ -284,7 +315,7 @@ class _Walk:
             # one row that does not fit the schema spoils what all are asked over: ask about each by itself
             said = [judge(questions.about_row(*about, row, people)) for row in found]
         permitted = [(row, each.owed) for row, each in zip(found, said, strict=True) if decide.may(each)]
-        return obligations.keep(allow, permitted, key=self.house.secret)
+        return obligations.keep(allow, permitted, key=self.house.secret, asking=asking)
 
     def _narrowed(self, allow: Allow) -> Allow:
         """The call with the policies' own condition on its rows: what may not be seen is not even asked for."""

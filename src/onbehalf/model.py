@@ -1,8 +1,8 @@
 """The words that several rooms share, as frozen values.
 
-Presented (nothing proven) -> Caller -> ToolCall -> Allow | Deny -> Receipt -> Grant -> CallToken ->
+Presented (nothing proven) -> Caller -> ToolCall -> Allow | Ask | Deny -> Receipt -> Grant -> CallToken ->
 Outcome. Each proven type is made in one file of one room: `Caller` in identify/verify.py, `ToolCall`
-in validate/route.py, `Allow` and `Deny` in validate/decide.py, `Grant` in act/grant.py. Must not hold
+in validate/route.py, `Allow`, `Ask` and `Deny` in validate/decide.py, `Grant` in act/grant.py. Must not hold
 behaviour beyond canonical JSON and digests, which give these words one meaning for all.
 """
 
@@ -17,10 +17,10 @@ import orjson
 import rfc8785
 
 __all__ = [
-    "Allow", "Applied", "AuditEntry", "Bound", "CallId", "CallToken", "Caller", "Candidate", "Conjunct", "Decision",
-    "Deny", "Digest", "Done", "Entity", "Evidence", "Failed", "Grant", "Json", "Judgement", "Lookup", "Obligations",
-    "Outcome", "Owed", "Person", "Presented", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Tool",
-    "ToolCall", "ToolRequest", "UnixTime", "canonical", "digest",
+    "Allow", "Applied", "Approval", "Approver", "Ask", "AuditEntry", "Bound", "CallId", "CallToken", "Caller",
+    "Candidate", "Conjunct", "Decision", "Deny", "Digest", "Done", "Entity", "Evidence", "Failed", "Grant", "Json",
+    "Judgement", "Lookup", "Obligations", "Outcome", "Owed", "Person", "Presented", "Question", "Reason", "Receipt",
+    "Ref", "Reply", "Rows", "Tool", "ToolCall", "ToolRequest", "UnixTime", "Vote", "Waiting", "canonical", "digest",
 ]  # fmt: skip
 
 Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]
@@ -278,7 +278,7 @@ class Question:
 
 Every: TypeAlias = Literal["every"]
 Mask: TypeAlias = Literal["last4", "hash", "null"]
-Approver: TypeAlias = Literal["nobody", "self", "manager", "two-person"]
+Approver: TypeAlias = Literal["self", "manager", "two-person"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,14 +286,14 @@ class Obligations:
     """What permits demand of what they let through; as it stands here, nothing.
 
     `columns` are the only fields of a row that may go on, `masks` says how fields go on, `max_rows` is the most rows of
-    one answer, `purposes` what it may be used for, `approve` who must have approved it.
+    one answer, `purposes` what it may be used for, `approve` who must have approved it, all of them.
     """
 
     columns: frozenset[str] | Every = "every"
     masks: frozenset[tuple[str, Mask]] = frozenset()
     max_rows: int | Every = "every"
     purposes: frozenset[str] | Every = "every"
-    approve: Approver = "nobody"
+    approve: frozenset[Approver] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,7 +348,8 @@ class Reason:
 class Allow:
     """The call may be done on `resource`, by `policies` of the bundle `policy` at directory `revision`.
 
-    `owed` is what these policies demand, all of which can be met.
+    `owed` is what these policies demand, all of which can be met. Where an approval was among it, `approval` is the
+    one that was given.
     """
 
     call: ToolCall
@@ -357,6 +358,20 @@ class Allow:
     policy: Digest
     revision: int
     owed: tuple[Owed, ...] = ()
+    approval: Approval | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """The call may be done, as an Allow would say, once all of `approvers` have approved it."""
+
+    call: ToolCall
+    resource: Ref
+    policies: tuple[str, ...]
+    policy: Digest
+    revision: int
+    owed: tuple[Owed, ...]
+    approvers: frozenset[Approver]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,7 +387,35 @@ class Deny:
     revision: int
 
 
-Decision: TypeAlias = Allow | Deny
+Decision: TypeAlias = Allow | Ask | Deny
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote:
+    """That a person approved. `person` is an id within the approval's tenant."""
+
+    person: str
+    at: UnixTime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """What people were asked to approve, and who did. `id` is unguessable and proves nothing by itself.
+
+    `binding` says what exactly it is of (validate/approval.py): `person`, an id within `tenant`, asked for it by
+    `call`. It can be given and used before `until`. Once `refused` it stays so.
+    """
+
+    id: str
+    binding: Digest
+    tenant: str
+    person: str
+    call: CallId
+    approvers: frozenset[Approver]
+    at: UnixTime
+    until: UnixTime
+    refused: bool = False
+    votes: tuple[Vote, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -474,10 +517,19 @@ class Earlier:
 class Reply:
     """What goes back to the client for one call: MCP tool-result members, and where it is on record.
 
-    `denial` is the stable code of a refusal, "" for a call that was done.
+    `denial` is the stable code of a refusal, "" for a call that was done. `waiting` says what it waits for.
     """
 
     call: CallId
     content: Mapping[str, Json] = field(repr=False)
     receipt: Receipt
     denial: str
+    waiting: Waiting | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A page where people say whether a call may be done, and what to tell whoever reads it there."""
+
+    url: str
+    message: str

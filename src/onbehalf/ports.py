@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from onbehalf.model import (
+    Approval,
     AuditEntry,
     Caller,
     CallId,
@@ -18,6 +19,7 @@ from onbehalf.model import (
     Earlier,
     Entity,
     Grant,
+    Json,
     Judgement,
     Outcome,
     Person,
@@ -30,9 +32,11 @@ from onbehalf.model import (
     ToolCall,
     ToolRequest,
     UnixTime,
+    Vote,
 )  # fmt: skip
 
 __all__ = [
+    "Approvals",
     "Callers",
     "Changes",
     "Clock",
@@ -159,6 +163,33 @@ class Changes(Protocol):
 
     async def take(self, change: Digest, *, now: UnixTime) -> bool:
         """Whether it was shown and not taken since; then it is taken. Raises OnceUnavailable."""
+        ...
+
+
+class Approvals(Protocol):
+    """What people were asked to approve, until it is over. Each change is durable when it returns.
+
+    What an approval is about goes in and comes out; at rest it is sealed. All raise ApprovalsUnavailable.
+    """
+
+    async def ask(self, new: Approval, about: Json) -> Approval:
+        """The one of the same binding that is not over or used; else `new`, kept. Raises TooManyApprovals."""
+        ...
+
+    async def find(self, id: str, *, now: UnixTime) -> tuple[Approval, Json] | None:
+        """One that is not over or used, with what it is about."""
+        ...
+
+    async def approve(self, id: str, vote: Vote) -> bool:
+        """Keep a vote; whether it is one more, of one that is not over, used or refused."""
+        ...
+
+    async def refuse(self, id: str, *, now: UnixTime) -> bool:
+        """Refuse it for good; whether that changed anything."""
+        ...
+
+    async def take(self, id: str, *, now: UnixTime) -> bool:
+        """Use it; whether it was neither used, refused nor over."""
         ...
 
 

@@ -32,7 +32,13 @@ CHANGED: dict[str, Json] = {"ticket_id": "T-1001", "comment": "naïve — “quo
 
 @asynccontextmanager
 async def joined(directory: Path, protocol: str) -> AsyncIterator[tuple[FileSigner, McpUpstreamServer, TicketStore]]:
-    write(directory, world(), Places(gateway=GATEWAY, admin=GATEWAY, issuer=GATEWAY, tickets="http://127.0.0.1:4"))
+    write(
+        directory,
+        world(),
+        Places(
+            gateway=GATEWAY, admin=GATEWAY, issuer=GATEWAY, tickets="http://127.0.0.1:4", orders="http://127.0.0.1:5"
+        ),
+    )
     store = TicketStore(directory / "tickets.db")
     signer = FileSigner.open(directory / "keys", issuer=GATEWAY, now=UnixTime(0))
     async with served(KeyServer(signer.jwks)) as keys:

@@ -169,7 +169,9 @@ def test_the_demo_ticket_system_believes_call_tokens_only(tmp_path: Path) -> Non
     write(
         tmp_path,
         world(),
-        Places(gateway=GATEWAY, admin=GATEWAY, issuer=GATEWAY, tickets="http://127.0.0.1:4"),
+        Places(
+            gateway=GATEWAY, admin=GATEWAY, issuer=GATEWAY, tickets="http://127.0.0.1:4", orders="http://127.0.0.1:5"
+        ),
     )
     server = build(TicketStore(tmp_path / "tickets.db"), verified_tenant)
     signer = FileSigner.open(tmp_path / "keys", issuer=GATEWAY, now=UnixTime(0))

@@ -184,6 +184,7 @@ class _Yes:
     """An engine without walls."""
 
     policy = "sha256:0"
+    asking = frozenset[str]()
 
     def judge(self, question: Any) -> Any:
         return Judgement(allowed=True, policies=("all",), errors=(), validated=True)
@@ -200,3 +201,12 @@ def test_a_permit_with_neither_scope_nor_condition_is_refused_whole(around: Comp
     bare = ALL.partition(" when ")[0] + ";"
     (around.directory / "policies" / "own.cedar").write_text(bare, encoding="utf-8")
     assert "permits everything to everyone" in problems(around)["policies"]
+
+
+def test_an_approval_that_nobody_could_give_is_a_warning(around: Company) -> None:
+    around.edit('@id("own")', '@id("own") @approve("self")', name="policies/own.cedar")
+    _, found = checked(around)
+    [text] = [each["text"] for each in found if each["what"] == "approvals"]
+    assert text.startswith("`own` demands an approval")
+    around.edit("tenant: acme, ", "tenant: acme, login: {client_id: pages}, ")
+    assert "approvals" not in {each["what"] for each in checked(around)[1]}

@@ -16,7 +16,11 @@ from onbehalf.demo.truth import chain, readable_reviews, reports
 
 WORLD = world()
 PLACES = Places(
-    gateway="http://127.0.0.1:1", admin="http://127.0.0.1:2", issuer="http://127.0.0.1:3", tickets="http://127.0.0.1:4"
+    gateway="http://127.0.0.1:1",
+    admin="http://127.0.0.1:2",
+    issuer="http://127.0.0.1:3",
+    tickets="http://127.0.0.1:4",
+    orders="http://127.0.0.1:5",
 )
 CORE = """
 entity Tenant;
@@ -88,7 +92,10 @@ def test_feedback_reads_as_text_and_names_its_subject() -> None:
 def test_the_configuration_is_valid(tmp_path: Path) -> None:
     settings = config.parse(write(tmp_path, WORLD, PLACES).read_text())
     tools = {name: tool for upstream in settings.upstreams.values() for name, tool in upstream.tools.items()}
-    assert set(tools) == {"reviews_list", "tickets_list", "tickets_get", "tickets_update"}
+    assert set(tools) == {
+        "reviews_list", "tickets_list", "tickets_get", "tickets_update", "orders_list", "order_get", "order_ship",
+        "order_cancel",
+    }  # fmt: skip
     assert tools["tickets_update"].writes
     assert settings.gateway.resource == "http://127.0.0.1:1/mcp"
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from onbehalf.demo.run import Ports, run, serve_gateway
 
-ANY = Ports(gateway=0, admin=0, issuer=0, tickets=0)
+ANY = Ports(gateway=0, admin=0, issuer=0, tickets=0, orders=0)
 TOO_WIDE = """
 @id("too-wide") @doc("Everybody reads and changes everything in their tenant.") @remedy("None.")
 permit (principal, action, resource) when { principal.active };
@@ -25,7 +25,7 @@ def test_the_story_is_as_told_and_a_second_run_over_the_same_data_too(tmp_path: 
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "25 of 25 steps were as told." in done.stdout
+        assert "39 of 39 steps were as told." in done.stdout
         assert "WRONG" not in done.stdout
     assert (tmp_path / "d" / "gateway-data" / "ledger.db").exists()
 

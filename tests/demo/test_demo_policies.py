@@ -24,6 +24,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> CedarEngine:
         admin="http://127.0.0.1:2",
         issuer="http://127.0.0.1:3",
         tickets="http://127.0.0.1:4",
+        orders="http://127.0.0.1:5",
     )
     settings = config.parse(write(directory, WORLD, places).read_text())
     return CedarEngine.load(directory / "policies", tools=tools(settings))

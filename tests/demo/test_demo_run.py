@@ -24,9 +24,9 @@ def test_a_taken_port_is_replaced_and_that_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         told, out = console()
-        chosen = demo._free(demo.Ports(gateway=0, admin=0, issuer=port, tickets=0), told)
+        chosen = demo._free(demo.Ports(gateway=0, admin=0, issuer=port, tickets=0, orders=0), told)
     assert port not in chosen
-    assert len(set(chosen)) == 4
+    assert len(set(chosen)) == 5
     assert f"port {port} is taken; the issuer listens on {chosen[2]}" in out.getvalue()
 
 
@@ -59,7 +59,7 @@ def test_a_gateway_that_is_never_ready_fails_the_demo_and_leaves_the_data(
         monkeypatch.setattr(demo, "_READY_SECONDS", 0.5)
         return ExitStack()
 
-    ports = demo.Ports(gateway=0, admin=0, issuer=0, tickets=0)
+    ports = demo.Ports(gateway=0, admin=0, issuer=0, tickets=0, orders=0)
     assert demo.run(tmp_path / "data", once=True, ports=ports, start_gateway=start, console=told) == 1
     assert "the gateway was not ready" in out.getvalue()
     assert (tmp_path / "data" / "onbehalf.yaml").exists()

@@ -25,7 +25,13 @@ def store(tmp_path: Path) -> TicketStore:
     write(
         tmp_path,
         WORLD,
-        Places(gateway="http://127.0.0.1:1", admin="http://127.0.0.1:2", issuer="http://127.0.0.1:3", tickets=URL),
+        Places(
+            gateway="http://127.0.0.1:1",
+            admin="http://127.0.0.1:2",
+            issuer="http://127.0.0.1:3",
+            tickets=URL,
+            orders="http://127.0.0.1:5",
+        ),
     )
     return TicketStore(tmp_path / "tickets.db")
 

@@ -161,4 +161,4 @@ def test_metadata_over_https_may_not_lead_to_keys_over_http() -> None:
     rule = IssuerSettings(issuer="https://a.example", tenant="a")
     document = b'{"issuer": "https://a.example", "jwks_uri": "http://127.0.0.1/k"}'
     with pytest.raises(FetchFailed, match="from https to http"):
-        IssuerFetcher()._jwks_uri(document, "https://a.example/.well-known/openid-configuration", rule)
+        IssuerFetcher()._checked(document, "https://a.example/.well-known/openid-configuration", rule, ("jwks_uri",))

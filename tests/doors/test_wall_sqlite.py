@@ -181,12 +181,18 @@ def test_settings_that_contradict_themselves_are_refused(tables: dict[str, str],
 
 
 def test_without_tables_there_is_no_wall() -> None:
-    assert SqliteWall.of("base", {}, ()) is None
+    assert SqliteWall.of("base", {}, (), without=True) is None
+
+
+@pytest.mark.parametrize(("tables", "without"), [({}, False), ({"notes": "tenant"}, True)])
+def test_without_a_wall_is_only_what_says_so_by_name(tables: dict[str, str], without: bool) -> None:
+    with pytest.raises(ConfigInvalid, match="tables") as raised:
+        SqliteWall.of("base", tables, (), without=without)
+    assert "`insecure_without_wall: true`" in raised.value.hint
 
 
 def test_the_wall_of_the_configuration_stands_and_is_checked(tmp_path: Path) -> None:
     with company(tmp_path / "it") as around:
-        around.edit("database: notes.db\n", "database: notes.db\n    tables: {notes: tenant}\n")
         assert said("check", "-c", around.config).code == 0
         around.edit("FROM notes WHERE", "FROM main.notes WHERE")
         told = said("check", "-c", around.config)

@@ -66,7 +66,7 @@ def test_done_call_is_told_from_caller_to_rows() -> None:
 def test_what_policies_demanded_is_told_with_the_decision_and_with_what_came_back() -> None:
     demands: Json = [
         {"policy": "p1", "columns": ["a", "b"], "mask": {"b": "hash"}, "max_rows": 2, "purpose": ["x", "y"]},
-        {"policy": "p2", "approve": "manager"},
+        {"policy": "p2", "approve": ["manager"]},
     ]
     intent = record(4, "intent", {**ABOUT, "decision": {**ALLOW, "obligations": demands}})  # type: ignore[dict-item]
     rows: Json = {"returned": 5, "released": 2, "withheld": 0, "cut": 3, "ids": ["r1", "r2"], "purposes": ["x"]}

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from onbehalf.model import (
     Allow,
+    Ask,
     Candidate,
     Conjunct,
     Decision,
@@ -58,23 +59,38 @@ def test_all_legs_standing_allow_with_policies_digest_and_revision() -> None:
 
 
 SHAPED = Owed(policy="p", obligations=Obligations(columns=frozenset({"a"})))
-APPROVED = Owed(policy="q", obligations=Obligations(approve="manager"))
+APPROVED = Owed(policy="q", obligations=Obligations(approve=frozenset({"manager"})))
 
 
-def test_what_is_demanded_goes_with_the_allow_and_what_cannot_be_met_denies() -> None:
+def test_what_is_demanded_goes_with_the_allow_or_is_asked_for() -> None:
     allow = decided(replace(YES, owed=(SHAPED,)))
     assert isinstance(allow, Allow)
     assert allow.owed == (SHAPED,)
-    deny = denied(replace(YES, owed=(SHAPED, APPROVED)), candidate("p", "permit", True, remedy="Ask them."))
-    assert (deny.reason.code, deny.reason.policy) == ("approval_required", "q")
-    assert "approval" in deny.remedy
-    assert [each.policy for each in deny.candidates] == ["p"]
+    ask = decided(replace(YES, owed=(SHAPED, APPROVED)))
+    assert isinstance(ask, Ask)
+    assert (ask.approvers, ask.owed) == ({"manager"}, (SHAPED, APPROVED))
+    deny = decide.unapproved(ask, code="approval_required", remedy="Ask them.")
+    assert (deny.reason.code, deny.reason.policy, deny.remedy) == ("approval_required", "q", "Ask them.")
+    assert "with the approval of `manager`, which was not given" in deny.reason.text
+
+
+def test_more_that_is_asked_for_makes_an_allow_an_ask_and_an_ask_a_larger_one() -> None:
+    allow, ask = decided(YES), decided(replace(YES, owed=(APPROVED,)))
+    assert not isinstance(allow, Deny)
+    assert not isinstance(ask, Deny)
+    assert decide.asking(allow, frozenset()) is allow
+    more = decide.asking(ask, frozenset({"self"}))
+    assert isinstance(more, Ask)
+    assert more.approvers == {"self", "manager"}
+    tried = decide.tried(more)
+    assert isinstance(tried, Allow)
+    assert tried.call.dry
 
 
 def test_what_is_demanded_of_a_call_holds_for_its_resource_too() -> None:
     both = decide.owing(replace(YES, owed=(SHAPED,)), (APPROVED, SHAPED))
     assert both.owed == (APPROVED, SHAPED)
-    assert denied(both).reason.code == "approval_required"
+    assert isinstance(decided(both), Ask)
     assert decide.owing(YES, ()) is YES
 
 
@@ -88,8 +104,10 @@ def test_a_tool_is_offered_where_a_call_could_be_allowed() -> None:
         (YES, True), (replace(YES, allowed=False), False), (replace(YES, owed=(SHAPED,)), True),
         (replace(YES, owed=(APPROVED,)), False),
     ):  # fmt: skip
-        assert decide.offered(judgement, tool=tool(), caller=caller()) is shown
+        assert decide.offered(judgement, tool=tool(), caller=caller(), approvable=False) is shown
         assert isinstance(decided(judgement), Allow) is shown
+    approved = replace(YES, owed=(APPROVED,))
+    assert decide.offered(approved, tool=tool(), caller=caller(), approvable=True)
 
 
 @given(

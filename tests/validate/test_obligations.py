@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onbehalf.model import Allow, Approver, Digest, Json, Mask, Obligations, Owed, Ref, Tool
+from onbehalf.model import Allow, Approval, Approver, CallId, Digest, Json, Mask, Obligations, Owed, Ref, Tool
 from onbehalf.validate import obligations, rows
 from onbehalf.validate.obligations import NONE, Kept, merge, read
-from validate.policy_house import DANA, SHAPE, caller, person, review, tool, tool_call
+from validate.policy_house import DANA, NOW, SHAPE, caller, person, review, tool, tool_call
 
 KEY = b"k" * 32
 MASKS: list[Mask] = ["last4", "hash", "null"]
-APPROVERS: list[Approver] = ["nobody", "self", "manager", "two-person"]
+APPROVERS: list[Approver] = ["self", "manager", "two-person"]
 NAMES = st.frozensets(st.sampled_from(["a", "b", "c", "d"]))
 DEMANDS = st.builds(
     Obligations,
@@ -26,7 +26,7 @@ DEMANDS = st.builds(
     ),
     max_rows=st.one_of(st.just("every"), st.integers(1, 9)),
     purposes=st.one_of(st.just("every"), NAMES),
-    approve=st.sampled_from(APPROVERS),
+    approve=st.frozensets(st.sampled_from(APPROVERS)),
 )
 
 
@@ -40,7 +40,7 @@ DEMANDS = st.builds(
         ("mask", "comment:hash,email : last4", Obligations(masks=frozenset({("comment", "hash"), ("email", "last4")}))),
         ("max_rows", "50", Obligations(max_rows=50)),
         ("purpose", "audit,pay-roll", Obligations(purposes=frozenset({"audit", "pay-roll"}))),
-        ("approve", "two-person", Obligations(approve="two-person")),
+        ("approve", "two-person", Obligations(approve=frozenset({"two-person"}))),
     ],
 )
 def test_each_annotation_is_read(kind: str, text: str, read_as: Obligations) -> None:
@@ -86,7 +86,7 @@ def test_what_is_merged_is_as_strict_as_each(one: Obligations, other: Obligation
     if one.purposes != "every":
         assert both.purposes != "every"
         assert both.purposes <= one.purposes
-    assert APPROVERS.index(both.approve) >= APPROVERS.index(one.approve)
+    assert both.approve >= one.approve
     stronger = dict(both.masks)
     assert all(MASKS.index(stronger[field]) >= MASKS.index(mask) for field, mask in one.masks)
 
@@ -103,10 +103,10 @@ def code(*demands: Owed, wanted: Tool | None = None, scopes: tuple[str, ...] = (
     return found.code if found else ""
 
 
-@pytest.mark.parametrize("by", ["self", "manager", "two-person"])
-def test_an_approval_cannot_be_met_yet(by: str) -> None:
-    assert code(owed(approve=by)) == "approval_required"
-    assert code(owed(columns="a"), owed(approve=by)) == "approval_required"
+def test_approvals_are_all_needed() -> None:
+    demands = (owed(approve="self"), owed(columns="a"), owed(approve="manager"))
+    assert code(*demands) == ""
+    assert obligations.approvers(demands) == {"self", "manager"}
 
 
 @pytest.mark.parametrize("demand", [{"columns": "a"}, {"mask": "a:null"}, {"max_rows": "1"}])
@@ -245,6 +245,20 @@ def test_rows_that_need_an_approval_or_another_purpose_are_withheld() -> None:
     done = obligations.keep(allow(scopes=("purpose:a", "purpose:b")), list(zip(found, demands, strict=True)), key=KEY)
     assert [row.id for row in done.allowed] == ["2", "3"]
     assert done.applied.purposes == ("a",)
+    assert (done.permitted, done.approvers) == (4, frozenset())
+
+
+def test_rows_that_need_an_approval_are_kept_where_it_can_be_asked_for_or_was_given() -> None:
+    found = rows.extract(SHAPE, {"structuredContent": {"rows": [review("1"), review("2")]}}, limit=9).rows
+    permitted = [(found[0], (owed(approve="self"),)), (found[1], (owed(approve="manager"),))]
+    asking = obligations.keep(allow(), permitted, key=KEY, asking=True)
+    assert (len(asking.allowed), asking.approvers) == (2, {"self", "manager"})
+    given = Approval(
+        id="i", binding=Digest("d"), tenant="acme", person="dana", call=CallId("c"), approvers=frozenset({"manager"}),
+        at=NOW, until=NOW,
+    )  # fmt: skip
+    kept = obligations.keep(replace(allow(), approval=given), permitted, key=KEY)
+    assert [row.id for row in kept.allowed] == ["2"]
 
 
 def test_nothing_demanded_leaves_the_very_rows() -> None:
@@ -254,7 +268,7 @@ def test_nothing_demanded_leaves_the_very_rows() -> None:
     assert all(one is other for one, other in zip(done.rows, found, strict=True))
 
 
-@given(st.lists(DEMANDS.map(lambda each: replace(each, approve="nobody", purposes="every")), max_size=3), DEMANDS)
+@given(st.lists(DEMANDS.map(lambda each: replace(each, approve=frozenset(), purposes="every")), max_size=3), DEMANDS)
 def test_more_demands_never_show_more(demands: list[Obligations], further: Obligations) -> None:
     items = [review(str(number), a=f"first{number:09}", b="second-value", c=3) for number in range(1, 4)]
     found = rows.extract(SHAPE, {"structuredContent": {"rows": [*items]}}, limit=9).rows

@@ -134,6 +134,12 @@ def _policies(findings: _Findings, places: Paths, settings: Settings, sketches: 
             findings.say("problem", "deny path", text, "do not serve; look for a too wide `permit`, and report this")
         if not opened:
             findings.say("ok", "deny path", "every tool refuses a person who left, and rows of another tenant")
+        without = [each.issuer for each in settings.issuers if each.login is None]
+        if engine.asking and without:
+            findings.say(
+                "warning", "approvals", f"`{min(engine.asking)}` demands an approval, and people of {without[0]} "
+                "cannot log in to give one: their calls are denied", "register the gateway there and set `login`",
+            )  # fmt: skip
         for text in wide_doors(engine, [*sketches.values()], now=now()):
             findings.say("warning", "deny path", text, "if that is not meant, look for a `permit` without conditions")
 
@@ -144,6 +150,11 @@ async def _upstreams(findings: _Findings, settings: Settings, places: Paths) -> 
             if isinstance(upstream, SqlUpstream):
                 door, made = await open_database(name, upstream, places, settings)
                 await door.aclose()
+                if upstream.insecure_without_wall:
+                    text = "`insecure_without_wall` is on: only statements and policies keep tenants apart"
+                    findings.say(
+                        "warning", f"upstream {name}", text, "list its tables of several tenants under `tables`"
+                    )
                 findings.say("ok", f"upstream {name}", f"{upstream.database} has what its statements ({len(made)}) use")
                 for tool in made:
                     _tool(findings, tool, pinned=True)

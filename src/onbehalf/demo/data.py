@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from onbehalf.demo.phrases import FEEDBACK, TITLES
+from onbehalf.demo.phrases import CUSTOMERS, FEEDBACK, TITLES
 
-__all__ = ["DemoPerson", "Review", "Ticket", "World", "world"]
+__all__ = ["DemoPerson", "Order", "Review", "Ticket", "World", "world"]
 
 _SEED = 20260728
 PERIODS = ("2025-H1", "2025-H2", "2026-H1")
@@ -60,6 +60,19 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One order, looked after by `owner_id`; `total` is in cents. `id` is unique within its tenant only, on purpose."""
+
+    id: str
+    tenant: str
+    owner_id: str
+    status: str
+    total: int
+    customer: str = ""
+    email: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """Everything the demo knows. `positions` maps a tenant to position and the position above it ("" for none)."""
 
@@ -67,6 +80,7 @@ class World:
     positions: dict[str, dict[str, str]]
     reviews: tuple[Review, ...]
     tickets: tuple[Ticket, ...]
+    orders: tuple[Order, ...]
 
     def person(self, tenant: str, person_id: str) -> DemoPerson:
         """The person of that id. Raises KeyError."""
@@ -142,7 +156,10 @@ def world() -> World:
         people += found
     reviews = [review for tenant in positions for review in _reviews(tenant, people, positions[tenant], dice)]
     tickets = [ticket for tenant in positions for ticket in _tickets(tenant, people, dice)]
-    return World(people=tuple(people), positions=positions, reviews=tuple(reviews), tickets=tuple(tickets))
+    orders = [order for tenant in positions for order in _orders(tenant, people, dice)]
+    return World(
+        people=tuple(people), positions=positions, reviews=tuple(reviews), tickets=tuple(tickets), orders=tuple(orders)
+    )
 
 
 def _read(tenant: str, text: str, first: int) -> tuple[list[DemoPerson], dict[str, str]]:
@@ -226,3 +243,22 @@ def _tickets(tenant: str, people: list[DemoPerson], dice: random.Random) -> list
         )
         for number, (owner, queue) in enumerate(zip(chosen, queues, strict=True), start=1)
     ]
+
+
+def _orders(tenant: str, people: list[DemoPerson], dice: random.Random) -> list[Order]:
+    """Orders of those who sell (in globex: who run logistics), the first two of the first seller still open."""
+    names = ("nils", "olga", "sam", "ben", "lucia") if tenant == "acme" else ("uma", "sam", "rosa")
+    sellers = [person for name in names for person in people if (person.tenant, person.id) == (tenant, name)]
+    made: list[Order] = []
+    for number in range(1, 37 if tenant == "acme" else 19):
+        owner = sellers[0] if number <= 2 else dice.choice(sellers)
+        customer = dice.choice(CUSTOMERS)
+        status = "open" if number <= 2 else dice.choices(("open", "shipped", "cancelled"), weights=(5, 4, 1))[0]
+        mail = f"orders@{customer.split()[0].lower()}.example"
+        made.append(
+            Order(
+                id=f"O-{number}", tenant=tenant, owner_id=owner.id, status=status, total=dice.randrange(900, 90_000),
+                customer=customer, email=mail,
+            )
+        )  # fmt: skip
+    return made

@@ -36,7 +36,7 @@ from onbehalf.demo.oauth_state import Box, Client, Code, Login, Refresh, redirec
 
 __all__ = ["SCOPES", "build", "main"]
 
-SCOPES = ("reviews.read", "tickets.read", "tickets.write")
+SCOPES = ("reviews.read", "reviews.write", "tickets.read", "tickets.write", "orders.read", "orders.write")
 _TOKEN_SECONDS = 600
 _BODY_BYTES = 16 * 1024
 _NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
@@ -55,9 +55,16 @@ class _Issuer:
     told to the client at that address."""
 
     def __init__(
-        self, url: str, people: Sequence[DemoPerson], resources: Sequence[str], *, clock: Callable[[], float]
+        self,
+        url: str,
+        people: Sequence[DemoPerson],
+        resources: Sequence[str],
+        known: Sequence[Client],
+        *,
+        clock: Callable[[], float],
     ) -> None:
         self.url, self.clock = url.rstrip("/"), clock
+        self.known = {client.id: client for client in known}
         self.people = {person.subject: person for person in people}
         self.resources = frozenset(resources)
         self.key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256", "kid": secrets.token_hex(8)})
@@ -135,7 +142,7 @@ class _Issuer:
     async def authorize(self, request: Request) -> Response:
         """The login page."""
         asked = _single(request.url.query)
-        client = self.clients.get(asked.get("client_id", ""))
+        client = self.known.get(asked.get("client_id", "")) or self.clients.get(asked.get("client_id", ""))
         if client is None:
             return _error("the client is not registered here")
         redirect_uri = asked.get("redirect_uri", "")
@@ -295,10 +302,14 @@ def build(
     people: Sequence[DemoPerson],
     allowed_resources: Sequence[str],
     *,
+    clients: Sequence[Client] = (),
     clock: Callable[[], float] = time.time,
 ) -> ASGIApp:
-    """The issuer as an ASGI application. `issuer_url` is its address without a path; `clock` is in Unix seconds."""
-    issuer = _Issuer(issuer_url, people, allowed_resources, clock=clock)
+    """The issuer as an ASGI application. `issuer_url` is its address without a path; `clock` is in Unix seconds.
+
+    `clients` are known without registering themselves, and for good.
+    """
+    issuer = _Issuer(issuer_url, people, allowed_resources, clients, clock=clock)
     return Starlette(
         routes=[
             Route("/.well-known/oauth-authorization-server", issuer.metadata),
@@ -360,10 +371,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     reader.add_argument("--port", type=int, default=0, help="0 takes any free port")
     reader.add_argument("--resource", action="append", required=True, help="a resource it gives tokens for")
+    reader.add_argument(
+        "--client", action="append", nargs=2, metavar=("ID", "REDIRECT_URI"), default=[], help="a client known for good"
+    )
     given = reader.parse_args(arguments)
     listening = socket.create_server(("127.0.0.1", given.port))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    app = build(url, world().people, given.resource)
+    clients = [Client(id=id, name="the gateway's own pages", redirect_uris=(uri,)) for id, uri in given.client]
+    app = build(url, world().people, given.resource, clients=clients)
     sys.stdout.write(json.dumps({"url": url}) + "\n")
     sys.stdout.flush()
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))

@@ -1,7 +1,7 @@
 """The demo's orders: an HTTP API in a process of its own, which serves nothing without a call token for it.
 
-Its OpenAPI document is orders.json, beside this file. Orders are kept in memory. Must not decide who may see an order:
-the gateway does; this only keeps to the verified tenant.
+Its OpenAPI document is orders.json, beside this file. Orders are in a SQLite file, or in memory. Must not decide
+who may see an order: the gateway does; this only keeps to the verified tenant.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -22,6 +25,7 @@ from starlette.routing import Route
 
 from onbehalf.backend import Keys, MemoryReplay, RemoteKeys, VerifiedCall
 from onbehalf.backend.verify import look, prove, use_up
+from onbehalf.demo.data import Order
 from onbehalf.errors import OnbehalfError
 from onbehalf.model import Json, UnixTime
 from onbehalf.strict_json import NotStrict, strict_object
@@ -32,22 +36,38 @@ _MAX_BODY = 64 * 1024
 _STATES = ("open", "shipped", "cancelled")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """One order of one tenant; `total` is in cents."""
-
-    id: str
-    tenant: str
-    owner_id: str
-    status: str
-    total: int
-
-
 _ORDERS = (
     Order(id="O-1", tenant="acme", owner_id="alice", status="open", total=1200),
     Order(id="O-2", tenant="acme", owner_id="bob", status="open", total=99),
     Order(id="O-3", tenant="globex", owner_id="hank", status="shipped", total=5),
 )
+
+
+class _Shelf:
+    """All orders, by tenant and id; a change is on disk before it is told, where they came from a file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._orders = {(each.tenant, each.id): each for each in (_read(path) if path else _ORDERS)}
+
+    def of(self, tenant: str) -> list[Order]:
+        return [each for (whose, _), each in sorted(self._orders.items()) if whose == tenant]
+
+    def get(self, tenant: str, order_id: str) -> Order | None:
+        return self._orders.get((tenant, order_id))
+
+    def put(self, order: Order) -> None:
+        if self._path:
+            with closing(sqlite3.connect(self._path, timeout=5)) as base, base:
+                where = (order.status, order.tenant, order.id)
+                base.execute("UPDATE orders SET status = ? WHERE tenant = ? AND id = ?", where)
+        self._orders[order.tenant, order.id] = order
+
+
+def _read(path: Path) -> list[Order]:
+    with closing(sqlite3.connect(path, timeout=5)) as base:
+        base.row_factory = sqlite3.Row
+        return [Order(**dict(row)) for row in base.execute("SELECT * FROM orders")]
 
 
 class _Guard:
@@ -67,22 +87,22 @@ class _Guard:
         return call
 
 
-def build(keys: Keys, *, issuer: str, audience: str) -> Starlette:
-    """The API, for calls that the gateway `issuer` signed for `audience`."""
+def build(keys: Keys, *, issuer: str, audience: str, path: Path | None = None) -> Starlette:
+    """The API, for calls that the gateway `issuer` signed for `audience`. `path` is a file of orders."""
     guard = _Guard(keys, issuer=issuer, audience=audience)
-    orders = {(each.tenant, each.id): each for each in _ORDERS}
+    orders = _Shelf(path)
 
     async def listed(request: Request) -> Response:
         arguments: dict[str, Json] = {**request.path_params, **request.query_params}
         call = await guard(request, "listOrders", arguments)
-        found = [each for (tenant, _), each in sorted(orders.items()) if tenant == call.tenant == arguments["tenant"]]
+        found = orders.of(call.tenant) if call.tenant == arguments["tenant"] else []
         wanted = arguments.get("status")
         return JSONResponse({"orders": [asdict(each) for each in found if wanted in (None, each.status)]})
 
     async def one(request: Request) -> Response:
         arguments: dict[str, Json] = {**request.path_params, **request.query_params}
         call = await guard(request, "getOrder", arguments)
-        found = orders.get((call.tenant, str(arguments["order_id"])))
+        found = orders.get(call.tenant, str(arguments["order_id"]))
         if found is None or call.tenant != arguments["tenant"]:
             return JSONResponse({"error": "there is no such order"}, status_code=404)
         return JSONResponse({"order": asdict(found)})
@@ -90,13 +110,14 @@ def build(keys: Keys, *, issuer: str, audience: str) -> Starlette:
     async def change(request: Request) -> Response:
         body = await _body(request)
         call = await guard(request, "changeOrder", {**body, **request.path_params})
-        key, status = (call.tenant, str(request.path_params["order_id"])), body.get("status")
-        if key not in orders or call.tenant != request.path_params["tenant"]:
+        found, status = orders.get(call.tenant, str(request.path_params["order_id"])), body.get("status")
+        if found is None or call.tenant != request.path_params["tenant"]:
             return JSONResponse({"error": "there is no such order"}, status_code=404)
         if set(body) != {"status"} or status not in _STATES:
             return JSONResponse({"error": "expected `status`"}, status_code=400)
-        orders[key] = replace(orders[key], status=str(status))
-        return JSONResponse({"order": asdict(orders[key])})
+        changed = replace(found, status=str(status))
+        orders.put(changed)
+        return JSONResponse({"order": asdict(changed)})
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, OnbehalfError)
@@ -132,11 +153,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reader = argparse.ArgumentParser(prog="python -m onbehalf.demo.orders", description="The demo's orders.")
     reader.add_argument("--port", type=int, default=0, help="0 takes any free port")
     reader.add_argument("--gateway", required=True, help="origin of the gateway whose call tokens are believed")
+    reader.add_argument("--data", type=Path, help="directory with orders.db; without it, three orders in memory")
     given = reader.parse_args(arguments)
     listening = socket.create_server(("127.0.0.1", given.port))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     keys = RemoteKeys(f"{given.gateway}/.well-known/jwks.json", issuer=given.gateway)
-    app = build(keys, issuer=given.gateway, audience=url)
+    path = given.data / "orders.db" if given.data else None
+    app = build(keys, issuer=given.gateway, audience=url, path=path)
     sys.stdout.write(json.dumps({"url": url}) + "\n")
     sys.stdout.flush()
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)

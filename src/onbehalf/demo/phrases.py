@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FEEDBACK", "TITLES"]
+__all__ = ["CUSTOMERS", "FEEDBACK", "TITLES"]
 
 FEEDBACK: dict[int, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     1: (
@@ -69,3 +69,14 @@ TITLES: dict[str, tuple[str, ...]] = {
         "Preserve contract drafts of supplier Y",
     ),
 }
+
+CUSTOMERS: tuple[str, ...] = (
+    "Brightwater Dental",
+    "Hollis & Sons",
+    "Kaltenbach Optik",
+    "Lumen Bakeries",
+    "Northgate School",
+    "Ostrava Tools",
+    "Peregrine Cycles",
+    "Quayside Hotel",
+)

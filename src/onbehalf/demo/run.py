@@ -26,8 +26,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from onbehalf.demo.data import world
-from onbehalf.demo.files import Places, write
-from onbehalf.demo.story import Stage, run_story
+from onbehalf.demo.files import Database, Places, write
+from onbehalf.demo.hr_postgres import HrPostgres
+from onbehalf.demo.person_browser import say
+from onbehalf.demo.postgres import ServerFailed, server
+from onbehalf.demo.story import run_story
+from onbehalf.demo.telling import Stage, table
 
 __all__ = ["DemoFailed", "Ports", "run", "serve_gateway"]
 
@@ -47,6 +51,7 @@ class Ports:
     admin: int = 8101
     issuer: int = 8110
     tickets: int = 8111
+    orders: int = 8112
 
 
 def run(
@@ -56,6 +61,7 @@ def run(
     ports: Ports | None = None,
     start_gateway: StartGateway | None = None,
     console: Console | None = None,
+    database: Database = "sqlite",
 ) -> int:
     """The demo. With `once` it ends after the story; 0 only when every step was as told. `directory` is kept."""
     console = console or Console()
@@ -63,12 +69,13 @@ def run(
     ok = False
     try:
         with _ended_in_order(), ExitStack() as house:
-            places, config = _start(house, directory, ports or Ports(), start_gateway or serve_gateway, console)
-            ok = _told(directory, places, config, console)
+            hr = _hr_postgres(house, directory) if database == "postgres" else None
+            places, config = _start(house, directory, ports or Ports(), start_gateway or serve_gateway, console, hr)
+            ok = _told(directory, places, config, console, hr)
             if not once:
                 _join_in(places, config, console)
                 threading.Event().wait()
-    except DemoFailed as error:
+    except (DemoFailed, ServerFailed) as error:
         console.print(f"[red bold]the demo did not start[/red bold]: {escape(str(error))}", highlight=False)
     except KeyboardInterrupt:
         console.print("\nEnded.")
@@ -76,7 +83,7 @@ def run(
     return 0 if ok else 1
 
 
-def _told(directory: Path, places: Places, config: Path, console: Console) -> bool:
+def _told(directory: Path, places: Places, config: Path, console: Console, hr: HrPostgres | None) -> bool:
     """Play the story; whether every step was as told."""
     stage = Stage(
         gateway=places.resource,
@@ -84,6 +91,9 @@ def _told(directory: Path, places: Places, config: Path, console: Console) -> bo
         world=world(),
         verify=lambda: _onbehalf("audit", "verify", "--config", str(config)),
         explain=lambda call: _explained(call, config),
+        say=say,
+        reviews=hr.reviews if hr else lambda: table(directory / "hr.db", "reviews"),
+        seen_by_reader=hr.seen_by_reader if hr else None,
     )
     result = run_story(stage, console)
     right = sum(1 for step in result.steps if step.ok)
@@ -109,30 +119,29 @@ def _ended_in_order() -> Iterator[None]:
 
 
 def _start(
-    house: ExitStack, directory: Path, ports: Ports, start_gateway: StartGateway, console: Console
+    house: ExitStack,
+    directory: Path,
+    ports: Ports,
+    start_gateway: StartGateway,
+    console: Console,
+    hr: HrPostgres | None = None,
 ) -> tuple[Places, Path]:
     """All processes, each ready before the next; where they listen, and the configuration."""
-    gateway, admin, issuer, tickets = _free(ports, console)
-    places = Places(gateway=_url(gateway), admin=_url(admin), issuer=_url(issuer), tickets=_url(tickets))
-    config = write(directory, world(), places)
+    gateway, admin, issuer, tickets, orders = _free(ports, console)
+    places = Places(
+        gateway=_url(gateway), admin=_url(admin), issuer=_url(issuer), tickets=_url(tickets), orders=_url(orders)
+    )
+    config = write(directory, world(), places, database="postgres" if hr else "sqlite")
+    if hr is not None:
+        hr.fill(world())
+        hr.build_wall(lambda *command: _said(*command, "--config", str(config)))
     python = (sys.executable, "-m")
-    _start_part(
-        house, (*python, "onbehalf.demo.issuer", "--port", str(issuer), "--resource", places.resource), directory
-    )
-    _start_part(
-        house,
-        (
-            *python,
-            "onbehalf.demo.tickets",
-            "--port",
-            str(tickets),
-            "--data",
-            str(directory),
-            "--gateway",
-            places.gateway,
-        ),
-        directory,
-    )
+    pages = ("--client", "onbehalf-approvals", f"{places.gateway}/approvals/back")
+    login = (*python, "onbehalf.demo.issuer", "--port", str(issuer), "--resource", places.resource, *pages)
+    _start_part(house, login, directory)
+    for part, port in (("tickets", tickets), ("orders", orders)):
+        behind = ("--port", str(port), "--data", str(directory), "--gateway", places.gateway)
+        _start_part(house, (*python, f"onbehalf.demo.{part}", *behind), directory)
     process = house.enter_context(start_gateway(config))
     _wait_ready(f"{places.admin}/readyz", process, log=directory / "gateway.log")
     console.print("[bold]Everything runs.[/bold]")
@@ -141,10 +150,23 @@ def _start(
         ("health and metrics", places.admin),
         ("demo issuer", places.issuer),
         ("ticket system", places.tickets),
+        ("orders", places.orders),
         ("data", str(directory)),
     ):
         console.print(f"  {what:<19} {where}", highlight=False, soft_wrap=True)
     return places, config
+
+
+def _hr_postgres(house: ExitStack, directory: Path) -> HrPostgres:
+    """A database server of the demo's own, which ends with it. Raises ServerFailed."""
+    return HrPostgres(owner=house.enter_context(server()), directory=directory)
+
+
+def _said(*command: str) -> str:
+    ok, text = _onbehalf(*command)
+    if not ok:
+        raise DemoFailed(text)
+    return text
 
 
 @contextmanager
@@ -215,12 +237,12 @@ def _wait_ready(url: str, process: object, *, log: Path) -> None:
     raise DemoFailed(f"the gateway was not ready within {_READY_SECONDS} s: {last}; see {log}")
 
 
-def _free(ports: Ports, console: Console) -> tuple[int, int, int, int]:
+def _free(ports: Ports, console: Console) -> tuple[int, int, int, int, int]:
     """The wanted ports where they are free, else others. All are held until all are known, so none comes twice."""
     with ExitStack() as held:
         chosen = []
         wanted_ports = (("gateway", ports.gateway), ("admin", ports.admin), ("issuer", ports.issuer))
-        for name, wanted in (*wanted_ports, ("tickets", ports.tickets)):
+        for name, wanted in (*wanted_ports, ("tickets", ports.tickets), ("orders", ports.orders)):
             listening = _bound(wanted) or _bound(0)
             if listening is None:
                 raise DemoFailed("no free port on 127.0.0.1")
@@ -229,7 +251,7 @@ def _free(ports: Ports, console: Console) -> tuple[int, int, int, int]:
             if wanted and port != wanted:
                 console.print(f"port {wanted} is taken; the {name} listens on {port}", highlight=False)
             chosen.append(port)
-    return chosen[0], chosen[1], chosen[2], chosen[3]
+    return chosen[0], chosen[1], chosen[2], chosen[3], chosen[4]
 
 
 def _bound(port: int) -> socket.socket | None:

@@ -7,78 +7,21 @@ gateway. A step that is not as told fails the story; it does not end it. Must no
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import closing
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
-from onbehalf.demo.data import Review, World
+from onbehalf.demo.data import Review
 from onbehalf.demo.person_client import PersonClient, Told, connected
+from onbehalf.demo.story_orders import cancelling, managing, selling
+from onbehalf.demo.story_postgres import finishing, walled
+from onbehalf.demo.telling import Stage, StoryResult, Teller, first, summary, table
 from onbehalf.demo.truth import readable_reviews, reports
 
-__all__ = ["Stage", "Step", "StoryResult", "play", "run_story"]
+__all__ = ["play", "run_story"]
 
-Verify = Callable[[], tuple[bool, str]]
-Explain = Callable[[str], str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """Where the story plays: the gateway's URL for clients, the data directory, and the two tools of an auditor."""
-
-    gateway: str
-    directory: Path
-    world: World
-    verify: Verify
-    explain: Explain
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One step: whether it was as told, and what was seen."""
-
-    title: str
-    ok: bool
-    seen: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoryResult:
-    """All steps, in order."""
-
-    steps: tuple[Step, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every step was as told. No steps is not a success."""
-        return bool(self.steps) and all(step.ok for step in self.steps)
-
-
-@dataclass(slots=True)
-class _Teller:
-    """Narrates and keeps the steps."""
-
-    console: Console
-    steps: list[Step] = field(default_factory=list)
-    calls: dict[str, str] = field(default_factory=dict)
-    """Call ids to explain later, by what they were."""
-
-    def scene(self, text: str) -> None:
-        self.console.print(f"\n[bold]{escape(text)}[/bold]")
-
-    def check(self, title: str, ok: bool, seen: str) -> None:
-        self.steps.append(Step(title=title, ok=ok, seen=seen))
-        mark = "[green]ok[/green]  " if ok else "[red bold]WRONG[/red bold]"
-        self.console.print(f"  {mark} {escape(title)}: {escape(seen)}", highlight=False)
-
-    def show(self, text: str) -> None:
-        for line in text.strip().splitlines():
-            self.console.print(f"      [dim]{escape(line)}[/dim]", highlight=False)
+_Scene = Callable[[Stage, PersonClient, Teller], Awaitable[None]]
 
 
 def run_story(stage: Stage, console: Console) -> StoryResult:
@@ -88,27 +31,35 @@ def run_story(stage: Stage, console: Console) -> StoryResult:
 
 async def play(stage: Stage, console: Console) -> StoryResult:
     """The whole story. Never raises for what the gateway does."""
-    teller = _Teller(console)
-    scenes: tuple[tuple[str, str, str, Callable[[Stage, PersonClient, _Teller], Awaitable[None]]], ...] = (
+    teller = Teller(console)
+    scenes: tuple[tuple[str, str, str, _Scene], ...] = (
         ("Alice Ngo (acme) manages a team. She asks for its performance reviews.", "acme", "alice", _alice),
         ("Her model is talked into asking for more.", "acme", "alice", _hostile),
         ("Bob Tran (acme), who reports to Alice, asks the same.", "acme", "bob", _bob_reviews),
         ("Dave Kim (globex), a manager too, asks the same.", "globex", "dave", _dave),
         ("Bob changes tickets.", "acme", "bob", _bob_tickets),
+        ("Nils Berg (acme) sells. His model reads and ships orders through an HTTP API.", "acme", "nils", selling),
+        ("Ben Carter, his manager, asks for orders.", "acme", "ben", managing),
+        ("Nils wants to cancel an order, which needs his manager's yes.", "acme", "nils", cancelling),
     )
+    if stage.seen_by_reader is not None:
+        scenes = (*scenes, ("Alice finishes a draft.", "acme", "alice", finishing))
     for text, tenant, person_id, scene in scenes:
         teller.scene(text)
         try:
             async with connected(stage.gateway, stage.world.person(tenant, person_id)) as client:
                 await scene(stage, client, teller)
         except Exception as error:  # whatever breaks, the story goes on and says that it broke
-            teller.check(text, False, _first(error))
+            teller.check(text, False, first(error))
+    if stage.seen_by_reader is not None:
+        teller.scene("Somebody got hold of the gateway's own database password.")
+        walled(stage, teller)
     teller.scene("An auditor looks at the record.")
     _audit(stage, teller)
     return StoryResult(steps=tuple(teller.steps))
 
 
-async def _alice(stage: Stage, client: PersonClient, teller: _Teller) -> None:
+async def _alice(stage: Stage, client: PersonClient, teller: Teller) -> None:
     teller.check("she is connected", True, f"logged in with OAuth (PKCE), MCP {client.protocol}")
     below = reports(stage.world, "acme", "alice")
     told = await client.call("reviews_list", {"about": "team"})
@@ -127,7 +78,7 @@ async def _alice(stage: Stage, client: PersonClient, teller: _Teller) -> None:
     )
 
 
-async def _hostile(stage: Stage, client: PersonClient, teller: _Teller) -> None:
+async def _hostile(stage: Stage, client: PersonClient, teller: Teller) -> None:
     may = readable_reviews(stage.world, "acme", "alice")
     nothing: tuple[tuple[str, dict[str, Any]], ...] = (
         ("another team's person (jack, under Tomas)", {"subject_id": "jack"}),
@@ -140,30 +91,33 @@ async def _hostile(stage: Stage, client: PersonClient, teller: _Teller) -> None:
     )
     for title, arguments in nothing:
         told = await client.call("reviews_list", arguments)
-        teller.check(title, told.done and not told.rows, _summary(told))
+        teller.check(title, told.done and not told.rows, summary(told))
     told = await client.call("reviews_list", {"subject_id": "alice"})
     ok = told.done and _same(told.rows, [r for r in _acme(stage, may) if r.subject_id == "alice"])
-    teller.check("her namesake in globex has the same id: she gets only her own", ok, _summary(told))
+    teller.check("her namesake in globex has the same id: she gets only her own", ok, summary(told))
     for title, arguments in (
         ("an injected `tenant_id`", {"tenant_id": "globex"}),
         ("an injected `me`", {"me": "tomas", "about": "me"}),
     ):
         told = await client.call("reviews_list", arguments)
-        teller.check(f"{title} is refused", told.denial == "bound_parameter" and not told.rows, _summary(told))
-    left = _count(stage.directory / "hr.db", "SELECT count(*) FROM reviews")
-    teller.check("the database is whole", left == len(stage.world.reviews), f"{left} reviews on disk")
+        teller.check(f"{title} is refused", told.denial == "bound_parameter" and not told.rows, summary(told))
+    left = stage.reviews()
+    whole = {key: row["feedback"] for key, row in left.items()} == {
+        (each.tenant, each.id): each.feedback for each in stage.world.reviews
+    }
+    teller.check("the database is whole", whole, f"{len(left)} reviews on disk")
 
 
-async def _bob_reviews(stage: Stage, client: PersonClient, teller: _Teller) -> None:
+async def _bob_reviews(stage: Stage, client: PersonClient, teller: Teller) -> None:
     told = await client.call("reviews_list", {})
     expected = _acme(stage, readable_reviews(stage.world, "acme", "bob"))
     ok = told.done and _same(told.rows, expected) and _subjects(told) == {"bob"}
     teller.check("only his own, once final", ok, f"{len(told.rows)} reviews; right are {len(expected)}")
     told = await client.call("reviews_list", {"subject_id": "carol"})
-    teller.check("nothing about Carol, though he wrote one of them", told.done and not told.rows, _summary(told))
+    teller.check("nothing about Carol, though he wrote one of them", told.done and not told.rows, summary(told))
 
 
-async def _dave(stage: Stage, client: PersonClient, teller: _Teller) -> None:
+async def _dave(stage: Stage, client: PersonClient, teller: Teller) -> None:
     told = await client.call("reviews_list", {})
     ids = readable_reviews(stage.world, "globex", "dave")
     expected = [r for r in stage.world.reviews if r.tenant == "globex" and r.id in ids]
@@ -171,42 +125,50 @@ async def _dave(stage: Stage, client: PersonClient, teller: _Teller) -> None:
     ok = told.done and _same(told.rows, expected) and acme == 0
     teller.check("his own team's, none of acme's", ok, f"{len(told.rows)} reviews of globex, {acme} of acme")
     told = await client.call("reviews_list", {"subject_id": "bob"})
-    teller.check("nothing about Bob of acme", told.done and not told.rows, _summary(told))
+    teller.check("nothing about Bob of acme", told.done and not told.rows, summary(told))
 
 
-async def _bob_tickets(stage: Stage, client: PersonClient, teller: _Teller) -> None:
+async def _bob_tickets(stage: Stage, client: PersonClient, teller: Teller) -> None:
     path = stage.directory / "tickets.db"
-    before = _tickets(path)
+    before = table(path, "tickets")
     change = {"status": "in_progress", "comment": "on it"}
     told = await client.call("tickets_update", {"ticket_id": "T-1001", **change})
     wanted = {**before, ("acme", "T-1001"): {**before["acme", "T-1001"], **change}}
-    ok = told.done and _tickets(path) == wanted
-    teller.check("his own T-1001 is changed, and nothing else is", ok, _summary(told))
+    ok = told.done and table(path, "tickets") == wanted
+    teller.check("his own T-1001 is changed, and nothing else is", ok, summary(told))
     again = await client.call("tickets_get", {"ticket_id": "T-1001"})
     ok = (
         len(again.rows) == 1 and again.rows[0].get("status") == "in_progress" and again.rows[0].get("owner_id") == "bob"
     )
-    teller.check("read again, it is in progress", ok, _summary(again))
+    teller.check("read again, it is in progress", ok, summary(again))
     denied = await client.call("tickets_update", {"ticket_id": "T-1002", "status": "closed"})
     ok = denied.denial == "not_permitted" and bool(denied.remedy)
-    teller.check("Carol's T-1002 is refused, with a way out", ok, _summary(denied))
-    teller.check("Carol's ticket is as it was", _tickets(path) == wanted, f"status {_status(path, 'T-1002')}")
+    teller.check("Carol's T-1002 is refused, with a way out", ok, summary(denied))
+    teller.check(
+        "Carol's ticket is as it was",
+        table(path, "tickets") == wanted,
+        f"status {table(path, 'tickets')['acme', 'T-1002']['status']}",
+    )
     teller.calls["denied"] = denied.call
 
 
-def _audit(stage: Stage, teller: _Teller) -> None:
+def _audit(stage: Stage, teller: Teller) -> None:
     try:
         ok, text = stage.verify()
-        teller.check("the record verifies", ok, _first(text))
+        teller.check("the record verifies", ok, first(text))
     except Exception as error:  # an auditor's tool that breaks is a failed step, not the end
-        teller.check("the record verifies", False, _first(error))
-    for what, names in (("allowed", ("Alice", "reviews_list")), ("denied", ("Bob", "tickets_update"))):
+        teller.check("the record verifies", False, first(error))
+    for what, names in (
+        ("allowed", ("Alice", "reviews_list")),
+        ("denied", ("Bob", "tickets_update")),
+        ("approved", ("Nils", "order_cancel", "approved by ben")),
+    ):
         title = f"the {what} call is explained"
         call = teller.calls.get(what, "")
         try:
             text = stage.explain(call) if call else ""
         except Exception as error:
-            teller.check(title, False, _first(error))
+            teller.check(title, False, first(error))
             continue
         teller.check(title, bool(text) and all(name in text for name in names), call or "there was no such call")
         teller.show(text)
@@ -225,32 +187,3 @@ def _same(rows: Iterable[Mapping[str, Any]], reviews: Iterable[Review]) -> bool:
 
 def _subjects(told: Told) -> set[str]:
     return {str(row.get("subject_id")) for row in told.rows}
-
-
-def _summary(told: Told) -> str:
-    if told.done:
-        return "1 row" if len(told.rows) == 1 else f"{len(told.rows)} rows"
-    return f"refused ({told.denial}). {told.remedy or _first(told.text)}"
-
-
-def _first(what: object) -> str:
-    """The first line of a text; for an exception, of its innermost cause."""
-    while isinstance(what, BaseExceptionGroup):
-        what = what.exceptions[0]
-    text = f"{type(what).__name__}: {what}" if isinstance(what, BaseException) else str(what)
-    return text.strip().partition("\n")[0][:300]
-
-
-def _count(path: Path, statement: str) -> int:
-    with closing(sqlite3.connect(path)) as base:
-        return int(base.execute(statement).fetchone()[0])
-
-
-def _tickets(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    with closing(sqlite3.connect(path)) as base:
-        base.row_factory = sqlite3.Row
-        return {(row["tenant"], row["id"]): dict(row) for row in base.execute("SELECT * FROM tickets")}
-
-
-def _status(path: Path, ticket_id: str) -> str:
-    return str(_tickets(path)["acme", ticket_id]["status"])

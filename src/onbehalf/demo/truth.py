@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from onbehalf.demo.data import World
 
-__all__ = ["chain", "readable_reviews", "reports"]
+__all__ = ["chain", "readable_orders", "readable_reviews", "reports"]
 
 
 def chain(world: World, tenant: str, person_id: str) -> list[str]:
@@ -44,3 +44,9 @@ def readable_reviews(world: World, tenant: str, person_id: str) -> set[str]:
         if review.tenant == tenant
         and (review.subject_id in below or (review.subject_id == person_id and review.status == "final"))
     }
+
+
+def readable_orders(world: World, tenant: str, person_id: str) -> set[str]:
+    """Ids of the orders of this tenant that a person may read: their own, and their reports'."""
+    may = {person_id, *reports(world, tenant, person_id)}
+    return {order.id for order in world.orders if order.tenant == tenant and order.owner_id in may}

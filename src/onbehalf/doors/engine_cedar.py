@@ -142,6 +142,12 @@ class CedarEngine:
         owed = (each for slice_ in self._slices.values() for each in slice_.owed.values())
         return frozenset(scope for each in owed for scope in obligations.purpose_scopes(each.obligations))
 
+    @property
+    def asking(self) -> frozenset[str]:
+        """The policies that demand an approval."""
+        owed = (each for slice_ in self._slices.values() for each in slice_.owed.values())
+        return frozenset(each.policy for each in owed if each.obligations.approve)
+
     def judge(self, question: Question) -> Judgement:
         """What Cedar says. Whatever a question holds, the answer is a Judgement."""
         slice_ = self._slices.get(question.action)

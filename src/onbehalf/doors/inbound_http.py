@@ -5,7 +5,7 @@ What every request to the MCP endpoint passes, in order:
 7 method and media types; 8 body bounded in size, time and depth, and with one meaning, and a large one read for a
 proven caller only; 9 room for one more call; 10 the era by version. From 8 on, what is wrong is told to a proven
 caller only. Whatever is refused leaves through inbound_refusal. The metadata of RFC 9728 and the gateway's public
-keys need no token. Imports the other inbound files, and no other door.
+keys need no token; the approval pages have a login of their own. Imports the other inbound files, and no other door.
 
 Trust: this port faces clients. TLS ends before it; whatever ends it can read tokens, but no header it adds is read.
 """
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from onbehalf.config import Limits, Settings
+from onbehalf.doors.inbound_approve import PATH, ApprovePages
 from onbehalf.doors.inbound_body import is_small, parse, read
 from onbehalf.doors.inbound_headers import bearer, check_media, refuse_token_in_query, unique
 from onbehalf.doors.inbound_mcp import Modern, ServerName, request_id, within
@@ -72,6 +73,7 @@ class PublicApp:
         server: ServerName,
         meter: Meter,
         sessions: SessionLimits | None = None,
+        pages: ApprovePages | None = None,
     ) -> None:
         gateway = settings.gateway
         resource = urlsplit(gateway.resource)
@@ -94,6 +96,7 @@ class PublicApp:
         self._meter = meter
         self._modern = Modern(house, tool=catalogue.tool, server=server, limits=gateway.limits)
         self._older = Older(house, server=server, limits=gateway.limits, sessions=sessions or SessionLimits())
+        self._pages = pages
         self._arrivals = 0
         self._calls = 0
 
@@ -111,6 +114,8 @@ class PublicApp:
             await send({"type": "websocket.close", "code": 1008})
         elif scope["path"] == self._path:
             await self._endpoint(scope, receive, send)
+        elif self._pages is not None and scope["path"].startswith(PATH):
+            await self._paged(self._pages, scope, receive, send)
         else:
             await self._public(scope, send)
 
@@ -122,6 +127,15 @@ class PublicApp:
         await send({"type": "lifespan.shutdown.complete"})
 
     # --- what needs no token ---------------------------------------------------------------
+
+    async def _paged(self, pages: ApprovePages, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            headers = unique(scope["headers"])
+            self._require_host(headers)
+        except OnbehalfError as error:
+            await send_json(send, error.status, {"error": error.code})
+            return
+        await pages(scope, receive, send, headers)
 
     async def _public(self, scope: Scope, send: Send) -> None:
         path = scope["path"]
@@ -225,15 +239,17 @@ class PublicApp:
 
     def _checked_headers(self, scope: Scope) -> dict[bytes, bytes]:
         headers = unique(scope["headers"])
-        host = headers.get(b"host", b"").lower()
-        if host not in self._hosts:
-            raise HostRefused("the Host header is not one of this gateway's", hint="use the gateway's own URL")
+        self._require_host(headers)
         origin = headers.get(b"origin")
         if origin is not None and origin.lower() not in self._origins:
             raise OriginRefused(
                 "the Origin header is not allowed here", hint="an administrator can allow it in `origins`"
             )
         return headers
+
+    def _require_host(self, headers: Mapping[bytes, bytes]) -> None:
+        if headers.get(b"host", b"").lower() not in self._hosts:
+            raise HostRefused("the Host header is not one of this gateway's", hint="use the gateway's own URL")
 
 
 class _Seen:

@@ -34,7 +34,7 @@ from onbehalf.errors import (
     UnknownMethod,
     VersionUnsupported,
 )
-from onbehalf.model import Json, Tool, ToolRequest
+from onbehalf.model import Json, Tool, ToolRequest, Waiting
 from onbehalf.ports import House
 
 __all__ = ["Modern", "ServerName", "agent", "idempotency_key", "request_id", "within"]
@@ -128,6 +128,9 @@ class Modern:
         call = within(self._seconds, self._house.call(exchange.presented, request))
         reply = await until_gone(exchange.receive, call)
         content = reply.content
+        # A client that was sent there once answers with what came of it: it is told in words, or it would ask for ever.
+        if reply.waiting is not None and _opens_pages(meta) and params.get("inputResponses") is None:
+            return self._required(reply.waiting, content.get("_meta"))
         return {"content": [], **content, **self._complete(content.get("_meta"))}
 
     async def _list(self, exchange: Exchange, params: dict[str, Json]) -> dict[str, Json]:
@@ -173,6 +176,15 @@ class Modern:
         if known is None or known[0] is not tool:  # a definition does not pin scopes, so it is the object that counts
             known = self._shown[tool.name] = (tool, listed(tool))
         return known[1]
+
+    def _required(self, waiting: Waiting, meta: Json) -> dict[str, Json]:
+        """The page that somebody must see, as the client is asked to open it (client/elicitation, URL mode).
+
+        There is no `requestState`: what was approved is known here, by what the call is.
+        """
+        asked: dict[str, Json] = {"mode": "url", "message": waiting.message, "url": waiting.url}
+        requests: dict[str, Json] = {"approval": {"method": "elicitation/create", "params": asked}}
+        return {**self._complete(meta), "resultType": "input_required", "inputRequests": requests}
 
     def _complete(self, meta: Json = None) -> dict[str, Json]:
         stamped = {**meta, **self._stamp} if isinstance(meta, dict) else self._stamp
@@ -235,6 +247,13 @@ def _envelope(params: Json) -> dict[str, Json]:
     if not isinstance(meta[CLIENT_CAPABILITIES_META_KEY], dict):
         raise ParametersInvalid(f"`{CLIENT_CAPABILITIES_META_KEY}` is not an object", hint="send `{}` for none")
     return meta
+
+
+def _opens_pages(meta: Mapping[str, Json]) -> bool:
+    """Whether the client declared that it can show people a page: it must not be asked to otherwise."""
+    capabilities = meta.get(CLIENT_CAPABILITIES_META_KEY)
+    elicitation = capabilities.get("elicitation") if isinstance(capabilities, dict) else None
+    return isinstance(elicitation, dict) and isinstance(elicitation.get("url"), dict)
 
 
 def _unsupported(version: str) -> VersionUnsupported:

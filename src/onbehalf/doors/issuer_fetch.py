@@ -1,10 +1,10 @@
-"""One issuer's keys over HTTP: discovery, then the JWK Set, both bounded in time and size.
+"""One issuer over HTTP: discovery, the JWK Set, and a form for its token endpoint, all bounded in time and size.
 
-Redirects are not followed, no cookie is kept, no proxy of the environment used, nothing unpacked. Must not keep keys
-or decide when to fetch: `issuer_keys` does.
+Redirects are not followed, no cookie is kept, no proxy of the environment used, nothing unpacked. Must not keep keys,
+decide when to fetch (`issuer_keys` does) or know what a form is for (`issuer_login`).
 
-Trust: whoever answers for an issuer's URL is the issuer. TLS says who that is; what is fetched only ever yields keys of
-the one issuer that was asked for.
+Trust: whoever answers for an issuer's URL is the issuer. TLS says who that is; what is fetched is only ever
+believed about the one issuer that was asked for.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from onbehalf.config import IssuerSettings
 from onbehalf.doors.outbound import plain_client
 from onbehalf.errors import ConfigInvalid
 from onbehalf.identify import KeysRefused, PublicKey, public_keys
+from onbehalf.model import Json
 from onbehalf.strict_json import NotStrict, strict_object
 
 __all__ = ["FetchFailed", "IssuerFetcher"]
@@ -57,7 +58,8 @@ class IssuerFetcher:
         """The keys that the issuer publishes now, by id. Raises FetchFailed."""
         try:
             async with asyncio.timeout(self._seconds):
-                document = await self._get(await self._keys_url(rule), _KEYS_BYTES, "its JWK Set")
+                found = await self.metadata(rule, "jwks_uri")
+                document = await self._get(str(found["jwks_uri"]), _KEYS_BYTES, "its JWK Set")
         except TimeoutError as error:
             raise FetchFailed(f"it did not answer within {self._seconds:g} s") from error
         try:
@@ -65,35 +67,53 @@ class IssuerFetcher:
         except KeysRefused as error:
             raise FetchFailed(str(error)) from error
 
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._client.close()
-
-    async def _keys_url(self, rule: IssuerSettings) -> str:
-        """`jwks_uri` of the first discovery document that is the issuer's own."""
+    async def metadata(self, rule: IssuerSettings, *names: str) -> Mapping[str, Json]:
+        """The first discovery document that is the issuer's own and has these endpoints. Raises FetchFailed."""
         reasons: list[str] = []
         for url in _metadata_urls(rule):
             try:
                 document = await self._get(url, _METADATA_BYTES, f"its metadata at `{url}`")
-                return self._jwks_uri(document, url, rule)
+                return self._checked(document, url, rule, names)
             except FetchFailed as error:
                 reasons.append(str(error))
         raise FetchFailed("; ".join(reasons))
 
-    def _jwks_uri(self, document: bytes, url: str, rule: IssuerSettings) -> str:
+    async def post(self, url: str, fields: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[str, Json]:
+        """The object that an endpoint of the metadata answers to a form. Raises FetchFailed, without what it said."""
+        what = "its token endpoint"
+        try:
+            async with asyncio.timeout(self._seconds):
+                request = self._client.post(url).header("accept", "application/json").form(dict(fields))
+                for name, value in headers.items():
+                    request = request.header(name, value)
+                async with request.build_streamed() as response:
+                    return strict_object(await _answered(response, _METADATA_BYTES, what), depth=_DEPTH)
+        except TimeoutError as error:
+            raise FetchFailed(f"it did not answer within {self._seconds:g} s") from error
+        except PyreqwestError as error:
+            raise FetchFailed(f"{what} cannot be reached") from error
+        except (ValueError, NotStrict) as error:
+            raise FetchFailed(f"{what} gave no usable answer") from error
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    def _checked(self, document: bytes, url: str, rule: IssuerSettings, names: tuple[str, ...]) -> Mapping[str, Json]:
         try:
             members = strict_object(document, depth=_DEPTH)
         except NotStrict as error:
             raise FetchFailed(f"its metadata at `{url}` is refused: {error}") from error
         if members.get("issuer") != rule.issuer:  # RFC 8414 section 3.3: identical, or it must not be used
             raise FetchFailed(f"the metadata at `{url}` is of another issuer")
-        found = members.get("jwks_uri")
-        if not isinstance(found, str) or not self._permitted(found):
-            raise FetchFailed(f"the metadata at `{url}` has no https `jwks_uri`")
-        # A document that came over TLS must not lead to one that anybody on this machine could serve.
-        if url.startswith("https:") and not found.startswith("https:") and not self._insecure:
-            raise FetchFailed(f"the metadata at `{url}` leads from https to http")
-        return found
+        for name in names:
+            found = members.get(name)
+            if not isinstance(found, str) or not self._permitted(found):
+                raise FetchFailed(f"the metadata at `{url}` has no https `{name}`")
+            # A document that came over TLS must not lead to one that anybody on this machine could serve.
+            if url.startswith("https:") and not found.startswith("https:") and not self._insecure:
+                raise FetchFailed(f"the metadata at `{url}` leads from https to http")
+        return members
 
     def _permitted(self, url: str) -> bool:
         if len(url) > _MAX_URL or _VISIBLE.fullmatch(url) is None:
@@ -113,17 +133,21 @@ class IssuerFetcher:
     async def _get(self, url: str, limit: int, what: str) -> bytes:
         try:
             async with self._client.get(url).header("accept", "application/json").build_streamed() as response:
-                if response.status != 200:
-                    raise FetchFailed(f"{what} was answered with HTTP status {response.status}")
-                if response.get_header("content-encoding") not in (None, "identity"):
-                    raise FetchFailed(f"{what} came packed, which nobody asked for")
-                return await _whole(response, limit, what)
+                return await _answered(response, limit, what)
         except PyreqwestError as error:
             if isinstance(error, TimeoutError):
                 raise
             raise FetchFailed(f"{what} cannot be reached") from error
         except ValueError as error:  # a URL that the client's own parser refuses
             raise FetchFailed(f"{what} is at no usable URL") from error
+
+
+async def _answered(response: Response, limit: int, what: str) -> bytes:
+    if response.status != 200:
+        raise FetchFailed(f"{what} was answered with HTTP status {response.status}")
+    if response.get_header("content-encoding") not in (None, "identity"):
+        raise FetchFailed(f"{what} came packed, which nobody asked for")
+    return await _whole(response, limit, what)
 
 
 async def _whole(response: Response, limit: int, what: str) -> bytes:

@@ -31,13 +31,24 @@ class SqliteWall:
     shared: tuple[str, ...]
 
     @classmethod
-    def of(cls, upstream: str, tables: Mapping[str, str], shared: Sequence[str]) -> SqliteWall | None:
-        """The wall that an upstream's settings ask for; None where they name no table. Raises ConfigInvalid."""
+    def of(
+        cls, upstream: str, tables: Mapping[str, str], shared: Sequence[str], *, without: bool = False
+    ) -> SqliteWall | None:
+        """The wall that an upstream's settings ask for; None where it is turned off by name. Raises ConfigInvalid.
+
+        Danger: `without` leaves only statements and policies between tenants.
+        """
         names = [name.lower() for name in (*tables, *shared)]
         if len(set(names)) != len(names) or (shared and not tables):
             raise ConfigInvalid(
                 f"upstream `{upstream}` names a table twice, or `shared` without `tables`",
                 hint="list each table once: under `tables` with its tenant column, or under `shared`",
+            )
+        if without == bool(tables):
+            raise ConfigInvalid(
+                f"upstream `{upstream}` has {'`tables`, and a wall that is turned off' if tables else 'no `tables`'}",
+                hint="list those with rows of several tenants under `tables`, each with its tenant column, or set "
+                "`insecure_without_wall: true`",
             )
         return cls(tables=tables, shared=tuple(shared)) if tables else None
 

@@ -15,6 +15,8 @@ from onbehalf.errors import OnbehalfError
 from onbehalf.model import (
     Allow,
     Applied,
+    Approval,
+    Ask,
     AuditEntry,
     Caller,
     CallId,
@@ -33,7 +35,7 @@ from onbehalf.model import (
     digest,
 )  # fmt: skip
 
-__all__ = ["Released", "denial", "intent", "outcome", "refusal"]
+__all__ = ["Released", "about", "approval", "asked", "denial", "intent", "outcome", "refusal"]
 
 _MAX_REFUSED_BYTES = 16_384
 _UNTOUCHED = Applied()
@@ -71,7 +73,52 @@ def intent(allow: Allow, *, purpose: str = "") -> AuditEntry:
         facts["scope"] = {"predicate": call.where.sql, "parameters": [*sorted(call.where.parameters)]}
     if call.expected:
         facts["expected"] = call.expected
+    if allow.approval is not None:
+        facts["approval"] = _approval(allow.approval)
     return AuditEntry(kind="intent", call=call.id, at=call.at, facts=facts)
+
+
+def asked(ask: Ask, wanted: Approval) -> AuditEntry:
+    """A call that waits for people's approval; nothing of it is done yet."""
+    facts = _about(ask.call)
+    facts["decision"] = {
+        "effect": "ask",
+        "policies": list(ask.policies),
+        "policy": ask.policy,
+        "revision": ask.revision,
+        "resource": _ref(ask.resource),
+        "approvers": [*sorted(ask.approvers)],
+        "obligations": [_owed(each) for each in ask.owed],
+    }
+    facts["approval"] = {**_approval(wanted), "until": wanted.until}
+    return AuditEntry(kind="asked", call=ask.call.id, at=ask.call.at, facts=facts)
+
+
+def about(ask: Ask, shown: Json) -> Json:
+    """What people see before they approve a call: who, what exactly, and what would change."""
+    facts = _about(ask.call)
+    tool = ask.call.tool
+    return {
+        "person": facts["person"],
+        "client": ask.call.caller.client,
+        "tool": {"name": tool.name, "title": tool.title, "description": tool.description, "writes": tool.writes},
+        "arguments": facts["arguments"],
+        "bound": [each.parameter for each in tool.bound],
+        "resource": _ref(ask.resource),
+        "policies": [each.policy for each in ask.owed if each.obligations.approve],
+        "changes": shown,
+    }
+
+
+def approval(of: Approval, voter: Caller, person: str, *, approves: bool, now: UnixTime) -> AuditEntry:
+    """That a person approved or refused what a call waits for; a record of its own, before it counts."""
+    facts: dict[str, Json] = {
+        "caller": _caller(voter),
+        "person": {"id": person},
+        "approval": _approval(of),
+        "vote": "approved" if approves else "refused",
+    }
+    return AuditEntry(kind="approval", call=of.call, at=now, facts=facts)
 
 
 def denial(deny: Deny) -> AuditEntry:
@@ -125,6 +172,12 @@ def outcome(
     return AuditEntry(kind="outcome", call=call.id, at=now, facts=facts)
 
 
+def _approval(approval: Approval) -> dict[str, Json]:
+    """An approval without its id, which is half a key to its page."""
+    by: list[Json] = [vote.person for vote in approval.votes]
+    return {"binding": approval.binding, "asked_by": approval.call, "approved_by": by}
+
+
 def _rows(released: Released) -> dict[str, Json]:
     applied = released.applied
     told: dict[str, Json] = {
@@ -151,8 +204,8 @@ def _owed(owed: Owed) -> dict[str, Json]:
         told["max_rows"] = one.max_rows
     if one.purposes != "every":
         told["purpose"] = [*sorted(one.purposes)]
-    if one.approve != "nobody":
-        told["approve"] = one.approve
+    if one.approve:
+        told["approve"] = [*sorted(one.approve)]
     return told
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from onbehalf.errors import OnbehalfError
-from onbehalf.model import Applied, CallId, Deny, Failed, Json, Mask, Receipt, Reply
+from onbehalf.model import Applied, Approval, CallId, Deny, Failed, Json, Mask, Receipt, Reply, Waiting
 
-__all__ = ["answered", "denied", "failed", "previewed", "refused"]
+__all__ = ["answered", "denied", "failed", "previewed", "refused", "waiting"]
 
 _CLASSES = {
     "not_permitted": "you are not permitted to do this",
@@ -21,6 +21,7 @@ _CLASSES = {
     "person_unknown": "the directory does not know you",
     "unknown_tool": "there is no such tool for you",
     "approval_required": "this is permitted only with an approval",
+    "approval_refused": "a person was asked to approve this, and refused",
     "purpose_not_shown": "this is permitted for a stated purpose only",
     "obligation_unmet": "what may be shown of this cannot be told from what may not",
 }
@@ -74,6 +75,21 @@ def _told(content: Mapping[str, Json], applied: Applied) -> Mapping[str, Json]:
 def denied(deny: Deny, receipt: Receipt) -> Reply:
     """A decided refusal: its class and its remedy."""
     return _refusal(deny.call.id, deny.reason.code, deny.remedy, receipt)
+
+
+def waiting(call: CallId, approval: Approval, receipt: Receipt, *, url: str, by: str) -> Reply:
+    """A call that is done once people approved it: where, by whom, and that it must be sent again then."""
+    minutes = max(1, (approval.until - approval.at) // 60)
+    message = f"This must be approved by {by}. It is done when the same call is sent again after that."
+    remedy = f"open {url} within {minutes} minutes; it must be approved there by {by}; then send the same call again"
+    answer = _refusal(call, "approval_required", remedy, receipt, verb="Waiting")
+    meta = answer.content["_meta"]
+    assert isinstance(meta, dict)  # INVARIANT: _refusal made it
+    told: dict[str, Json] = {"url": url, "approvers": [*sorted(approval.approvers)], "until": approval.until}
+    content = {**answer.content, "_meta": {**meta, "onbehalf/approval": told}}
+    return Reply(
+        call=call, content=content, receipt=receipt, denial=answer.denial, waiting=Waiting(url=url, message=message)
+    )
 
 
 def refused(call: CallId, error: OnbehalfError, receipt: Receipt) -> Reply:

@@ -32,8 +32,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """A call told in order. `ending` is `denied`, `done`, `failed`, `unknown`, `open`, `tried` (and taken back), or
-    `none` (no call)."""
+    """A call told in order. `ending` is `denied`, `done`, `failed`, `unknown`, `open`, `tried` (and taken back),
+    `waiting` (for an approval), `refused` (by a person), or `none` (no call)."""
 
     call: str
     ending: str
@@ -60,7 +60,7 @@ def story(records: Sequence[Record]) -> Story:
         of = _intent(record)
         aside = asides.get(record.index if of is None else of, "")
         lines += _lines(record, told=told, aside=aside)
-        told = told or record.kind in ("intent", "denial")
+        told = told or record.kind in ("intent", "denial", "asked")
         if aside == "preview" and record.kind == "outcome":
             ending = "tried" if _ending(record, answered) == "done" else "failed"
         elif not aside:
@@ -79,7 +79,7 @@ def _lines(record: Record, *, told: bool, aside: str) -> list[Line]:
 
     if record.erased:
         say("missing", f"What this {record.kind} says cannot be read here; its leaf still proves that it was recorded.")
-    elif record.kind in ("intent", "denial"):
+    elif record.kind in ("intent", "denial", "asked"):
         if not told:
             say("who", _who(facts))
         if record.kind == "intent":
@@ -92,9 +92,17 @@ def _lines(record: Record, *, told: bool, aside: str) -> list[Line]:
                 say("condition", f"only rows were asked for where {_clean(_text(scope, 'predicate'))}")
             if "expected" in facts:
                 say("condition", "only if the same would change as when it was tried")
+            if approval := _map(facts.get("approval")):
+                by = " and ".join(_words(approval.get("approved_by")))
+                say("condition", f"approved by {by}, as {_clean(_text(approval, 'asked_by'))} asked")
+        elif record.kind == "asked":
+            say("asked", _asked(facts, aside=""))
+            say("decided", _waits(facts))
         else:
             say("asked", _asked(facts, aside=""))
             _deny(_map(facts.get("decision")), say)
+    elif record.kind == "approval":
+        say("decided", _voted(facts))
     elif record.kind in ("outcome", "unknown"):
         say("came_back", _came_back(record.kind, facts, aside=aside))
         for owed in map(_map, _list(facts.get("obligations"))):
@@ -152,6 +160,21 @@ def _allowed(decision: Mapping[str, Json]) -> str:
     return f"Allowed {where} by {_and(policies)}, {_basis(decision)}."
 
 
+def _waits(facts: Mapping[str, Json]) -> str:
+    decision, approval = _map(facts.get("decision")), _map(facts.get("approval"))
+    policies = [str(policy) for policy in _list(decision.get("policies"))]
+    until = approval.get("until")
+    over = f" until {_time(until)}" if isinstance(until, int) else ""
+    by = " and ".join(_words(decision.get("approvers")))
+    return f"It waits for the approval of {by}{over}, as demanded by {_and(policies)}, {_basis(decision)}."
+
+
+def _voted(facts: Mapping[str, Json]) -> str:
+    who, caller = _text(_map(facts.get("person")), "id"), _map(facts.get("caller"))
+    verb = "approved" if facts.get("vote") == "approved" else "refused"
+    return f"{_clean(who)} {verb} it in a browser; {_text(caller, 'issuer')} vouched for this."
+
+
 def _deny(decision: Mapping[str, Json], say: Callable[[_Role, str], None]) -> None:
     where = f" on {_ref(decision)}" if decision.get("resource") else ""
     basis = f", {_basis(decision)}" if decision.get("policy") else ""
@@ -205,7 +228,7 @@ def _demands(owed: Mapping[str, Json]) -> str:
     if "purpose" in owed:
         said.append(f"the purpose {' or '.join(_words(owed.get('purpose')))}")
     if "approve" in owed:
-        said.append(f"the approval of {_clean(_text(owed, 'approve'))}")
+        said.append(f"the approval of {' and '.join(_words(owed.get('approve')))}")
     return "; ".join(said)
 
 
@@ -218,6 +241,10 @@ def _ending(record: Record, answered: set[int]) -> str:
         return "denied"
     if record.kind == "intent":
         return "open"
+    if record.kind == "asked":
+        return "waiting"
+    if record.kind == "approval":
+        return "refused" if record.facts.get("vote") == "refused" else ""
     if record.kind == "unknown":
         return "unknown"
     if record.kind != "outcome" or record.erased:

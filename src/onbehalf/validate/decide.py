@@ -1,8 +1,9 @@
-"""What an engine's judgement is worth: the one file that makes an Allow or a Deny.
+"""What an engine's judgement is worth: the one file that makes an Allow, an Ask or a Deny.
 
 A Cedar engine alone is not fail-closed: a forbid that errors is skipped, and the request allowed. So the answer
 counts only when 1 it is about this call, 2 it was asked on schema-checked entities, 3 nothing erred, 4 it says
-allow, 5 at least one policy said so, and 6 what these policies demand can be met. Must not hold what is asked
+allow, 5 at least one policy said so, and 6 what these policies demand can be met; 7 where that is an approval, it is
+asked for first. Must not hold what is asked
 (questions.py), what can be demanded (obligations.py) or an engine.
 """
 
@@ -13,6 +14,9 @@ from dataclasses import replace
 
 from onbehalf.model import (
     Allow,
+    Approval,
+    Approver,
+    Ask,
     Caller,
     Candidate,
     Conjunct,
@@ -29,16 +33,63 @@ from onbehalf.model import (
 )
 from onbehalf.validate import obligations, route
 
-__all__ = ["DEFAULT_REMEDY", "as_tried", "decide", "may", "narrowed", "offered", "owing", "tried"]
+__all__ = [
+    "DEFAULT_REMEDY", "approved", "as_tried", "asking", "decide", "looked_up", "may", "narrowed", "offered", "owing",
+    "tried", "unapproved",
+]  # fmt: skip
 
 DEFAULT_REMEDY = "Ask the owner of this data, or whoever looks after access in your company."
 _MAX_TEXT = 1_000
 _MAX_NAMED = 4
 
 
-def tried(allow: Allow) -> Allow:
-    """What is allowed to be done is allowed to be tried by its upstream and taken back."""
-    return replace(allow, call=route.tried(allow.call))
+def tried(decision: Allow | Ask) -> Allow:
+    """What may be done, now or once it is approved, may be tried by its upstream and taken back."""
+    return replace(_allow(decision), call=route.tried(decision.call))
+
+
+def looked_up(decision: Allow | Ask) -> Allow:
+    """A lookup may be done before anybody approved it: nothing that it finds is released."""
+    return _allow(decision)
+
+
+def asking(decision: Allow | Ask, approvers: frozenset[Approver]) -> Allow | Ask:
+    """The same, to be approved by these besides."""
+    if not approvers:
+        return decision
+    have = decision.approvers if isinstance(decision, Ask) else frozenset()
+    one = _allow(decision)
+    return Ask(
+        call=one.call, resource=one.resource, policies=one.policies, policy=one.policy, revision=one.revision,
+        owed=one.owed, approvers=approvers | have,
+    )  # fmt: skip
+
+
+def approved(ask: Ask, approval: Approval) -> Allow:
+    """What people approved. That they did, and may, is checked in approval.py."""
+    return replace(_allow(ask), approval=approval)
+
+
+def unapproved(ask: Ask, *, code: str, remedy: str) -> Deny:
+    """What was not approved, or cannot be: `code` is `approval_required` or `approval_refused`."""
+    by = next((each for each in ask.owed if each.obligations.approve), None)
+    whose = " and ".join(f"`{each}`" for each in sorted(ask.approvers))
+    permits = f"`{by.policy}` permits this" if by else "The rows are permitted"
+    said = "was refused" if code == "approval_refused" else "was not given"
+    return Deny(
+        call=ask.call, resource=ask.resource,
+        reason=Reason(
+            code=code, text=f"{permits} with the approval of {whose}, which {said}.", policy=by.policy if by else ""
+        ),
+        remedy=remedy, candidates=(), policy=ask.policy, revision=ask.revision,
+    )  # fmt: skip
+
+
+def _allow(decision: Allow | Ask) -> Allow:
+    return Allow(
+        call=decision.call, resource=decision.resource, policies=decision.policies, policy=decision.policy,
+        revision=decision.revision, owed=decision.owed,
+    )  # fmt: skip
 
 
 def narrowed(allow: Allow, where: Predicate) -> Allow:
@@ -46,9 +97,9 @@ def narrowed(allow: Allow, where: Predicate) -> Allow:
     return replace(allow, call=route.narrowed(allow.call, where))
 
 
-def as_tried(allow: Allow, changed: str) -> Allow:
-    """Less than what was allowed: to be done only if `changed`, an upstream's digest, is what comes of it."""
-    return replace(allow, call=route.as_tried(allow.call, changed))
+def as_tried(decision: Allow | Ask, changed: str) -> Allow | Ask:
+    """Less than what was decided: to be done only if `changed`, an upstream's digest, is what comes of it."""
+    return replace(decision, call=route.as_tried(decision.call, changed))
 
 
 def owing(judgement: Judgement, besides: Sequence[Owed]) -> Judgement:
@@ -56,9 +107,12 @@ def owing(judgement: Judgement, besides: Sequence[Owed]) -> Judgement:
     return replace(judgement, owed=tuple(dict.fromkeys((*besides, *judgement.owed)))) if besides else judgement
 
 
-def offered(judgement: Judgement, *, tool: Tool, caller: Caller) -> bool:
-    """Whether a tool may be shown to a caller: whether a call of it could be allowed, legs 2 to 6."""
-    return may(judgement) and obligations.unmet(judgement.owed, tool=tool, caller=caller) is None
+def offered(judgement: Judgement, *, tool: Tool, caller: Caller, approvable: bool) -> bool:
+    """Whether a tool may be shown to a caller: whether a call of it could be allowed, legs 2 to 6. `approvable` says
+    whether approvals can be given here at all."""
+    if not may(judgement) or obligations.unmet(judgement.owed, tool=tool, caller=caller) is not None:
+        return False
+    return approvable or not obligations.approvers(judgement.owed)
 
 
 def may(judgement: Judgement) -> bool:
@@ -79,7 +133,7 @@ def decide(
     candidates: Callable[[], tuple[Candidate, ...]],
     policy: Digest,
 ) -> Decision:
-    """Allow or deny one call. `candidates` is asked only for a denial.
+    """Allow one call, or once it is approved, or deny it. `candidates` is asked only for a denial.
 
     `policy_error` is told apart from `not_permitted` only about a tool: about a row it would tell a missing row,
     or one of another tenant, from one that is merely not permitted.
@@ -88,7 +142,7 @@ def decide(
     permitted = own and may(judgement)
     unmet = obligations.unmet(judgement.owed, tool=call.tool, caller=call.caller) if permitted else None
     if permitted and unmet is None:
-        return Allow(
+        allow = Allow(
             call=call,
             resource=question.resource,
             policies=judgement.policies,
@@ -96,6 +150,7 @@ def decide(
             revision=call.person.revision,
             owed=judgement.owed,
         )
+        return asking(allow, obligations.approvers(judgement.owed))
     named = tuple(each for each in candidates() if _speaks(each))
     return Deny(
         call=call,

@@ -36,6 +36,7 @@ __all__ = [
     "NOTHING_KEPT",
     "Kept",
     "Unmet",
+    "approvers",
     "keep",
     "merge",
     "of_call",
@@ -84,7 +85,7 @@ def _both(one: Obligations, other: Obligations) -> Obligations:
         masks=frozenset(masks.items()),
         max_rows=_narrower(one.max_rows, other.max_rows, min),
         purposes=_narrower(one.purposes, other.purposes, frozenset.intersection),
-        approve=max(one.approve, other.approve, key=_APPROVERS.index),
+        approve=one.approve | other.approve,
     )
 
 
@@ -121,10 +122,10 @@ def _purposes(text: str) -> Obligations:
 
 
 def _approve(text: str) -> Obligations:
-    found = next((each for each in _APPROVERS[1:] if each == text.strip()), None)
+    found = next((each for each in _APPROVERS if each == text.strip()), None)
     if found is None:
-        raise ValueError(f"one of {', '.join(f'`{each}`' for each in _APPROVERS[1:])}")
-    return Obligations(approve=found)
+        raise ValueError(f"one of {', '.join(f'`{each}`' for each in _APPROVERS)}")
+    return Obligations(approve=frozenset({found}))
 
 
 def _names(text: str, pattern: re.Pattern[str], expected: str) -> frozenset[str]:
@@ -156,30 +157,24 @@ class Unmet:
 def unmet(owed: Sequence[Owed], *, tool: Tool, caller: Caller) -> Unmet | None:
     """The first of these demands that cannot be met for this tool and caller, if there is one.
 
-    1 an approval, for none can be given yet; 2 fields or rows of an answer that is not mapped; 3 a purpose that the
-    access token was not given for. Whether a row has the fields that are demanded is seen when it is there (`keep`).
+    1 fields or rows of an answer that is not mapped; 2 a purpose that the access token was not given for. Whether a
+    row has the fields that are demanded is seen when it is there (`keep`). An approval can be asked for (`approvers`).
     """
     if not owed:
         return None
     demands = merge(each.obligations for each in owed)
     for each in owed:
         one = each.obligations
-        if one.approve != "nobody" and one.approve == demands.approve:  # 1
-            return _no_approval(each)
-        if tool.rows is None and (one.columns != "every" or one.masks or one.max_rows != "every"):  # 2
+        if tool.rows is None and (one.columns != "every" or one.masks or one.max_rows != "every"):  # 1
             return _not_mapped(each, tool)
-    if demands.purposes != "every" and not _shown(demands, caller):  # 3
+    if demands.purposes != "every" and not _shown(demands, caller):  # 2
         return _no_purpose(next(each for each in owed if each.obligations.purposes != "every"), demands.purposes)
     return None
 
 
-def _no_approval(by: Owed) -> Unmet:
-    return Unmet(
-        code="approval_required",
-        text=f"`{by.policy}` permits this with the approval of `{by.obligations.approve}`, which was not given.",
-        remedy="This needs an approval, which cannot be given here yet. Have it done where it can be approved.",
-        policy=by.policy,
-    )
+def approvers(owed: Sequence[Owed]) -> frozenset[Approver]:
+    """Whose approvals are demanded: all of them are needed."""
+    return frozenset(approver for each in owed for approver in each.obligations.approve)
 
 
 def _not_mapped(by: Owed, tool: Tool) -> Unmet:
@@ -223,11 +218,17 @@ def _shown(demands: Obligations, caller: Caller) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """Rows that are permitted. `allowed` are all of them as they came back, `rows` those that go on as they may."""
+    """Rows that are permitted. `allowed` are all of them as they came back, `rows` those that go on as they may.
+
+    `permitted` is how many the policies let through, of which some may demand what was not given. `approvers` are those
+    whose approval the rows demand and the call does not have.
+    """
 
     allowed: tuple[Row, ...]
     rows: tuple[Row, ...]
     applied: Applied
+    permitted: int = 0
+    approvers: frozenset[Approver] = frozenset()
 
 
 NOTHING_KEPT: Final = Kept(allowed=(), rows=(), applied=Applied())
@@ -241,18 +242,19 @@ def of_call(allow: Allow) -> Kept:
     return Kept(allowed=(), rows=(), applied=Applied(purposes=tuple(sorted(_shown(demands, allow.call.caller)))))
 
 
-def keep(allow: Allow, permitted: Sequence[tuple[Row, tuple[Owed, ...]]], *, key: bytes) -> Kept:
+def keep(allow: Allow, permitted: Sequence[tuple[Row, tuple[Owed, ...]]], *, key: bytes, asking: bool = False) -> Kept:
     """Do to the permitted rows, in their order, what is owed for them: by the call and by each row's own permits.
 
     `key` is the gateway's secret for the hash mask; without one (`b""`) what is to be hashed is null. Rows are left
     out, and are not in `allowed`, whose demands cannot be met, that lack a masked field and may hold it by another
-    name, or that may not be used for a purpose of all rows before them. Values inside of a field are not looked at: a
-    field goes on whole or not at all.
+    name, that may not be used for a purpose of all rows before them, or that demand an approval which was not given:
+    unless that can be asked for now (`asking`). Values inside of a field are not looked at: a field goes on whole or
+    not at all.
     """
     if not allow.owed and not any(owed for _, owed in permitted):
         rows = tuple(row for row, _ in permitted)
-        return Kept(allowed=rows, rows=rows, applied=Applied())
-    chosen, common = _chosen(allow, permitted)
+        return Kept(allowed=rows, rows=rows, applied=Applied(), permitted=len(permitted))
+    chosen, common = _chosen(allow, permitted, asking=asking)
     going = chosen if common.max_rows == "every" else chosen[: common.max_rows]
     shaped = tuple(showing(row, _shaped(row, terms.demands, (key, allow.call.caller.tenant))) for row, terms in going)
     counts = Counter(terms for _, terms in going)
@@ -270,26 +272,32 @@ def keep(allow: Allow, permitted: Sequence[tuple[Row, tuple[Owed, ...]]], *, key
             purposes=tuple(sorted(_shown(common, allow.call.caller))),
             masks=tuple(sorted((field, _done(mask, key)) for field, mask in masks if field in given)),
         ),
+        permitted=len(permitted),
+        approvers=frozenset(approver for _, terms in chosen for approver in terms.lacking),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Terms:
-    """All that is owed for rows that the same permits let through, what it comes to, and whether it can be met."""
+    """All that is owed for rows that the same permits let through, what it comes to, whether it can be met, and whose
+    approval is lacking."""
 
     owed: tuple[Owed, ...]
     demands: Obligations
     met: bool
+    lacking: frozenset[Approver]
 
 
 def _terms(allow: Allow, own: Sequence[Owed]) -> _Terms:
     owed = tuple(dict.fromkeys((*allow.owed, *own)))
     met = unmet(owed, tool=allow.call.tool, caller=allow.call.caller) is None
-    return _Terms(owed=owed, demands=merge(each.obligations for each in owed), met=met)
+    given = allow.approval.approvers if allow.approval else frozenset()
+    demands = merge(each.obligations for each in owed)
+    return _Terms(owed=owed, demands=demands, met=met, lacking=demands.approve - given)
 
 
 def _chosen(
-    allow: Allow, permitted: Sequence[tuple[Row, tuple[Owed, ...]]]
+    allow: Allow, permitted: Sequence[tuple[Row, tuple[Owed, ...]]], *, asking: bool
 ) -> tuple[Sequence[tuple[Row, _Terms]], Obligations]:
     """The rows whose demands can be met together, and what they and the call demand in common."""
     common = merge(each.obligations for each in allow.owed)
@@ -298,7 +306,7 @@ def _chosen(
     chosen: list[tuple[Row, _Terms]] = []
     for row, own in permitted:
         terms = known[own]
-        if not terms.met or not _has_masked(row.raw, terms.demands):
+        if not terms.met or (terms.lacking and not asking) or not _has_masked(row.raw, terms.demands):
             continue
         if own not in agreed:
             together = _both(common, terms.demands)

@@ -1,0 +1,146 @@
+"""Who is logged in in which browser: logins under way, and sessions of the approval pages.
+
+All in memory and bounded: after a restart one logs in again. A browser holds two random names in cookies, of which only
+digests are kept here: one binds a login under way to the browser that began it (so that nobody is logged in as somebody
+else by a link), one names its session. The access token is proven once, like any bearer, and dropped. Must not know
+pages or approvals.
+
+Trust: whoever has a browser's cookies is that person here until the session is over.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Generic, TypeVar
+
+from onbehalf.doors.issuer_login import IssuerLogin, Redirected
+from onbehalf.errors import LoginFailed
+from onbehalf.model import Caller
+from onbehalf.ports import Callers, Clock
+
+__all__ = ["Logins", "Session"]
+
+T = TypeVar("T")
+
+_LOGIN_SECONDS = 300.0
+_MOST = 1000
+_NAME_BYTES = 32
+_AGAIN = "open the link you were given and log in anew"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A person in a browser, proven. `forms` is the key for tokens of this session's forms."""
+
+    caller: Caller
+    forms: bytes = field(repr=False)
+
+    def form_token(self, of: str) -> str:
+        """What a form of this session about `of` must bring back."""
+        return hmac.digest(self.forms, of.encode(), "sha256").hex()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Login:
+    """A login under way, at one issuer, in one browser, to go on at one approval."""
+
+    issuer: IssuerLogin
+    browser: bytes
+    verifier: str = field(repr=False)
+    approval: str
+
+
+class Logins:
+    """Begins, ends and remembers logins. `issuers` are those where people can log in."""
+
+    def __init__(
+        self,
+        issuers: Sequence[IssuerLogin],
+        callers: Callers,
+        *,
+        clock: Clock,
+        session_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.issuers = tuple(issuers)
+        self._callers = callers
+        self._clock = clock
+        self._under_way: _Kept[_Login] = _Kept(_LOGIN_SECONDS, monotonic)
+        self._sessions: _Kept[Session] = _Kept(session_seconds, monotonic)
+
+    async def begun(self, issuer: int, approval: str, browser: str) -> tuple[str, str]:
+        """Where to send the browser, and the name it is to keep while it is away. Raises LoginFailed."""
+        if not 0 <= issuer < len(self.issuers):
+            raise LoginFailed("there is no such login", hint=_AGAIN)
+        at, state, verifier = self.issuers[issuer], _fresh(), _fresh()
+        name = browser if len(browser) == len(state) else _fresh()  # several logins of one browser may be under way
+        address = await at.address(state=state, verifier=verifier)
+        login = _Login(issuer=at, browser=_digest(name), verifier=verifier, approval=approval)
+        self._under_way.put(_digest(state), login)
+        return address, name
+
+    async def ended(self, state: str, back: Redirected, browser: str) -> tuple[str, str]:
+        """The name of the session, and the approval to go on with. Raises LoginFailed and IdentifyErrors."""
+        login = self._under_way.take(_digest(state))
+        if login is None or not hmac.compare_digest(login.browser, _digest(browser)):
+            raise LoginFailed("this login was not begun in this browser, or is over", hint=_AGAIN)
+        presented = await login.issuer.redeemed(back, verifier=login.verifier)
+        caller = await self._callers.prove(presented, now=self._clock())
+        # A token of another issuer or client was not given for this login, whoever signed it.
+        if caller.evidence.issuer != login.issuer.rule.issuer or caller.client != login.issuer.client_id:
+            raise LoginFailed("the token is of another login", hint="tell whoever runs the gateway")
+        name = _fresh()
+        self._sessions.put(_digest(name), Session(caller=caller, forms=secrets.token_bytes(_NAME_BYTES)))
+        return name, login.approval
+
+    def session(self, name: str) -> Session | None:
+        """The session of that name, if it is not over."""
+        return self._sessions.get(_digest(name)) if name else None
+
+    def end(self, name: str) -> None:
+        """Log out."""
+        self._sessions.take(_digest(name))
+
+    def end_all(self) -> None:
+        """End every session and login: whoever they are of must be proven anew."""
+        self._sessions.clear()
+        self._under_way.clear()
+
+
+class _Kept(Generic[T]):
+    """At most so many values, each for so many seconds; the oldest go when there are more."""
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
+        self._seconds, self._monotonic = seconds, monotonic
+        self._values: OrderedDict[bytes, tuple[float, T]] = OrderedDict()
+
+    def put(self, name: bytes, value: T) -> None:
+        self._values[name] = (self._monotonic() + self._seconds, value)
+        while len(self._values) > _MOST:
+            self._values.popitem(last=False)
+
+    def get(self, name: bytes) -> T | None:
+        until, value = self._values.get(name, (0.0, None))
+        return value if until > self._monotonic() else None
+
+    def take(self, name: bytes) -> T | None:
+        value = self.get(name)
+        self._values.pop(name, None)
+        return value
+
+    def clear(self) -> None:
+        self._values.clear()
+
+
+def _fresh() -> str:
+    return secrets.token_urlsafe(_NAME_BYTES)
+
+
+def _digest(name: str) -> bytes:
+    return sha256(name.encode("utf-8", "replace")).digest()

@@ -1,0 +1,117 @@
+"""The gateway as a client of an issuer, so that a person can log in to its pages with a browser.
+
+Authorization code with PKCE (S256), `state` and the gateway's own `resource`; the response's `iss` is checked where it
+is given or promised (RFC 9207). What the code is redeemed for is an access token for this gateway, to be proven like
+any other: nothing else of the answer is looked at. Must not keep logins (inbound_approve_login.py) or prove a token.
+
+Trust: the issuer says who logged in, and only in a token that it signed; the browser brings the code and may lie.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote_plus, urlencode
+
+from onbehalf.config import IssuerSettings, LoginSettings
+from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher
+from onbehalf.errors import LoginFailed
+from onbehalf.model import Json, Presented
+
+__all__ = ["IssuerLogin", "Redirected"]
+
+_METADATA_SECONDS = 300.0
+_CODE = re.compile(r"[\x20-\x7e]{1,2048}")
+_ENDPOINTS = ("authorization_endpoint", "token_endpoint")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redirected:
+    """What a browser brought back from an issuer, unproven; "" where it is missing."""
+
+    code: str = field(repr=False)
+    iss: str
+    error: str
+
+
+class IssuerLogin:
+    """Logins at one issuer. Made anywhere, used within one event loop; the fetcher is closed by whoever gave it."""
+
+    def __init__(
+        self,
+        rule: IssuerSettings,
+        login: LoginSettings,
+        fetcher: IssuerFetcher,
+        *,
+        resource: str,
+        redirect_uri: str,
+        secret: str = "",
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.rule = rule
+        self.client_id = login.client_id
+        self._scope = login.scope
+        self._fetcher = fetcher
+        self._resource = resource
+        self._redirect_uri = redirect_uri
+        self._secret = secret
+        self._monotonic = monotonic
+        self._known: tuple[float, Mapping[str, Json]] = (0.0, {})
+
+    async def address(self, *, state: str, verifier: str) -> str:
+        """Where to send the browser. `verifier` is 43 characters or more that nobody else knows. Raises LoginFailed."""
+        metadata = await self._metadata()
+        methods = metadata.get("code_challenge_methods_supported")
+        if isinstance(methods, list) and "S256" not in methods:
+            raise LoginFailed("the issuer does not take PKCE with S256", hint="tell whoever runs the gateway")
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        asked = {
+            "response_type": "code", "client_id": self.client_id, "redirect_uri": self._redirect_uri, "state": state,
+            "code_challenge": challenge, "code_challenge_method": "S256", "resource": self._resource,
+            **({"scope": self._scope} if self._scope else {}),
+        }  # fmt: skip
+        endpoint = str(metadata["authorization_endpoint"])
+        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(asked)}"
+
+    async def redeemed(self, back: Redirected, *, verifier: str) -> Presented:
+        """The access token that the code stands for, unproven. Raises LoginFailed."""
+        metadata = await self._metadata()
+        # RFC 9207 section 2.4: before anything else of the response is believed
+        promised = metadata.get("authorization_response_iss_parameter_supported") is True
+        if back.iss != self.rule.issuer and (back.iss or promised):
+            raise LoginFailed("the answer is from another issuer than was asked", hint="log in anew")
+        if back.error or not _CODE.fullmatch(back.code):
+            raise LoginFailed("the issuer did not log you in", hint="log in anew, or ask whoever looks after logins")
+        fields = {
+            "grant_type": "authorization_code", "code": back.code, "redirect_uri": self._redirect_uri,
+            "code_verifier": verifier, "resource": self._resource,
+        }  # fmt: skip
+        headers: dict[str, str] = {}
+        if self._secret:  # RFC 6749 section 2.3.1: each part is form-encoded first
+            pair = f"{quote_plus(self.client_id)}:{quote_plus(self._secret)}"
+            headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        else:
+            fields["client_id"] = self.client_id
+        try:
+            answer = await self._fetcher.post(str(metadata["token_endpoint"]), fields, headers)
+        except FetchFailed as error:
+            raise LoginFailed(f"the code could not be redeemed: {error}", hint="log in anew") from error
+        token, kind = answer.get("access_token"), answer.get("token_type")
+        if not isinstance(token, str) or not isinstance(kind, str) or kind.lower() != "bearer":
+            raise LoginFailed("the issuer gave no bearer token", hint="tell whoever runs the gateway")
+        return Presented(token=token)
+
+    async def _metadata(self) -> Mapping[str, Json]:
+        fetched, known = self._known
+        if known and self._monotonic() - fetched < _METADATA_SECONDS:
+            return known
+        try:
+            known = await self._fetcher.metadata(self.rule, *_ENDPOINTS)
+        except FetchFailed as error:
+            raise LoginFailed(f"the issuer cannot be asked: {error}", hint="try again later") from error
+        self._known = (self._monotonic(), known)
+        return known
