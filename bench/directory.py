@@ -136,7 +136,8 @@ def foreign(directory: SqliteDirectory, database: Path, people: int) -> dict[str
 def caller(n: int) -> Caller:
     """Person number `n`, as room 1 would prove them."""
     evidence = Evidence(
-        issuer=ISSUER, key="k", algorithm="EdDSA", token=Digest("sha256:"), issued_at=UnixTime(0), expires_at=UnixTime(9)
+        issuer=ISSUER, key="k", algorithm="EdDSA", token=Digest("sha256:"), issued_at=UnixTime(0),
+        expires_at=UnixTime(9),
     )  # fmt: skip
     return Caller(
         subject=f"user{n}@example.com", tenant=TENANT, client="c", actors=(), scopes=frozenset(), evidence=evidence

@@ -33,7 +33,7 @@ from onbehalf.doors.meter_prometheus import PrometheusMeter
 from onbehalf.doors.once_sqlite import SqliteOnce
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
-from onbehalf.errors import ConfigInvalid, LedgerUnavailable, OnbehalfError
+from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, LedgerUnavailable, OnbehalfError
 from onbehalf.gateway import Gateway, Offer, Standing
 from onbehalf.model import AuditEntry, Json, Tool
 from onbehalf.validate import people, route, tools
@@ -130,7 +130,9 @@ class App:
         return before, engine.policy
 
     async def _reload_people(self) -> tuple[Json, Json]:
-        before = self.directory.revision
+        before = 0
+        with contextlib.suppress(DirectoryUnavailable):  # what is found damaged is what a load may mend
+            before = self.directory.revision
         return before, await asyncio.to_thread(lambda: self.directory.load(load_people(self.paths)))
 
     async def _reload_keys(self) -> tuple[Json, Json]:

@@ -131,7 +131,9 @@ def test_people_survive_a_restart(path: Path) -> None:
 
 def test_a_load_that_is_refused_changes_nothing(directory: SqliteDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = people.parse(NEXT)
-    monkeypatch.setattr("onbehalf.doors.directory_sqlite_write.require_book", lambda *_: (_ for _ in ()).throw(KeyError()))
+    monkeypatch.setattr(
+        "onbehalf.doors.directory_sqlite_write.require_book", lambda *_: (_ for _ in ()).throw(KeyError())
+    )
     with pytest.raises(KeyError):
         directory.load(broken)
     monkeypatch.undo()
@@ -257,9 +259,7 @@ def test_closures_are_what_can_be_reached_by_edges(
             reached = {(name, above) for name in edges for above in edges[name]}
             for _ in edges:
                 reached |= {(below, up) for below, above in reached for up in edges[above]}
-            found = set(
-                other.execute(f"SELECT t.id, below, above FROM {kind}_above JOIN tenant t USING (book)")
-            )
+            found = set(other.execute(f"SELECT t.id, below, above FROM {kind}_above JOIN tenant t USING (book)"))
             assert found == {(tenant, *pair) for pair in reached for tenant in ("acme", "globex")}
 
 

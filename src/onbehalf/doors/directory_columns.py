@@ -17,8 +17,8 @@ from onbehalf.validate.people import Record, record
 __all__ = ["Columns"]
 
 _PREFIX = "attribute."
-_TRUE = {True: True, 1: True, "1": True, "true": True, "yes": True}
-_FALSE = {False: False, 0: False, "0": False, "false": False, "no": False}
+_TRUE = {1: True, "1": True, "true": True, "yes": True}  # 1 is equal to True, and found for it
+_FALSE = {0: False, "0": False, "false": False, "no": False}
 _ACTIVE: dict[object, bool] = {**_TRUE, **_FALSE}
 
 

@@ -99,8 +99,8 @@ def remove_part(connection: sqlite3.Connection, book: int) -> int:
     """Remove some of a book's rows, and the book itself with the last of them; how many, 0 once it is gone."""
     for table, key in TABLES.items():
         bound = connection.execute(
-            f"SELECT {key} FROM {table} WHERE book = ? ORDER BY {key} LIMIT 1 OFFSET {_PART}",
-            (book,),  # noqa: S608
+            f"SELECT {key} FROM {table} WHERE book = ? ORDER BY {key} LIMIT 1 OFFSET {_PART}",  # noqa: S608
+            (book,),
         ).fetchone()
         upto, values = ("", (book,)) if bound is None else (f" AND {key} <= ?", (book, bound[0]))
         removed = connection.execute(f"DELETE FROM {table} WHERE book = ?{upto}", values).rowcount  # noqa: S608

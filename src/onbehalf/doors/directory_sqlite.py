@@ -1,10 +1,10 @@
 """The directory in one SQLite file: who is who, with the closure of positions and groups made when people are loaded.
 
 What must not be is impossible by constraint (directory_sqlite_schema.py). What somebody wrote by hand within the
-constraints is believed until the next load. What was written by other hands is also looked through as a whole, in a
-thread of its own: until that is done every slice is seen to be whole by itself, and a directory that is found damaged
-answers nobody until it changes. Answers are kept as long as no row in force is written. Must not hold how people get
-in: directory_sqlite_write.py, directory_load.py and directory_push.py do.
+constraints is believed until the next load. Every slice is seen to be whole as it is read, so none is served that its
+own rows contradict. What was written by other hands is also looked through as a whole (directory_sqlite_look.py), and
+a directory that is found damaged answers nobody until a look finds it whole. Answers are kept as long as no row in
+force is written. Must not hold how people get in: directory_sqlite_write.py and directory_load.py do.
 
 Trust: whoever can write this file decides who is whose manager. Keep it as safe as what it is made from.
 """
@@ -22,6 +22,7 @@ from typing import Generic, TypeVar
 import orjson
 
 from onbehalf.doors.directory_sqlite_check import require_pages, require_whole
+from onbehalf.doors.directory_sqlite_look import Look
 from onbehalf.doors.directory_sqlite_schema import (
     Standing,
     books,
@@ -41,6 +42,7 @@ __all__ = ["SqliteDirectory"]
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 _KEPT = 20_000
+_MENDED_SECONDS = 10.0
 _LARGE = 50_000
 """From so many people on, a file is looked through after it is opened instead of before."""
 
@@ -63,7 +65,7 @@ class SqliteDirectory:
         self._books: dict[str, int] = {}
         self._persons: _Kept[tuple[str, str, str], Person] = _Kept()
         self._users: _Kept[tuple[str, str], tuple[Entity, ...]] = _Kept()
-        self._check = _Check(path)
+        self._look = Look(path)
 
     @classmethod
     def open(cls, path: Path, *, fresh_seconds: float = 0.0) -> SqliteDirectory:
@@ -85,7 +87,7 @@ class SqliteDirectory:
                     require_pages(connection)
                     require_whole(connection)
                 else:
-                    opened._check.start(standing(connection), pages=True)
+                    opened._look.start(standing(connection), all_of_it=True)
             except (sqlite3.Error, OSError) as error:
                 raise DirectoryUnavailable(
                     f"the directory at `{path}` cannot be used: {error}",
@@ -110,11 +112,11 @@ class SqliteDirectory:
         with self._lock:
             self._closed, self._fresh_until = True, 0.0
             self._connection.close()
-        self._check.stop()
+        self._look.stop()
 
     def settled(self, seconds: float) -> bool:
         """Whether, within `seconds`, no look through the whole file is under way any more."""
-        return self._check.ended(seconds)
+        return self._look.ended(seconds)
 
     def load(self, people: People) -> int:
         """Replace every tenant that has no feed of its own, in one transaction; the revision after it.
@@ -127,7 +129,11 @@ class SqliteDirectory:
         try:
             self._require_there()
             with contextlib.closing(connected(self._path, constraints=False)) as writing:
-                return replace_all(writing, people)
+                revision = replace_all(writing, people)
+                self._look.start(standing(writing))
+            if self._look.closed:  # it may have mended what was found: who loads waits for that, nobody else
+                self._look.ended(_MENDED_SECONDS)
+            return revision
         except sqlite3.IntegrityError as error:
             raise DirectoryInvalid(f"the directory cannot be as people.yaml says: {error}", hint=hint) from error
         except (sqlite3.Error, OSError) as error:
@@ -173,8 +179,8 @@ class SqliteDirectory:
         """
         with self._reading():
             row = self._connection.execute(
-                "SELECT t.source, f.succeeded FROM tenant t LEFT JOIN feed f ON f.tenant = t.id AND f.source = t.source "
-                "WHERE t.id = ?",
+                "SELECT t.source, f.succeeded FROM tenant t "
+                "LEFT JOIN feed f ON f.tenant = t.id AND f.source = t.source WHERE t.id = ?",
                 (tenant,),
             ).fetchone()
         if row is None:
@@ -196,7 +202,7 @@ class SqliteDirectory:
                     (version,) = self._connection.execute("PRAGMA data_version").fetchone()
                     if version != self._version:
                         self._renew(version)
-                    self._check.require_passed(self._standing)
+                    self._look.require_passed()
                     self._fresh_until = time.monotonic() + self._fresh_seconds
                     yield
                 finally:
@@ -216,8 +222,7 @@ class SqliteDirectory:
             require_tables(self._connection)
         found = standing(self._connection)
         self._books = books(self._connection)
-        if found.unsealed:
-            self._check.start(found)
+        self._look.start(found)
         self._tables, self._standing, self._version = tables, found, version
 
     def _require_there(self) -> None:
@@ -270,88 +275,6 @@ class _Kept(Generic[Key, Value]):
         if len(self._answers) >= _KEPT:
             del self._answers[next(iter(self._answers))]
         self._answers[key] = (touched, value)
-
-
-class _Check:
-    """Looks through the whole file in a thread of its own, on a connection of its own, one look at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._looking: sqlite3.Connection | None = None
-        self._begun = -1
-        self._failed: tuple[int, DirectoryUnavailable] | None = None
-        self._stopped = False
-
-    def start(self, found: Standing, *, pages: bool = False) -> None:
-        """Look, unless this content is looked at already; what comes while one look is under way waits for the next."""
-        with self._lock:
-            running = self._thread is not None and self._thread.is_alive()
-            if self._stopped or running or self._begun == found.touched:
-                return
-            self._begun = found.touched
-            self._thread = threading.Thread(target=self._look, args=(pages,), name="directory check", daemon=True)
-            self._thread.start()
-
-    def require_passed(self, now: Standing) -> None:
-        """Raise what the look found, where it found something and the content is still the same."""
-        failed = self._failed
-        if failed is not None and failed[0] == now.touched:
-            raise DirectoryUnavailable(failed[1].message, hint=failed[1].hint)
-
-    def ended(self, seconds: float) -> bool:
-        """Whether no look is under way, or none after `seconds`."""
-        thread = self._thread
-        if thread is not None:
-            thread.join(seconds)
-        return thread is None or not thread.is_alive()
-
-    def stop(self) -> None:
-        """Give up, at the next part of what is looked at."""
-        with self._lock:
-            self._stopped = True
-            if self._looking is not None:
-                self._looking.interrupt()
-        self.ended(10.0)
-
-    def _look(self, pages: bool) -> None:
-        try:
-            with contextlib.closing(connected(self._path)) as looking:
-                self._watched(looking)
-                try:
-                    self._seen(looking, pages)
-                finally:
-                    self._watched(None)
-        except (sqlite3.Error, OSError) as error:
-            if not self._stopped:
-                self._failed = (self._begun, DirectoryUnavailable(
-                    f"the directory cannot be looked through: {error}", hint="see that its file can be read"
-                ))  # fmt: skip
-
-    def _watched(self, looking: sqlite3.Connection | None) -> None:
-        with self._lock:
-            self._looking = looking
-            if self._stopped and looking is not None:
-                looking.interrupt()
-
-    def _seen(self, looking: sqlite3.Connection, pages: bool) -> None:
-        looking.execute("BEGIN")  # one content, from the first part to the last
-        at = standing(looking)
-        self._begun = at.touched
-        try:
-            if pages:
-                require_pages(looking)
-            require_whole(looking)
-            looking.execute("COMMIT")
-        except DirectoryUnavailable as error:
-            self._failed = (at.touched, error)
-            return
-        # what was found whole counts as the gateway's own from now on; what came since is looked at next
-        looking.execute(
-            "UPDATE meta SET revision = revision + ?1, sealed = sealed + ?1 WHERE ?1 > 0 AND touched - sealed >= ?1",
-            (at.unsealed,),
-        )
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -55,10 +55,6 @@ def require_whole(connection: sqlite3.Connection) -> None:
     """See that every book in force is whole. Raises DirectoryUnavailable; sqlite3.OperationalError if interrupted."""
     require_tables(connection)
     standing(connection)
-    if connection.execute(
-        "SELECT 1 FROM tenant t LEFT JOIN book b ON b.id = t.book WHERE b.tenant IS NOT t.id"
-    ).fetchone():
-        raise DirectoryUnavailable("the directory is damaged: a tenant has the book of another one", hint=DAMAGED)
     for tenant, book in books(connection).items():
         try:
             require_book(connection, book)
@@ -118,8 +114,8 @@ def close_part(connection: sqlite3.Connection, kind: str, book: int, start: str,
     """Make the closure of one part from the edges. Raises DirectoryInvalid for more than 64 levels."""
     _walked(connection, kind, book, start, end)
     connection.execute(
-        f"INSERT INTO {kind}_above SELECT DISTINCT ?, start, id FROM temp.walk ORDER BY start, id",
-        (book,),  # noqa: S608
+        f"INSERT INTO {kind}_above SELECT DISTINCT ?, start, id FROM temp.walk ORDER BY start, id",  # noqa: S608
+        (book,),
     )
 
 

@@ -32,19 +32,18 @@ TABLES = {
     "login": "subject",
     "membership": "person",
     "person": "id",
-    "pushed": "id",
     **{f"{kind}{part}": key for kind in KINDS for part, key in (("_above", "below"), ("_edge", "below"), ("", "id"))},
 }
 """Every table that is keyed by a book, children before what they refer to, each with the column next in its key."""
 _VERSION = 2
-_NOT_SERVED = ("pushed",)
 _CACHE_KIB = 64 * 1024
 
 # `{kind}_edge` is what somebody said, `{kind}_above` its closure. For a book in force triggers keep the closure; for
 # one that is still being written it is made at the end, in one go (directory_sqlite_check.py).
 _HIERARCHY = """
 CREATE TABLE {kind} (
-  book INTEGER NOT NULL, id TEXT NOT NULL CHECK (id <> '' AND instr(id, '/') = 0), PRIMARY KEY (book, id)
+  book INTEGER NOT NULL REFERENCES book (id), id TEXT NOT NULL CHECK (id <> '' AND instr(id, '/') = 0),
+  PRIMARY KEY (book, id)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE {kind}_edge (
   book INTEGER NOT NULL, below TEXT NOT NULL, above TEXT NOT NULL CHECK (above <> below),
@@ -109,7 +108,7 @@ CREATE TRIGGER {table}_removed AFTER DELETE ON {table} WHEN EXISTS (SELECT 1 FRO
 BEGIN UPDATE meta SET touched = touched + 1; END;
 """
 SCHEMA = (
-    f"PRAGMA user_version = {_VERSION};"
+    f"PRAGMA user_version = {_VERSION};"  # noqa: S608
     """
 CREATE TABLE meta (
   one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL, touched INTEGER NOT NULL, sealed INTEGER NOT NULL
@@ -131,7 +130,7 @@ CREATE TABLE feed (
     + "".join(_HIERARCHY.format(kind=kind, levels=MAX_LEVELS) for kind in KINDS)
     + """
 CREATE TABLE person (
-  book INTEGER NOT NULL, id TEXT NOT NULL CHECK (id <> '' AND instr(id, '/') = 0),
+  book INTEGER NOT NULL REFERENCES book (id), id TEXT NOT NULL CHECK (id <> '' AND instr(id, '/') = 0),
   name TEXT NOT NULL, position TEXT, active INTEGER NOT NULL CHECK (active IN (0, 1)),
   attributes TEXT NOT NULL CHECK (json_valid(attributes) AND json_type(attributes) = 'object'),
   PRIMARY KEY (book, id), FOREIGN KEY (book, position) REFERENCES position (book, id)
@@ -149,18 +148,11 @@ CREATE TABLE login (
   PRIMARY KEY (book, subject, issuer), FOREIGN KEY (book, person) REFERENCES person (book, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX login_of ON login (book, person);
-CREATE TABLE pushed (
-  book INTEGER NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('User', 'Group')),
-  name TEXT NOT NULL COLLATE NOCASE, external TEXT, resource TEXT NOT NULL, PRIMARY KEY (book, id, kind)
-) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX pushed_name ON pushed (book, name) WHERE kind = 'User';
-CREATE INDEX pushed_by_name ON pushed (book, kind, name);
-CREATE INDEX pushed_external ON pushed (book, kind, external) WHERE external IS NOT NULL;
 CREATE TRIGGER tenant_added AFTER INSERT ON tenant BEGIN UPDATE meta SET touched = touched + 1; END;
 CREATE TRIGGER tenant_changed AFTER UPDATE ON tenant BEGIN UPDATE meta SET touched = touched + 1; END;
 CREATE TRIGGER tenant_removed AFTER DELETE ON tenant BEGIN UPDATE meta SET touched = touched + 1; END;
 """
-    + "".join(_COUNTED.format(table=table) for table in TABLES if table not in _NOT_SERVED)
+    + "".join(_COUNTED.format(table=table) for table in TABLES)
 )
 
 
@@ -234,8 +226,15 @@ def standing(connection: sqlite3.Connection) -> Standing:
 
 
 def books(connection: sqlite3.Connection) -> dict[str, int]:
-    """Tenant to the book in force."""
-    return dict(connection.execute("SELECT id, book FROM tenant"))
+    """Tenant to the book in force. Raises DirectoryUnavailable where a tenant has the book of another one."""
+    found: dict[str, int] = {}
+    for tenant, book, own in connection.execute(
+        "SELECT t.id, t.book, b.tenant FROM tenant t LEFT JOIN book b ON b.id = t.book"
+    ):
+        if tenant != own or not tenant or "/" in tenant or book in found.values():
+            raise DirectoryUnavailable("the directory is damaged: a tenant has the book of another one", hint=DAMAGED)
+        found[tenant] = book
+    return found
 
 
 def require_tables(connection: sqlite3.Connection) -> None:

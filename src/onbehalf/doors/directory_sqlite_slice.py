@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from onbehalf.doors.directory_sqlite_schema import KINDS
+from onbehalf.doors.directory_sqlite_schema import KINDS, MAX_LEVELS
 from onbehalf.errors import DirectoryUnavailable
 from onbehalf.model import Entity, Json, Ref
 
@@ -26,8 +26,8 @@ Found = tuple[str, str, bool, dict[str, Json]]
 _TYPES = {"position": "Position", "grouping": "Group"}
 _HINT = "load the source of these people again"
 _LOGIN = (
-    "SELECT p.id, p.name, p.active, p.attributes FROM login l LEFT JOIN person p ON p.book = l.book AND p.id = l.person "
-    "WHERE l.book = ? AND l.subject = ? AND l.issuer = ?"
+    "SELECT p.id, p.name, p.active, p.attributes FROM login l "
+    "LEFT JOIN person p ON p.book = l.book AND p.id = l.person WHERE l.book = ? AND l.subject = ? AND l.issuer = ?"
 )
 _USER = "SELECT name, position, active FROM person WHERE book = ? AND id = ?"
 _GROUPS = "SELECT grouping FROM membership WHERE book = ? AND person = ? ORDER BY grouping"
@@ -54,6 +54,7 @@ def login(connection: sqlite3.Connection, book: int, issuer: str, subject: str) 
     attributes = orjson.loads(text) if text is not None else None
     if not isinstance(attributes, dict):  # a CHECK says so, and CHECKs can be off for whoever writes
         raise _damaged("a login is of nobody, or of a person whose attributes are no object")
+    _require_name(id_)
     return id_, name, active == 1, attributes
 
 
@@ -65,6 +66,7 @@ def user(connection: sqlite3.Connection, tenant: str, book: int, id_: str) -> tu
     row = _first(connection, _USER, (book, id_))
     if row is None:
         return ()
+    _require_name(id_)
     name, position, active = row
     wall = Ref(type="Tenant", id=tenant)
     attributes: dict[str, Json | Ref] = {"tenant": wall, "name": name, "active": active == 1}
@@ -105,8 +107,10 @@ def _places(connection: sqlite3.Connection, kind: str, tenant: str, book: int, s
         if up is not None:
             edges[name].append(up)
     for start, said in above.items():
-        if said != _reached(edges, start):
+        if said != _reached(edges, start, kind):
             raise _damaged(f"the closure of `{kind}` is not what its edges say")
+    for each in names:
+        _require_name(each)
     return [
         Entity(
             ref=Ref(type=_TYPES[kind], id=f"{tenant}/{name}"),
@@ -117,16 +121,23 @@ def _places(connection: sqlite3.Connection, kind: str, tenant: str, book: int, s
     ]
 
 
-def _reached(edges: dict[str, list[str]], start: str) -> set[str]:
-    """What can be reached from `start`: with `start` itself in a circle, which no closure has."""
+def _reached(edges: dict[str, list[str]], start: str, kind: str) -> set[str]:
+    """What can be reached from `start`. Raises DirectoryUnavailable for a circle and for more than 64 levels."""
     found: set[str] = set()
-    todo = [*edges[start]]
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo += edges.get(name, ())
+    level = {*edges[start]}
+    for _ in range(MAX_LEVELS):
+        if not level:
+            return found
+        found |= level
+        level = {up for name in level for up in edges.get(name, ())}
+    if level:  # what has been seen is walked again, so a circle never ends
+        raise _damaged(f"a {kind} is above itself, or has more than {MAX_LEVELS} levels above it")
     return found
+
+
+def _require_name(name: str) -> None:
+    if not name or "/" in name:  # a CHECK says so too: `acme/x` in one tenant must not read as `x` of another
+        raise _damaged("a name is empty or has a `/`")
 
 
 def _damaged(what: str) -> DirectoryUnavailable:

@@ -18,8 +18,7 @@ from onbehalf.doors.directory_sqlite_check import close_part, is_closed, parts, 
 from onbehalf.doors.directory_sqlite_schema import KINDS, TABLES, changing, standing
 from onbehalf.errors import DirectoryInvalid
 from onbehalf.model import Json
-from onbehalf.validate.people import Member, TenantPeople
-from onbehalf.validate.people import People
+from onbehalf.validate.people import Member, People, TenantPeople
 
 __all__ = ["YAML", "Row", "attributes_text", "insert", "member_rows", "new_book", "put_in_force", "replace_all"]
 
@@ -27,7 +26,7 @@ YAML = "people.yaml"
 """The source of every tenant that has no feed."""
 Row = tuple[str | int | None, ...]
 _COLUMNS = {
-    **{kind: "id" for kind in KINDS},
+    **dict.fromkeys(KINDS, "id"),
     **{f"{kind}_edge": "below, above" for kind in KINDS},
     "person": "id, name, position, active, attributes",
     "membership": "person, grouping",
@@ -42,6 +41,8 @@ def new_book(connection: sqlite3.Connection, tenant: str, *, source: str, mark: 
         (tenant, source, mark, stage, secrets.token_hex(8)),
     )
     assert made.lastrowid is not None  # an INSERT into a table with a rowid
+    for table in TABLES:  # its number could be foretold, and rows laid in wait for it
+        connection.execute(f"DELETE FROM {table} WHERE book = ?", (made.lastrowid,))  # noqa: S608
     return made.lastrowid
 
 
