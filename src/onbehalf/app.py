@@ -21,6 +21,7 @@ from onbehalf import config
 from onbehalf.build import Paths, Ports, mcp_server, narrowed, open_approvals, open_database, open_upstream
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.doors.clock_system import fresh_call_id, now
+from onbehalf.doors.directory_file import is_feed
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.inbound_admin import AdminApp
@@ -35,12 +36,12 @@ from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
 from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, LedgerUnavailable, OnbehalfError
 from onbehalf.gateway import Gateway, Offer, Standing
-from onbehalf.model import AuditEntry, Json, Tool
+from onbehalf.model import AuditEntry, Json, Tool, digest
 from onbehalf.validate import people, route, tools
 
 __all__ = [
-    "VERSION", "App", "Paths", "building", "load_people", "load_settings", "log_origin", "mcp_server", "narrowed",
-    "open_database", "paths", "sketched", "trust_domain",
+    "VERSION", "App", "Paths", "building", "load_people", "load_settings", "log_origin", "make_data", "mcp_server",
+    "narrowed", "open_database", "paths", "sketched", "trust_domain",
 ]  # fmt: skip
 
 VERSION = "0.1.0"
@@ -230,7 +231,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         sketches = sketched(settings)
         engine = CedarEngine.load(places.policies, tools=[*sketches.values()], narrowed=narrowed(settings))
         known = load_people(places)
-        _make_data(places)
+        make_data(places)
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger = await asyncio.to_thread(_ledger, places, settings)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
@@ -316,7 +317,8 @@ def _disagreeing(name: str) -> ConfigInvalid:
     )
 
 
-def _make_data(places: Paths) -> None:
+def make_data(places: Paths) -> None:
+    """The folder of the data, made where there is none. Raises ConfigInvalid."""
     try:
         places.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -329,6 +331,9 @@ def _ledger(places: Paths, settings: Settings) -> SqliteLedger:
 
 
 def load_people(places: Paths) -> people.People:
+    """What people.yaml says; nobody where `people` names a feed, which is loaded by itself. Raises ConfigInvalid."""
+    if is_feed(places.people):
+        return people.People(tenants={}, digest=digest(b""))
     try:
         text = places.people.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from onbehalf.doors.directory_columns import Columns
+from onbehalf.doors.directory_columns import reader
 from onbehalf.doors.directory_load import Batch
 from onbehalf.errors import DirectoryInvalid, DirectoryUnavailable
 from onbehalf.strict_json import NotStrict, strict_json
 from onbehalf.validate.people import Record, record
 
-__all__ = ["SOURCE", "FileFeed"]
+__all__ = ["SOURCE", "FileFeed", "is_feed"]
 
 SOURCE = "file"
 _LINE_BYTES = 64 * 1024
@@ -28,18 +28,19 @@ _DEPTH = 8
 _FORMATS: dict[str, Literal["jsonl", "csv"]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 
+def is_feed(path: Path) -> bool:
+    """Whether a file of this name is read by FileFeed."""
+    return path.suffix.lower() in _FORMATS
+
+
 class FileFeed:
     """The Feed of one file. Its end says which format it has: `.jsonl`, `.ndjson` or `.csv`."""
 
     source = SOURCE
 
-    def __init__(self, path: Path, *, columns: Columns | None = None) -> None:
-        """Raises DirectoryInvalid for another end, DirectoryUnavailable where there is no such file.
-
-        `columns` names the columns of a CSV file where they are not the fields' own names.
-        """
+    def __init__(self, path: Path) -> None:
+        """Raises DirectoryInvalid for another end, DirectoryUnavailable where there is no such file."""
         self._path = path
-        self._columns = columns or Columns()
         self._format = _FORMATS.get(path.suffix.lower())
         if self._format is None:
             raise DirectoryInvalid(
@@ -89,11 +90,11 @@ class FileFeed:
         rows = csv.reader((_decoded(line, lines.number) for line in lines), strict=True)
         try:
             header = next(rows, [])
-            reader = self._columns.reader([each.removeprefix("\ufeff").strip() for each in header])
+            read = reader([each.removeprefix("\ufeff").strip() for each in header])
             yield None
             for row in rows:
                 if row:
-                    yield reader(row, f"line {lines.number}")
+                    yield read(row, f"line {lines.number}")
         except csv.Error as error:
             raise DirectoryInvalid(f"line {lines.number}: {error}", hint="write it as RFC 4180 says") from error
 

@@ -102,9 +102,9 @@ def load(
 ) -> Loaded:
     """Make a tenant's people what the feed says. The file at `path` is a directory that was opened before.
 
-    Raises DirectoryInvalid for what the feed may not say and for one that would deactivate more than that share of the
-    active people; DirectoryUnavailable where the file cannot be written. Either way the old people stay in force, and
-    when the feed was tried, and why it failed, is kept.
+    Raises DirectoryInvalid for what the feed may not say and for one that would deactivate more than one person and
+    more than that share of the active people; DirectoryUnavailable where the file cannot be written. Either way the
+    old people stay in force, and when the feed was tried, and why it failed, is kept.
     """
     try:
         with contextlib.closing(connected(path, constraints=False)) as connection:
@@ -253,11 +253,11 @@ class _Walk:
             carry_over(self.connection, old, self.book)
             require_book(self.connection, self.book)
             found = counted(self.connection, old, self.book)
-            if found.was_active and found.deactivated > deactivates_at_most * found.was_active:
+            if found.deactivated > max(1.0, deactivates_at_most * found.was_active):  # one may always leave
                 raise DirectoryInvalid(
                     f"this feed would deactivate {found.deactivated} of {found.was_active} active people of "
                     f"`{self.tenant}`, more than a share of {deactivates_at_most:g}",
-                    hint=f"{_NOTHING}; if so many did leave, allow it once with a larger `deactivates_at_most`",
+                    hint=f"{_NOTHING}; if so many did leave, allow it once with `--deactivate-at-most 1`",
                 )
             self._mark("close", "", 0)
         self._said("complete", 1, 1)

@@ -26,7 +26,7 @@ _MAX_LEVELS = 64
 _SLASH = "entity ids are `tenant/name`; use another character"
 _MEMBER_KEYS = ("name", "position", "groups", "active", "attributes", "logins")
 _TENANT_KEYS = ("positions", "groups", "people")
-_RECORD_KEYS = ("id", "manager", *_MEMBER_KEYS)
+_RECORD_KEYS = ("id", "manager", "manager_position", *_MEMBER_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,8 @@ def record(value: Json, place: str) -> Record:
     """One line of a feed. Raises DirectoryInvalid naming the place.
 
     `{"id", "name", "manager" or "position", "groups", "active", "attributes", "logins"}` is a person, where `manager`
-    is a person's id, or null for nobody above; `{"position", "above"}` and `{"group", "in"}` are places. What is named
+    is a person's id, or null for nobody above, and `manager_position` says what is right above an active person's
+    `position`; `{"position", "above"}` and `{"group", "in"}` are places. What is named
     is not looked up: whether it is there can be told only when all lines are read.
     """
     if isinstance(value, dict) and "id" not in value and ("group" in value or "position" in value):
@@ -101,12 +102,25 @@ def record(value: Json, place: str) -> Record:
     for named in (*member.groups, *([member.position] if member.position else [])):
         name(named, place)
     if "manager" not in parts:
-        return Record(place=place, member=member)
+        return Record(place=place, member=member, positions=_above(member, parts.get("manager_position"), place))
+    if parts.get("manager_position") is not None:
+        _refuse(place, "has both `manager` and `manager_position`", "say who is above them, or which position is")
     if member.position:
         _refuse(place, "has both `manager` and `position`", "say who is above them, or which position they hold")
     manager = parts["manager"]
     above = () if manager is None else (name(manager, f"{place}, `manager`"),)
     return Record(place=place, member=replace(member, position=id_), positions={id_: above})
+
+
+def _above(member: Member, above: Json, place: str) -> Mapping[str, tuple[str, ...]]:
+    """The position that somebody holds, below their manager's. Who left may have had another manager: theirs counts
+    no longer, or it would stand above whoever holds the position now."""
+    if above is None:
+        return {}
+    if not member.position:
+        _refuse(place, "has `manager_position` and no `position`", "say which position they hold")
+    up = name(above, f"{place}, `manager_position`")
+    return {member.position: (up,) if member.active else (), up: ()}
 
 
 def name(value: Json, place: str) -> str:
