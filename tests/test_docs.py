@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from onbehalf import config
+from onbehalf import config, config_directory
 from onbehalf.app import sketched
 from onbehalf.validate import people
 
@@ -17,7 +17,8 @@ STRUCTS = (
     config.GatewaySettings, config.Limits, config.IssuerSettings, config.TenantClaim, config.SqlUpstream,
     config.PostgresUpstream, config.McpUpstream, config.OpenapiUpstream, config.OpenapiToolSettings,
     config.ToolSettings, config.RowsSettings, config.LookupSettings,
-    config.ParameterSettings, config.EntitySettings, config.HierarchySettings,
+    config.ParameterSettings, config.EntitySettings, config.HierarchySettings, config_directory.DirectorySettings,
+    config_directory.FeedSettings,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 

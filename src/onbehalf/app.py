@@ -21,7 +21,9 @@ from onbehalf import config
 from onbehalf.build import Paths, Ports, mcp_server, narrowed, open_approvals, open_database, open_upstream
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.doors.clock_system import fresh_call_id, now
+from onbehalf.doors.directory_feeds import Feeding
 from onbehalf.doors.directory_file import is_feed
+from onbehalf.doors.directory_load import Loaded
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.inbound_admin import AdminApp
@@ -141,6 +143,20 @@ class App:
         await asyncio.to_thread(self.signer.reload)
         return before, [*self.signer.kids]
 
+    def fed(self, tenant: str, outcome: Loaded | OnbehalfError) -> None:
+        """Take note of what a feed of the directory came to. What failed left the old people in force."""
+        part = f"directory {tenant}"
+        if isinstance(outcome, OnbehalfError):
+            if self.problems.get(part) != outcome.message:
+                _log.error("the old people of `%s` stay in force: %s", tenant, outcome.message)
+                self._note("directory_refused", {"tenant": tenant, "reason": outcome.message})
+            self.problems[part] = outcome.message
+            return
+        self.problems.pop(part, None)
+        if outcome.before != outcome.revision:
+            _log.info("the people of `%s` changed: revision %d", tenant, outcome.revision)
+            self._note("directory_change", {"tenant": tenant, "before": outcome.before, "after": outcome.revision})
+
     def _note(self, kind: str, facts: dict[str, Json]) -> None:
         try:
             self.ledger.follow(AuditEntry(kind=kind, call="", at=now(), facts=facts))
@@ -235,7 +251,9 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger = await asyncio.to_thread(_ledger, places, settings)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
-        directory = SqliteDirectory.open(places.directory, fresh_seconds=_FRESH_SECONDS)
+        directory = SqliteDirectory.open(
+            places.directory, fresh_seconds=_FRESH_SECONDS, lag_budget_s=settings.directory.lag_budget_seconds
+        )
         stack.callback(directory.close)
         directory.load(known)
         signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
@@ -270,6 +288,11 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         )  # fmt: skip
         await app.ledger.append(_start(app))
         await _connect(app, stack, pause)
+        if settings.directory.feeds:
+            feeding = Feeding(
+                settings.directory, directory=directory, base=places.config.parent, clock=now, told=app.fed
+            )
+            stack.push_async_callback(_cancelled, asyncio.create_task(feeding.run()))
         yield app
 
 

@@ -15,7 +15,7 @@ import msgspec
 import yaml
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from onbehalf.config_directory import DirectorySettings, FeedSettings, Keys, Place, Reference
+from onbehalf.config_directory import DirectorySettings, FeedSettings, Keys, Place, Reference, require_feeds
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
 
@@ -350,21 +350,11 @@ def parse(text: str) -> Settings:
         raise ConfigInvalid(
             "an issuer stands twice", hint="one entry per issuer, or a token could have two tenant rules"
         )
-    _require_feeds(settings.directory)
+    require_feeds(settings.directory)
     names = [name for upstream in settings.upstreams.values() for name in upstream.tools]
     if len(set(names)) != len(names):
         raise ConfigInvalid("two upstreams offer a tool of one name", hint="tool names are unique within a gateway")
     return settings
-
-
-def _require_feeds(directory: DirectorySettings) -> None:
-    for feed in directory.feeds:
-        if isinstance(feed.sqlite, str) == isinstance(feed.postgres, str):
-            raise ConfigInvalid(
-                f"the feed of `{feed.tenant}` needs one of `sqlite` and `postgres`", hint="name where its query runs"
-            )
-    if len({feed.tenant for feed in directory.feeds}) != len(directory.feeds):
-        raise ConfigInvalid("a tenant has two feeds", hint="one query gives all people of a tenant; use UNION ALL")
 
 
 def _require_url(url: str) -> None:

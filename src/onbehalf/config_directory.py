@@ -9,7 +9,9 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-__all__ = ["DirectorySettings", "FeedSettings", "Keys", "Place", "Reference"]
+from onbehalf.errors import ConfigInvalid
+
+__all__ = ["DirectorySettings", "FeedSettings", "Keys", "Place", "Reference", "require_feeds"]
 
 Place = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]+$")]
 Reference = Annotated[str, Meta(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$")]
@@ -47,3 +49,14 @@ class DirectorySettings(Keys, frozen=True):
     feeds: tuple[FeedSettings, ...] = ()
     lag_budget_seconds: Annotated[int, Meta(ge=0, le=31_536_000)] = 0
     deactivates_at_most: Annotated[float, Meta(gt=0, le=1)] = 0.1
+
+
+def require_feeds(directory: DirectorySettings) -> None:
+    """See that a tenant has one feed, and a feed one place. Raises ConfigInvalid."""
+    for feed in directory.feeds:
+        if isinstance(feed.sqlite, str) == isinstance(feed.postgres, str):
+            raise ConfigInvalid(
+                f"the feed of `{feed.tenant}` needs one of `sqlite` and `postgres`", hint="name where its query runs"
+            )
+    if len({feed.tenant for feed in directory.feeds}) != len(directory.feeds):
+        raise ConfigInvalid("a tenant has two feeds", hint="one query gives all people of a tenant; use UNION ALL")

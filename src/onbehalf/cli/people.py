@@ -22,6 +22,7 @@ from onbehalf.doors.directory_load import Feed, Loaded, Progress, load, release
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.directory_tell import Told, tell, tenants
 from onbehalf.errors import ConfigInvalid
+from onbehalf.model import Json
 
 __all__ = ["app"]
 
@@ -99,8 +100,8 @@ def show(
     if found is None:
         raise ConfigInvalid(f"there is no `{person}`", hint="`onbehalf people status` lists tenants and their feeds")
     if as_json:
-        logins = [{"issuer": issuer, "subject": subject} for issuer, subject in found.logins]
-        print_json({**asdict(found), "above": [*found.above], "groups": [*found.groups], "logins": [*logins]})
+        logins: list[Json] = [{"issuer": issuer, "subject": subject} for issuer, subject in found.logins]
+        print_json({**asdict(found), "above": [*found.above], "groups": [*found.groups], "logins": logins})
         return
     _print(found)
 

@@ -81,8 +81,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What a load did. The same content is the same revision: then nothing else changed either."""
+    """What a load did. The same content is the same revision, `before` and after: then nothing else changed either."""
 
+    before: int
     revision: int
     people: int
     added: int
@@ -283,6 +284,7 @@ class _Walk:
         self.connection.execute("PRAGMA synchronous = FULL")
         self._said("switch", 0, 1)
         with changing(self.connection):
+            before = standing(self.connection).revision
             old = books(self.connection).get(self.tenant, 0)
             found = counted(self.connection, old, self.book)
             same = old != 0 and not standing(self.connection).unsealed and is_same(self.connection, old, self.book)
@@ -293,7 +295,7 @@ class _Walk:
             succeeded(self.connection, self.tenant, self.feed.source, now)
         self._said("switch", 1, 1)
         return Loaded(
-            revision=standing(self.connection).revision, people=found.people, added=found.added,
+            before=before, revision=standing(self.connection).revision, people=found.people, added=found.added,
             changed=found.changed, deactivated=found.deactivated, resumed=resumed,
         )  # fmt: skip
 

@@ -32,7 +32,7 @@ from onbehalf.doors.directory_sqlite_schema import (
     standing,
 )
 from onbehalf.doors.directory_sqlite_slice import login, user
-from onbehalf.doors.directory_sqlite_write import replace_all
+from onbehalf.doors.directory_sqlite_write import YAML, replace_all
 from onbehalf.errors import DirectoryInvalid, DirectoryUnavailable, PersonUnknown
 from onbehalf.model import Caller, Entity, Person, Ref, UnixTime
 from onbehalf.validate.people import People
@@ -50,9 +50,10 @@ _LARGE = 50_000
 class SqliteDirectory:
     """The Directory port on one file. Made by `open`; may be used from several threads."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, fresh_seconds: float) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, fresh_seconds: float, lag_budget_s: int) -> None:
         """Only for `open`."""
         self._fresh_seconds = fresh_seconds
+        self._lag_budget_s = lag_budget_s
         self._fresh_until = 0.0
         self._path = path
         self._connection = connection
@@ -63,17 +64,19 @@ class SqliteDirectory:
         self._tables = -1
         self._standing = Standing(revision=0, touched=-1, unsealed=0)
         self._books: dict[str, int] = {}
+        self._until: dict[str, UnixTime] = {}
         self._persons: _Kept[tuple[str, str, str], Person] = _Kept()
         self._users: _Kept[tuple[str, str], tuple[Entity, ...]] = _Kept()
         self._look = Look(path)
 
     @classmethod
-    def open(cls, path: Path, *, fresh_seconds: float = 0.0) -> SqliteDirectory:
+    def open(cls, path: Path, *, fresh_seconds: float = 0.0, lag_budget_s: int = 0) -> SqliteDirectory:
         """The directory at `path`, made where there is none. Raises DirectoryUnavailable, also for a damaged one.
 
         For `fresh_seconds` after a look at the file, what is kept is given without another: by so much later is
         noticed what another process wrote, or that the file is gone. Its own `load` is noticed at once. A file of
-        more than 50,000 people is looked through while it is served already.
+        more than 50,000 people is looked through while it is served already. People of a tenant with a feed are fresh
+        for `lag_budget_s` after its last success; 0 is for ever.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -82,7 +85,7 @@ class SqliteDirectory:
                 path.chmod(0o600)
                 connection.execute("PRAGMA journal_mode = WAL")
                 prepare(connection)
-                opened = cls(path, connection, fresh_seconds)
+                opened = cls(path, connection, fresh_seconds, lag_budget_s)
                 if connection.execute("SELECT 1 FROM person LIMIT 1 OFFSET ?", (_LARGE,)).fetchone() is None:
                     require_pages(connection)
                     require_whole(connection)
@@ -153,14 +156,14 @@ class SqliteDirectory:
         generated wall denies everything.
         """
         key = (caller.tenant, caller.evidence.issuer, caller.subject)
-        kept = self._persons.get(key, self._standing.touched)
+        kept = self._persons.get(key, self._stamp(caller.tenant))
         if kept is not None and time.monotonic() < self._fresh_until:
             return kept
         with self._reading():
-            found = self._persons.get(key, self._standing.touched)
+            found = self._persons.get(key, self._stamp(caller.tenant))
             if found is None:
                 found = self._person(*key)
-                self._persons.put(key, self._standing.touched, found)
+                self._persons.put(key, self._stamp(caller.tenant), found)
             return found
 
     async def people(self, tenant: str, ids: Iterable[str]) -> Sequence[Entity]:
@@ -171,24 +174,6 @@ class SqliteDirectory:
                 for entity in self._user(tenant, id_):
                     found[entity.ref] = entity
             return tuple(found.values())
-
-    def lag_seconds(self, tenant: str, now: UnixTime) -> float:
-        """How long ago the source of a tenant's people last said how things are; infinite where it never did.
-
-        0 for a tenant of people.yaml: the file itself is the authority. Raises DirectoryUnavailable.
-        """
-        with self._reading():
-            row = self._connection.execute(
-                "SELECT t.source, f.succeeded FROM tenant t "
-                "LEFT JOIN feed f ON f.tenant = t.id AND f.source = t.source WHERE t.id = ?",
-                (tenant,),
-            ).fetchone()
-        if row is None:
-            return float("inf")
-        source, succeeded = row
-        if source == "people.yaml":
-            return 0.0
-        return float("inf") if succeeded is None else max(0.0, float(now - succeeded))
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -225,6 +210,12 @@ class SqliteDirectory:
         self._look.start(found)
         self._tables, self._standing, self._version = tables, found, version
 
+        self._until = _fresh_until(self._connection, self._lag_budget_s)
+
+    def _stamp(self, tenant: str) -> object:
+        """What a kept Person must have been made of to be what would be made now."""
+        return self._standing.touched, self._until.get(tenant)
+
     def _require_there(self) -> None:
         # a file that was removed or replaced can still be read, and no load would ever reach it
         if self._closed or _identity(self._path) != self._file:
@@ -244,6 +235,7 @@ class SqliteDirectory:
         return Person(
             ref=Ref(type="User", id=f"{tenant}/{id_}"), tenant=tenant, name=name, active=active,
             attributes=attributes, entities=self._user(tenant, id_), revision=self._standing.revision,
+            fresh_until=self._until.get(tenant),
         )  # fmt: skip
 
     def _user(self, tenant: str, id_: str) -> tuple[Entity, ...]:
@@ -262,19 +254,30 @@ class _Kept(Generic[Key, Value]):
     """Answers, each good for one content. One by one the oldest makes room: to drop all at once would take long."""
 
     def __init__(self) -> None:
-        self._answers: dict[Key, tuple[int, Value]] = {}
+        self._answers: dict[Key, tuple[object, Value]] = {}
 
-    def get(self, key: Key, touched: int) -> Value | None:
+    def get(self, key: Key, stamp: object) -> Value | None:
         """The answer of this content, or None."""
         found = self._answers.get(key)
-        return found[1] if found is not None and found[0] == touched else None
+        return found[1] if found is not None and found[0] == stamp else None
 
-    def put(self, key: Key, touched: int, value: Value) -> None:
+    def put(self, key: Key, stamp: object, value: Value) -> None:
         """Keep an answer."""
         self._answers.pop(key, None)
         if len(self._answers) >= _KEPT:
             del self._answers[next(iter(self._answers))]
-        self._answers[key] = (touched, value)
+        self._answers[key] = (stamp, value)
+
+
+def _fresh_until(connection: sqlite3.Connection, lag_budget_s: int) -> dict[str, UnixTime]:
+    """Tenant with a feed to when its people are no longer fresh; a feed that never succeeded makes nobody fresh."""
+    if lag_budget_s == 0:
+        return {}
+    query = (
+        "SELECT t.id, coalesce(f.succeeded, 0) FROM tenant t "
+        "LEFT JOIN feed f ON f.tenant = t.id AND f.source = t.source WHERE t.source <> ?"
+    )
+    return {tenant: UnixTime(at + lag_budget_s) for tenant, at in connection.execute(query, (YAML,))}
 
 
 def _identity(path: Path) -> tuple[int, int]:
