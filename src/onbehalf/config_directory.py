@@ -33,7 +33,7 @@ class FeedSettings(Keys, frozen=True):
     query: Annotated[str, Meta(min_length=1, max_length=100_000)]
     sqlite: Place | UnsetType = UNSET
     postgres: Reference | UnsetType = UNSET
-    every_seconds: Annotated[int, Meta(ge=5, le=86_400)] = 300
+    every_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 300
     timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 60.0
     insecure_tls_for_tests: bool = False
     """Take an `sslmode` below `verify-full` beyond loopback. Danger: whoever sits between says who is whose manager."""

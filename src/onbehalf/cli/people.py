@@ -30,7 +30,7 @@ app = typer.Typer(help="Load, pull and show the people of the directory.", no_ar
 
 Tenant = Annotated[str, typer.Option("--tenant", "-t", help="Whose people; needed where there are several tenants.")]
 AtMost = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--deactivate-at-most", min=0.0, max=1.0, show_default="as configured", metavar="SHARE",
         help="Allow this once that so large a share of the active people is no longer there: 1 for all.",
@@ -43,7 +43,7 @@ def load_(
     file: Annotated[Path | None, typer.Argument(help="JSON Lines or CSV; by default what `people` names.")] = None,
     tenant: Tenant = "",
     config: ConfigFile = Path("onbehalf.yaml"),
-    at_most: AtMost = -1.0,
+    at_most: AtMost = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a tenant's people what a .jsonl or .csv file says.
@@ -68,7 +68,7 @@ def load_(
 def pull(
     tenant: Tenant = "",
     config: ConfigFile = Path("onbehalf.yaml"),
-    at_most: AtMost = -1.0,
+    at_most: AtMost = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask a tenant's own tables now, as the gateway does every so often.
@@ -162,8 +162,8 @@ def _tenant(settings: Settings, named: str) -> str:
     return named or next(iter(known))
 
 
-def _share(settings: Settings, at_most: float) -> float:
-    return settings.directory.deactivates_at_most if at_most < 0 else at_most
+def _share(settings: Settings, at_most: float | None) -> float:
+    return settings.directory.deactivates_at_most if at_most is None else at_most
 
 
 def _load(places: Paths, tenant: str, feed: Feed, share: float, as_json: bool) -> None:
