@@ -94,3 +94,14 @@ def test_what_cannot_be_done_is_said_with_what_to_do(around: Company, words: lis
     assert said_then in told.err
     assert "what to do:" in told.err
     assert "internal" not in told.err
+
+
+def test_check_says_what_was_loaded_and_that_nothing_was(around: Company) -> None:
+    around.edit("gateway:\n", "gateway:\n  people: people.csv\n")
+    assert "no directory at" in said("check", "--config", around.config).out
+    (around.directory / "people.csv").write_text(block("csv"))
+    assert people(around, "load").code == 0
+    assert "acme has 2 active people from file" in said("check", "--config", around.config).out
+    (around.directory / "people.csv").write_text("id,name\ne1,A\ne1,B\n")
+    assert people(around, "load").code == 2
+    assert "stands in the feed twice" in said("check", "--config", around.config).out

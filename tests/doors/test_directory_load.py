@@ -19,6 +19,7 @@ from onbehalf.doors.directory_load import Progress, load, release
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.directory_tell import tell, tenants
 from onbehalf.errors import DirectoryInvalid, DirectoryUnavailable, PersonUnknown
+from onbehalf.model import UnixTime
 from onbehalf.validate import people
 
 MANY = 21_000
@@ -331,3 +332,39 @@ def test_no_bytes_of_a_file_do_more_than_be_refused(
         (told,) = tenants(directory.path)
         assert told.problem == refused
         assert (directory.revision, told.succeeded) == ((0, None) if refused else (1, NOW))
+
+
+def test_a_list_of_people_from_elsewhere_touches_its_own_tenants_only(directory: SqliteDirectory) -> None:
+    directory.load(people.parse(TEXT))
+    before = content(directory.path, "globex")
+    pushed = people.parse("tenants: {third: {people: {eve: {name: Eve}}}}")
+    assert directory.load(pushed, source="push", now=NOW) == 2
+    assert directory.load(pushed, source="push", now=UnixTime(NOW + 5)) == 2
+    assert {each.tenant: (each.source, each.succeeded) for each in tenants(directory.path)} == {
+        "acme": ("people.yaml", None), "globex": ("people.yaml", None), "third": ("push", NOW + 5),
+    }  # fmt: skip
+    with pytest.raises(DirectoryInvalid, match="stands in push"):
+        directory.load(people.parse(TEXT), source="push")
+    directory.load(people.parse("tenants: {}"), source="push")
+    assert [each.tenant for each in tenants(directory.path) if each.people] == ["acme", "globex"]
+    assert content(directory.path, "globex") == before
+
+
+def test_people_are_fresh_for_the_budget_after_the_last_success_of_their_own_source(path: Path, tmp_path: Path) -> None:
+    feed = jsonl(tmp_path / "p.jsonl", map(line, range(9)))
+    with closing(SqliteDirectory.open(path, lag_budget_s=60)) as directory:
+        directory.load(people.parse(TEXT))
+        loaded(path, feed, tenant="third")
+        assert person(directory, "s1", "third").fresh_until == NOW + 60
+        assert person(directory, "u-1").fresh_until is None  # of people.yaml
+        loaded(path, feed, tenant="third", now=NOW + 7)
+        assert person(directory, "s1", "third").fresh_until == NOW + 67
+        assert person(directory, "s1", "third") is person(directory, "s1", "third")
+        jsonl(feed, [])
+        with pytest.raises(DirectoryInvalid):
+            loaded(path, feed, tenant="third", now=NOW + 30)
+        assert person(directory, "s1", "third").fresh_until == NOW + 67
+        raw(path, "DELETE FROM feed")
+        assert person(directory, "s1", "third").fresh_until == 60  # never, as far as it is known
+    with closing(opened(path)) as directory:
+        assert person(directory, "s1", "third").fresh_until is None

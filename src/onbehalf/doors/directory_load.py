@@ -28,7 +28,7 @@ from onbehalf.doors.directory_load_sql import (
 )
 from onbehalf.doors.directory_sqlite_check import close_part, parts, require_book
 from onbehalf.doors.directory_sqlite_schema import KINDS, books, changing, connected, standing
-from onbehalf.doors.directory_sqlite_write import insert, member_rows, new_book, put_in_force
+from onbehalf.doors.directory_sqlite_write import insert, member_rows, new_book, put_in_force, succeeded
 from onbehalf.errors import DirectoryInvalid, DirectoryUnavailable
 from onbehalf.model import UnixTime
 from onbehalf.validate.people import Record
@@ -311,15 +311,6 @@ class _Walk:
 
     def _said(self, step: str, done: int, total: int) -> None:
         self.progress(Progress(step=step, done=done, total=total, seconds=time.monotonic() - self.started))
-
-
-def succeeded(connection: sqlite3.Connection, tenant: str, source: str, now: UnixTime) -> None:
-    """Keep that the source has said how things are. Within a transaction of the caller's."""
-    connection.execute(
-        "INSERT INTO feed (tenant, source, tried, succeeded, problem) VALUES (?1, ?2, ?3, ?3, '') ON CONFLICT (tenant) "
-        "DO UPDATE SET source = ?2, tried = ?3, succeeded = ?3, problem = ''",
-        (tenant, source, now),
-    )
 
 
 def _swept(connection: sqlite3.Connection, progress: Callable[[int], None]) -> None:

@@ -121,24 +121,27 @@ class SqliteDirectory:
         """Whether, within `seconds`, no look through the whole file is under way any more."""
         return self._look.ended(seconds)
 
-    def load(self, people: People) -> int:
-        """Replace every tenant that has no feed of its own, in one transaction; the revision after it.
+    def load(self, people: People, *, source: str = YAML, now: UnixTime | None = None) -> int:
+        """Replace every tenant of this source, in one transaction; the revision after it. Small tenants only.
+
+        Tenants of other sources stay as they are. With `now`, the source counts as having succeeded then; one beside
+        people.yaml that never did makes nobody fresh.
 
         The same content changes nothing. Those who ask meanwhile get the old content and do not wait. Raises
-        DirectoryInvalid for what a constraint refuses and for a tenant that has a feed, DirectoryUnavailable where
+        DirectoryInvalid for what a constraint refuses and for a tenant of another source, DirectoryUnavailable where
         nothing can be written.
         """
         hint = "nothing was changed; see that the file is there and can be written"
         try:
             self._require_there()
             with contextlib.closing(connected(self._path, constraints=False)) as writing:
-                revision = replace_all(writing, people)
+                revision = replace_all(writing, people, source=source, now=now)
                 self._look.start(standing(writing))
             if self._look.closed:  # it may have mended what was found: who loads waits for that, nobody else
                 self._look.ended(_MENDED_SECONDS)
             return revision
         except sqlite3.IntegrityError as error:
-            raise DirectoryInvalid(f"the directory cannot be as people.yaml says: {error}", hint=hint) from error
+            raise DirectoryInvalid(f"the directory cannot be as {source} says: {error}", hint=hint) from error
         except (sqlite3.Error, OSError) as error:
             raise DirectoryUnavailable(f"the directory cannot be written: {error}", hint=hint) from error
         finally:

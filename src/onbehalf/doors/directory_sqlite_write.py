@@ -17,10 +17,20 @@ import orjson
 from onbehalf.doors.directory_sqlite_check import close_part, is_closed, parts, require_book
 from onbehalf.doors.directory_sqlite_schema import KINDS, TABLES, changing, standing
 from onbehalf.errors import DirectoryInvalid
-from onbehalf.model import Json
+from onbehalf.model import Json, UnixTime
 from onbehalf.validate.people import Member, People, TenantPeople
 
-__all__ = ["YAML", "Row", "attributes_text", "insert", "member_rows", "new_book", "put_in_force", "replace_all"]
+__all__ = [
+    "YAML",
+    "Row",
+    "attributes_text",
+    "insert",
+    "member_rows",
+    "new_book",
+    "put_in_force",
+    "replace_all",
+    "succeeded",
+]
 
 YAML = "people.yaml"
 """The source of every tenant that has no feed."""
@@ -81,46 +91,60 @@ def attributes_text(attributes: Mapping[str, Json]) -> str:
     return orjson.dumps(dict(attributes), option=orjson.OPT_SORT_KEYS).decode()
 
 
-def replace_all(connection: sqlite3.Connection, people: People) -> int:
-    """Make every tenant of people.yaml what it says, in one transaction; the revision after it.
+def succeeded(connection: sqlite3.Connection, tenant: str, source: str, now: UnixTime) -> None:
+    """Keep that the source has said how things are. Within a transaction of the caller's."""
+    connection.execute(
+        "INSERT INTO feed (tenant, source, tried, succeeded, problem) VALUES (?1, ?2, ?3, ?3, '') ON CONFLICT (tenant) "
+        "DO UPDATE SET source = ?2, tried = ?3, succeeded = ?3, problem = ''",
+        (tenant, source, now),
+    )
 
-    The rows themselves are compared: what was written by hand is not what people.yaml says. Raises DirectoryInvalid
+
+def replace_all(
+    connection: sqlite3.Connection, people: People, *, source: str = YAML, now: UnixTime | None = None
+) -> int:
+    """Make every tenant of this source what it says, in one transaction; the revision after it.
+
+    `now` is kept as the time of its last success. The rows themselves are compared: what was written by hand is not
+    what the source says. Raises DirectoryInvalid
     for a tenant that is fed otherwise, and where a reference is to nothing; sqlite3.IntegrityError for what a
     constraint refuses.
     """
     with changing(connection):
         standing_now: dict[str, tuple[int, str]] = {
-            id_: (book, source) for id_, book, source in connection.execute("SELECT id, book, source FROM tenant")
+            id_: (book, has) for id_, book, has in connection.execute("SELECT id, book, source FROM tenant")
         }
         for tenant, each in people.tenants.items():
-            book, source = standing_now.get(tenant, (0, YAML))
-            if source != YAML:
+            book, has = standing_now.get(tenant, (0, source))
+            if has != source:
                 raise DirectoryInvalid(
-                    f"tenant `{tenant}` stands in people.yaml, and its people come from `{source}`",
-                    hint=f"take `{tenant}` out of people.yaml, or run `onbehalf people release {tenant}`",
+                    f"tenant `{tenant}` stands in {source}, and its people come from `{has}`",
+                    hint=f"take `{tenant}` out of {source}, or run `onbehalf people release {tenant}`",
                 )
+            if now is not None:
+                succeeded(connection, tenant, source, now)
             rows = _rows(each)
             same = book and all(set(said) == _all(connection, book, table) for table, said in rows.items())
             if same and is_closed(connection, book):
                 continue
-            _replace(connection, tenant, rows)
+            _replace(connection, tenant, rows, source)
             _remove(connection, book)
-        for tenant, (book, source) in standing_now.items():
-            if source == YAML and tenant not in people.tenants:
+        for tenant, (book, has) in standing_now.items():
+            if has == source and tenant not in people.tenants:
                 connection.execute("DELETE FROM tenant WHERE id = ?", (tenant,))
                 _remove(connection, book)
     return standing(connection).revision
 
 
-def _replace(connection: sqlite3.Connection, tenant: str, rows: Mapping[str, list[Row]]) -> None:
-    made = new_book(connection, tenant, source=YAML)
+def _replace(connection: sqlite3.Connection, tenant: str, rows: Mapping[str, list[Row]], source: str) -> None:
+    made = new_book(connection, tenant, source=source)
     for table, said in rows.items():
         insert(connection, made, table, said)
     require_book(connection, made)
     for kind in KINDS:
         for start, end in [*parts(connection, kind, made)]:
             close_part(connection, kind, made, start, end)
-    put_in_force(connection, tenant, made, YAML)
+    put_in_force(connection, tenant, made, source)
 
 
 def _remove(connection: sqlite3.Connection, book: int) -> None:
