@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from onbehalf import config
+from onbehalf import config, config_directory
 from onbehalf.app import sketched
 from onbehalf.validate import people
 
@@ -19,6 +19,8 @@ STRUCTS = (
     config.ToolSettings, config.RowsSettings, config.LookupSettings,
     config.ParameterSettings, config.EntitySettings, config.HierarchySettings, config.ExploreSettings,
     config.ExploredSettings, config.PageSettings, config.LoginSettings, config.ApprovalSettings,
+    config_directory.DirectorySettings,
+    config_directory.FeedSettings,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 

@@ -21,6 +21,9 @@ from onbehalf import config
 from onbehalf.build import Paths, Ports, dialect_of, mcp_server, narrowed, open_approvals, open_database, open_upstream
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.doors.clock_system import fresh_call_id, now
+from onbehalf.doors.directory_feeds import Feeding
+from onbehalf.doors.directory_file import is_feed
+from onbehalf.doors.directory_load import Loaded
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.inbound_admin import AdminApp
@@ -33,14 +36,14 @@ from onbehalf.doors.meter_prometheus import PrometheusMeter
 from onbehalf.doors.once_sqlite import SqliteOnce
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
-from onbehalf.errors import ConfigInvalid, LedgerUnavailable, OnbehalfError
+from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, LedgerUnavailable, OnbehalfError
 from onbehalf.gateway import Gateway, Offer, Standing
-from onbehalf.model import AuditEntry, Json, Tool
+from onbehalf.model import AuditEntry, Json, Tool, digest
 from onbehalf.validate import people, route, tools
 
 __all__ = [
-    "VERSION", "App", "Paths", "building", "load_people", "load_settings", "log_origin", "mcp_server", "narrowed",
-    "open_database", "paths", "sketched", "trust_domain",
+    "VERSION", "App", "Paths", "building", "load_people", "load_settings", "log_origin", "make_data", "mcp_server",
+    "narrowed", "open_database", "paths", "sketched", "trust_domain",
 ]  # fmt: skip
 
 VERSION = "0.1.0"
@@ -130,13 +133,29 @@ class App:
         return before, engine.policy
 
     async def _reload_people(self) -> tuple[Json, Json]:
-        before = self.directory.revision
+        before = 0
+        with contextlib.suppress(DirectoryUnavailable):  # what is found damaged is what a load may mend
+            before = self.directory.revision
         return before, await asyncio.to_thread(lambda: self.directory.load(load_people(self.paths)))
 
     async def _reload_keys(self) -> tuple[Json, Json]:
         before: list[Json] = [*self.signer.kids]
         await asyncio.to_thread(self.signer.reload)
         return before, [*self.signer.kids]
+
+    def fed(self, tenant: str, outcome: Loaded | OnbehalfError) -> None:
+        """Take note of what a feed of the directory came to. What failed left the old people in force."""
+        part = f"directory {tenant}"
+        if isinstance(outcome, OnbehalfError):
+            if self.problems.get(part) != outcome.message:
+                _log.error("the old people of `%s` stay in force: %s", tenant, outcome.message)
+                self._note("directory_refused", {"tenant": tenant, "reason": outcome.message})
+            self.problems[part] = outcome.message
+            return
+        self.problems.pop(part, None)
+        if outcome.before != outcome.revision:
+            _log.info("the people of `%s` changed: revision %d", tenant, outcome.revision)
+            self._note("directory_change", {"tenant": tenant, "before": outcome.before, "after": outcome.revision})
 
     def _note(self, kind: str, facts: dict[str, Json]) -> None:
         try:
@@ -228,11 +247,13 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         sketches = sketched(settings)
         engine = CedarEngine.load(places.policies, tools=[*sketches.values()], narrowed=narrowed(settings))
         known = load_people(places)
-        _make_data(places)
+        make_data(places)
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger = await asyncio.to_thread(_ledger, places, settings)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
-        directory = SqliteDirectory.open(places.directory, fresh_seconds=_FRESH_SECONDS)
+        directory = SqliteDirectory.open(
+            places.directory, fresh_seconds=_FRESH_SECONDS, lag_budget_s=settings.directory.lag_budget_seconds
+        )
         stack.callback(directory.close)
         directory.load(known)
         signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
@@ -267,6 +288,11 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         )  # fmt: skip
         await app.ledger.append(_start(app))
         await _connect(app, stack, pause)
+        if settings.directory.feeds:
+            feeding = Feeding(
+                settings.directory, directory=directory, base=places.config.parent, clock=now, told=app.fed
+            )
+            stack.push_async_callback(_cancelled, asyncio.create_task(feeding.run()))
         yield app
 
 
@@ -314,7 +340,8 @@ def _disagreeing(name: str) -> ConfigInvalid:
     )
 
 
-def _make_data(places: Paths) -> None:
+def make_data(places: Paths) -> None:
+    """The folder of the data, made where there is none. Raises ConfigInvalid."""
     try:
         places.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -327,6 +354,9 @@ def _ledger(places: Paths, settings: Settings) -> SqliteLedger:
 
 
 def load_people(places: Paths) -> people.People:
+    """What people.yaml says; nobody where `people` names a feed, which is loaded by itself. Raises ConfigInvalid."""
+    if is_feed(places.people):
+        return people.People(tenants={}, digest=digest(b""))
     try:
         text = places.people.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

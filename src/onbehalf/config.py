@@ -15,6 +15,7 @@ import msgspec
 import yaml
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from onbehalf.config_directory import DirectorySettings, FeedSettings, Keys, Place, Reference, require_feeds
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
 
@@ -27,9 +28,6 @@ __all__ = [
 
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
 Url = Annotated[str, Meta(pattern=r"^https?://[^?#\s]+$")]
-Place = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]+$")]
-Reference = Annotated[str, Meta(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$")]
-"""Where a secret is: `env:NAME`, or `file:path` relative to the configuration file. Never the secret itself."""
 Table = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_$]{0,62}\.)?[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
 Order = Annotated[str, Meta(pattern=r"^-?[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
 Column = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
@@ -37,11 +35,7 @@ Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
 Algorithm = Literal["RS256", "PS256", "ES256", "EdDSA", "Ed25519"]
 
 
-class _Keys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class Limits(_Keys, frozen=True):
+class Limits(Keys, frozen=True):
     """Bounds on what a client may send. All are per request but `concurrency`."""
 
     body_bytes: Annotated[int, Meta(ge=1024, le=16 * 2**20)] = 1 * 2**20
@@ -52,14 +46,14 @@ class Limits(_Keys, frozen=True):
     rows: Annotated[int, Meta(ge=1, le=10_000)] = 1000
 
 
-class ApprovalSettings(_Keys, frozen=True):
+class ApprovalSettings(Keys, frozen=True):
     """How long people have to approve a call and it to be sent again, and how long a browser stays logged in."""
 
     lifetime_seconds: Annotated[int, Meta(ge=60, le=86_400)] = 900
     session_seconds: Annotated[int, Meta(ge=60, le=3600)] = 900
 
 
-class GatewaySettings(_Keys, frozen=True):
+class GatewaySettings(Keys, frozen=True):
     """Who this gateway is and where it listens.
 
     `resource` is its resource identifier (RFC 8707): the URL clients type, and the only accepted `aud`.
@@ -86,14 +80,14 @@ class GatewaySettings(_Keys, frozen=True):
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
 
 
-class TenantClaim(_Keys, frozen=True):
+class TenantClaim(Keys, frozen=True):
     """The tenant is read from `claim`, and must be one of `allowed`."""
 
     claim: str
     allowed: Annotated[tuple[str, ...], Meta(min_length=1)]
 
 
-class LoginSettings(_Keys, frozen=True):
+class LoginSettings(Keys, frozen=True):
     """The gateway as a client of an issuer, with which people log in to its pages. Its redirect address is
     `/approvals/back` of the resource's origin. Without a secret it is a public client. `scope` is asked for as it is.
     """
@@ -103,7 +97,7 @@ class LoginSettings(_Keys, frozen=True):
     scope: str = ""
 
 
-class IssuerSettings(_Keys, frozen=True):
+class IssuerSettings(Keys, frozen=True):
     """One issuer of access tokens, and the tenants it may speak for.
 
     `tenant` is one fixed tenant, or a claim with its allowed values. `metadata` is where its RFC 8414 or
@@ -125,7 +119,7 @@ class IssuerSettings(_Keys, frozen=True):
     login: LoginSettings | None = None
 
 
-class RowsSettings(_Keys, frozen=True):
+class RowsSettings(Keys, frozen=True):
     """How rows become entities of one Cedar type, so that each is decided before it is released.
 
     `at` is the dotted path to the list (or object) in an MCP tool's structured result; unused for SQL.
@@ -141,7 +135,7 @@ class RowsSettings(_Keys, frozen=True):
     attributes: dict[str, str] = {}
 
 
-class PageSettings(_Keys, frozen=True):
+class PageSettings(Keys, frozen=True):
     """How a long answer is turned: `by` these fields of its rows, with `-` before one that goes down, at most `size`
     rows a page. The rows' id comes last whatever is said."""
 
@@ -159,7 +153,7 @@ class ExploredSettings(RowsSettings, frozen=True):
     table: Table | UnsetType = UNSET
 
 
-class ExploreSettings(_Keys, frozen=True):
+class ExploreSettings(Keys, frozen=True):
     """What a model may ask about by a SELECT of its own. `max_cost` is the most that PostgreSQL may expect a statement
     to cost, in its own units; 0 for no such bound."""
 
@@ -167,7 +161,7 @@ class ExploreSettings(_Keys, frozen=True):
     max_cost: Annotated[float, Meta(ge=0)] = 1_000_000.0
 
 
-class LookupSettings(_Keys, frozen=True):
+class LookupSettings(Keys, frozen=True):
     """Before the call, find the one resource it is about by `tool`, giving it `argument` of this call
     as `parameter` (by default of the same name). The tool must map rows; no row means not permitted."""
 
@@ -176,7 +170,7 @@ class LookupSettings(_Keys, frozen=True):
     parameter: str = ""
 
 
-class ParameterSettings(_Keys, frozen=True):
+class ParameterSettings(Keys, frozen=True):
     """A parameter the gateway sets, from one of: `principal: department`, `tenant: true`, `constant: 5`."""
 
     principal: str = ""
@@ -184,7 +178,7 @@ class ParameterSettings(_Keys, frozen=True):
     constant: Any | UnsetType = UNSET
 
 
-class ToolSettings(_Keys, frozen=True):
+class ToolSettings(Keys, frozen=True):
     """One tool. `action` is its Cedar action. For SQL, `statement` is a named, parameterised SELECT (`:name`)
     and `parameters` the JSON Schema properties that the model may send. For MCP, name and schema are the
     upstream's own (`remote`, by default the tool's name) and `pin` may hold its definition's digest.
@@ -216,7 +210,7 @@ class ToolSettings(_Keys, frozen=True):
     pin: str = ""
 
 
-class EntitySettings(_Keys, frozen=True):
+class EntitySettings(Keys, frozen=True):
     """A table whose rows are entities of one type, so that policies can be asked of rows that name them.
 
     An entity is `id` within `tenant`. `attributes` maps an attribute to a column, with its kind after a blank where it
@@ -229,7 +223,7 @@ class EntitySettings(_Keys, frozen=True):
     attributes: dict[str, str] = {}
 
 
-class HierarchySettings(_Keys, frozen=True):
+class HierarchySettings(Keys, frozen=True):
     """A table of all pairs of a hierarchy within a tenant, at whatever depth: `below` is in `above`.
 
     `types` are the two types: `[Position, Position]`, `[User, Group]` or `[Group, Group]`.
@@ -242,7 +236,7 @@ class HierarchySettings(_Keys, frozen=True):
     above: Identifier = "above"
 
 
-class SqlUpstream(_Keys, frozen=True, tag_field="kind", tag="sql"):
+class SqlUpstream(Keys, frozen=True, tag_field="kind", tag="sql"):
     """A SQLite database, opened read-only. `database` is a path, relative to the configuration file. `entities` and
     `hierarchies` say where what scoped tools' policies look at lies.
 
@@ -263,7 +257,7 @@ class SqlUpstream(_Keys, frozen=True, tag_field="kind", tag="sql"):
     the policies stand between them and people."""
 
 
-class PostgresUpstream(_Keys, frozen=True, tag_field="kind", tag="postgres"):
+class PostgresUpstream(Keys, frozen=True, tag_field="kind", tag="postgres"):
     """A PostgreSQL database. `reader` and `writer` refer to DSNs; `writer` is used by tools that write, and only then
     needed. Each DSN names host, user and database.
 
@@ -291,7 +285,7 @@ class PostgresUpstream(_Keys, frozen=True, tag_field="kind", tag="postgres"):
     """Take an `sslmode` below `verify-full` beyond loopback. Danger: whoever sits between may read and answer."""
 
 
-class McpUpstream(_Keys, frozen=True, tag_field="kind", tag="mcp"):
+class McpUpstream(Keys, frozen=True, tag_field="kind", tag="mcp"):
     """An MCP server over Streamable HTTP. `audience` is who its call tokens are for, by default `url`.
 
     `protocol` is the MCP revision to speak; `auto` asks the server. `response_bytes` bounds an answer.
@@ -316,7 +310,7 @@ class OpenapiToolSettings(ToolSettings, frozen=True):
     scoped: bool = False
 
 
-class OpenapiUpstream(_Keys, frozen=True, tag_field="kind", tag="openapi"):
+class OpenapiUpstream(Keys, frozen=True, tag_field="kind", tag="openapi"):
     """An HTTP API as its OpenAPI 3.0 or 3.1 document tells. `url` is the server, whatever servers the document names.
 
     `document` is a path relative to the configuration file, or an https URL on one of `document_hosts`; `digest` is
@@ -338,12 +332,13 @@ class OpenapiUpstream(_Keys, frozen=True, tag_field="kind", tag="openapi"):
     within; loopback and link-local addresses stay refused."""
 
 
-class Settings(_Keys, frozen=True):
+class Settings(Keys, frozen=True):
     """The whole of `onbehalf.yaml`."""
 
     gateway: GatewaySettings
     issuers: Annotated[tuple[IssuerSettings, ...], Meta(min_length=1)]
     upstreams: dict[Name, SqlUpstream | PostgresUpstream | McpUpstream | OpenapiUpstream]
+    directory: DirectorySettings = field(default_factory=DirectorySettings)
 
 
 class _UniqueLoader(yaml.SafeLoader):
@@ -394,6 +389,7 @@ def parse(text: str) -> Settings:
                 f"tool `{name}` has pages of {tool.page.size} rows, and `limits.rows` is {most}",
                 hint="a page is smaller, by one row at least",
             )
+    require_feeds(settings.directory)
     names = [name for upstream in settings.upstreams.values() for name in upstream.tools]
     if len(set(names)) != len(names):
         raise ConfigInvalid("two upstreams offer a tool of one name", hint="tool names are unique within a gateway")
@@ -454,6 +450,8 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$", (Settings,)),
     (r"\$\.gateway", (GatewaySettings,)),
     (r"\$\.gateway\.limits", (Limits,)),
+    (r"\$\.directory", (DirectorySettings,)),
+    (r"\$\.directory\.feeds\[(\d+|\.\.\.)\]", (FeedSettings,)),
     (r"\$\.issuers\[\d+\]|\$\.issuers\[\.\.\.\]", (IssuerSettings,)),
     (r"\$\.issuers.*\.tenant", (TenantClaim,)),
     (r"\$\.upstreams\[\.\.\.\]", (SqlUpstream, PostgresUpstream, McpUpstream, OpenapiUpstream)),

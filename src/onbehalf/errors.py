@@ -300,6 +300,13 @@ class DirectoryUnavailable(ValidateError):
     protocol = True
 
 
+class DirectoryStale(ValidateError):
+    """The feed of this person's tenant has not said for too long how things are, and the call would write."""
+
+    code = "directory_stale"
+    status = 503
+
+
 class ResourceUnavailable(ValidateError):
     """The one resource a call is about could not be looked up, so nothing could be decided."""
 

@@ -251,7 +251,8 @@ class ToolRequest:
 class Person:
     """A caller's own slice of the directory at one revision: the User and all it is in.
 
-    `entities` holds the User, its Tenant, Position and Group entities with all their ancestors.
+    `entities` holds the User, its Tenant, Position and Group entities with all their ancestors. After `fresh_until` it
+    is too old for calls that write; None is never.
     """
 
     ref: Ref
@@ -261,6 +262,7 @@ class Person:
     attributes: Mapping[str, Json]
     entities: tuple[Entity, ...]
     revision: int
+    fresh_until: UnixTime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ def base(database: str) -> str:
 def around(tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
     """A company whose configuration has what the document says, and both DSNs in the environment."""
     with company(tmp_path / "it") as made:
-        reading, writing = re.findall(r"```yaml\n(.*?)```", DOCUMENT, flags=re.DOTALL)
+        reading, writing, *_ = re.findall(r"```yaml\n(.*?)```", DOCUMENT, flags=re.DOTALL)
         assert 'reader: "env:HR_READER"' in reading
         reading = reading.replace('  reader: "env:HR_READER"', '  reader: "env:HR_READER"\n  writer: "env:HR_WRITER"')
         made.edit("upstreams:\n", "upstreams:\n" + indent(reading + writing, "  "))

@@ -9,6 +9,7 @@ from company import said
 COMMANDS = [
     "", "init", "demo", "serve", "check", "explain", "audit", "audit verify", "audit open", "audit list", "audit proof",
     "keys", "keys show", "keys rotate", "db", "db wall",
+    "people", "people load", "people pull", "people show", "people status", "people release",
 ]  # fmt: skip
 
 
@@ -18,7 +19,7 @@ def test_help_teaches_within_100_columns(command: str) -> None:
     assert (told.code, told.err) == (0, "")
     assert max(map(len, told.out.splitlines())) <= 100
     words = told.out.partition("─ Options")[0]
-    if command in ("audit", "keys", "db"):
+    if command in ("audit", "keys", "db", "people"):
         assert "Commands" in told.out
     else:
         assert "Example" in words or "onbehalf init" in words

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doors.directory_house import NEXT, TEXT, person, raw, unavailable, users
+from onbehalf.doors import directory_sqlite_slice
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.errors import DirectoryInvalid, PersonUnknown
 from onbehalf.model import Entity, Ref, digest
@@ -130,7 +131,9 @@ def test_people_survive_a_restart(path: Path) -> None:
 
 def test_a_load_that_is_refused_changes_nothing(directory: SqliteDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = people.parse(NEXT)
-    monkeypatch.setattr("onbehalf.doors.directory_sqlite.require_whole", lambda _: (_ for _ in ()).throw(KeyError()))
+    monkeypatch.setattr(
+        "onbehalf.doors.directory_sqlite_write.require_book", lambda *_: (_ for _ in ()).throw(KeyError())
+    )
     with pytest.raises(KeyError):
         directory.load(broken)
     monkeypatch.undo()
@@ -209,14 +212,16 @@ def test_a_load_of_its_own_is_noticed_at_once_though_somebody_was_just_reading(p
 def test_an_answer_that_is_half_made_when_another_loads_is_the_old_one_whole(
     directory: SqliteDirectory, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places = SqliteDirectory._places
+    places = directory_sqlite_slice._places
     other = SqliteDirectory.open(path)
 
-    def load_first(self: SqliteDirectory, kind: str, tenant: str, starts: Sequence[str]) -> list[Entity]:
+    def load_first(
+        connection: sqlite3.Connection, kind: str, tenant: str, book: int, starts: Sequence[str]
+    ) -> list[Entity]:
         other.load(people.parse(NEXT.replace("lead: ceo, ic: lead", "lead: null, ic: ceo")))
-        return places(self, kind, tenant, starts)
+        return places(connection, kind, tenant, book, starts)
 
-    monkeypatch.setattr(SqliteDirectory, "_places", load_first)
+    monkeypatch.setattr(directory_sqlite_slice, "_places", load_first)
     found = person(directory, "u-2")
     monkeypatch.undo()
     other.close()
@@ -254,7 +259,7 @@ def test_closures_are_what_can_be_reached_by_edges(
             reached = {(name, above) for name in edges for above in edges[name]}
             for _ in edges:
                 reached |= {(below, up) for below, above in reached for up in edges[above]}
-            found = set(other.execute(f"SELECT * FROM {kind}_above"))
+            found = set(other.execute(f"SELECT t.id, below, above FROM {kind}_above JOIN tenant t USING (book)"))
             assert found == {(tenant, *pair) for pair in reached for tenant in ("acme", "globex")}
 
 
@@ -305,10 +310,10 @@ def test_a_place_that_cannot_be_written_cannot_be_opened(tmp_path: Path) -> None
 def test_a_file_that_cannot_be_written_keeps_what_it_has(
     directory: SqliteDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_only(path: Path) -> sqlite3.Connection:
+    def read_only(path: Path, *, constraints: bool) -> sqlite3.Connection:
         return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
 
-    monkeypatch.setattr("onbehalf.doors.directory_sqlite._connected", read_only)
+    monkeypatch.setattr("onbehalf.doors.directory_sqlite.connected", read_only)
     unavailable(lambda: directory.load(people.parse(NEXT)))
     assert person(directory, "u-2").name == "Bob"
 

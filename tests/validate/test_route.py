@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onbehalf.errors import ArgumentsRefused, BoundParameter, ConfigInvalid, ScopeMissing
-from onbehalf.model import Bound, Json, Person, Tool, ToolCall, ToolRequest, canonical, digest
+from onbehalf.errors import ArgumentsRefused, BoundParameter, ConfigInvalid, DirectoryStale, ScopeMissing
+from onbehalf.model import Bound, Json, Person, Tool, ToolCall, ToolRequest, UnixTime, canonical, digest
 from onbehalf.validate import route
 from validate import policy_house
 
@@ -227,3 +227,22 @@ def test_half_a_million_wrong_values_are_refused_without_a_message_for_each() ->
     started = time.perf_counter()
     refused({"text": "a", "words": [1] * 500_000})
     assert time.perf_counter() - started < 2
+
+
+# --- what is known of the caller is too old ---
+
+
+@pytest.mark.parametrize("writes", [True, False])
+@pytest.mark.parametrize(("until", "late"), [(None, False), (0, False), (-1, True), (-(10**9), True), (1, False)])
+def test_only_a_tool_that_writes_is_refused_to_somebody_of_whom_too_little_is_known(
+    writes: bool, until: int | None, late: bool
+) -> None:
+    fresh = None if until is None else UnixTime(policy_house.NOW + until)
+    who = replace(policy_house.person(policy_house.DANA), fresh_until=fresh)
+    tool = replace(policy_house.tool(), writes=writes)
+    if writes and late:
+        with pytest.raises(DirectoryStale) as caught:
+            called({"text": "x"}, who=who, tool=tool)
+        assert (caught.value.code, bool(caught.value.hint)) == ("directory_stale", True)
+    else:
+        assert called({"text": "x"}, who=who, tool=tool).tool.writes is writes

@@ -23,7 +23,9 @@ from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import IssuerSettings, McpUpstream, OpenapiUpstream, PostgresUpstream, Settings, SqlUpstream
 from onbehalf.doors.clock_remote import clock_offset
 from onbehalf.doors.clock_system import now
+from onbehalf.doors.directory_file import is_feed
 from onbehalf.doors.directory_sqlite import SqliteDirectory
+from onbehalf.doors.directory_tell import tenants
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.errors import IdentifyError, OnbehalfError
@@ -116,6 +118,9 @@ async def _checked(config: Path) -> list[_Finding]:
 def _people(findings: _Findings, places: Paths) -> None:
     with findings.trying("people"):
         people = load_people(places)
+        if is_feed(places.people):
+            _fed(findings, places)
+            return
         with tempfile.TemporaryDirectory() as scratch:
             directory = SqliteDirectory.open(Path(scratch) / "directory.db")
             try:
@@ -123,6 +128,16 @@ def _people(findings: _Findings, places: Paths) -> None:
             finally:
                 directory.close()
         findings.say("ok", "people", f"{places.people} holds together")
+
+
+def _fed(findings: _Findings, places: Paths) -> None:
+    """What was loaded; the file itself is checked as it is loaded."""
+    for each in tenants(places.directory):
+        told = f"{each.tenant} has {each.active} active people from {each.source}"
+        if each.problem:
+            findings.say("warning", "people", f"{told}; the last load failed: {each.problem}", "load it again")
+        else:
+            findings.say("ok", "people", told)
 
 
 def _policies(findings: _Findings, places: Paths, settings: Settings, sketches: Mapping[str, Tool]) -> None:

@@ -12,7 +12,7 @@ import sys
 import typer
 
 from onbehalf.app import VERSION
-from onbehalf.cli import audit, check, db, demo, explain, init, keys, serve
+from onbehalf.cli import audit, check, db, demo, explain, init, keys, people, serve
 from onbehalf.cli.screen import console, plain, show_error
 from onbehalf.errors import LedgerCorrupt, OnbehalfError
 
@@ -63,6 +63,7 @@ app.command("explain")(explain.explain)
 app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 app.add_typer(keys.app, name="keys")
+app.add_typer(people.app, name="people")
 
 
 def entry() -> None:

@@ -1,12 +1,12 @@
 """The directory in one SQLite file: who is who, with the closure of positions and groups made when people are loaded.
 
-What must not be is impossible by constraint (directory_sqlite_schema.py). Content that another connection wrote is
-checked before it is believed: other tables, an edge to another tenant, a circle, or a closure that its edges do not say
-make the directory unavailable, while it runs and at the next start. What somebody wrote by hand within the constraints
-is believed until the next load, which puts back what people.yaml says; a row that only a CHECK forbids, written with
-CHECKs off, is noticed at the next start. Answers are kept as long as nobody writes (`PRAGMA data_version`).
+What must not be is impossible by constraint (directory_sqlite_schema.py). What somebody wrote by hand within the
+constraints is believed until the next load. Every slice is seen to be whole as it is read, so none is served that its
+own rows contradict. What was written by other hands is also looked through as a whole (directory_sqlite_look.py), and
+a directory that is found damaged answers nobody until a look finds it whole. Answers are kept as long as no row in
+force is written. Must not hold how people get in: directory_sqlite_write.py and directory_load.py do.
 
-Trust: whoever can write this file decides who is whose manager. It is made from `people.yaml`; keep both as safe.
+Trust: whoever can write this file decides who is whose manager. Keep it as safe as what it is made from.
 """
 
 from __future__ import annotations
@@ -17,42 +17,43 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 import orjson
 
-from onbehalf.doors.directory_sqlite_schema import KINDS, prepare, require_whole, standing
+from onbehalf.doors.directory_sqlite_check import require_pages, require_whole
+from onbehalf.doors.directory_sqlite_look import Look
+from onbehalf.doors.directory_sqlite_schema import (
+    Standing,
+    books,
+    connected,
+    prepare,
+    require_tables,
+    standing,
+)
+from onbehalf.doors.directory_sqlite_slice import login, user
+from onbehalf.doors.directory_sqlite_write import YAML, replace_all
 from onbehalf.errors import DirectoryInvalid, DirectoryUnavailable, PersonUnknown
-from onbehalf.model import Caller, Entity, Json, Person, Ref
-from onbehalf.validate.people import People, ancestors
+from onbehalf.model import Caller, Entity, Person, Ref, UnixTime
+from onbehalf.validate.people import People
 
 __all__ = ["SqliteDirectory"]
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 _KEPT = 20_000
-_TYPES = {"position": "Position", "grouping": "Group"}
-
-_WRITTEN = (
-    "tenant",
-    *(f"{kind}{part}" for kind in KINDS for part in ("", "_edge")),
-    "person",
-    "membership",
-    "login",
-)
-_EMPTY = (
-    "login",
-    "membership",
-    "person",
-    *(f"{kind}{part}" for kind in KINDS for part in ("_above", "_edge", "")),
-    "tenant",
-)
+_MENDED_SECONDS = 10.0
+_LARGE = 50_000
+"""From so many people on, a file is looked through after it is opened instead of before."""
 
 
 class SqliteDirectory:
     """The Directory port on one file. Made by `open`; may be used from several threads."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, fresh_seconds: float) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, fresh_seconds: float, lag_budget_s: int) -> None:
         """Only for `open`."""
         self._fresh_seconds = fresh_seconds
+        self._lag_budget_s = lag_budget_s
         self._fresh_until = 0.0
         self._path = path
         self._connection = connection
@@ -60,25 +61,36 @@ class SqliteDirectory:
         self._lock = threading.Lock()
         self._closed = False
         self._version = -1
-        self._revision = 0
-        self._persons: dict[tuple[str, str, str], Person] = {}
-        self._users: dict[tuple[str, str], tuple[Entity, ...]] = {}
+        self._tables = -1
+        self._standing = Standing(revision=0, touched=-1, unsealed=0)
+        self._books: dict[str, int] = {}
+        self._until: dict[str, UnixTime] = {}
+        self._persons: _Kept[tuple[str, str, str], Person] = _Kept()
+        self._users: _Kept[tuple[str, str], tuple[Entity, ...]] = _Kept()
+        self._look = Look(path)
 
     @classmethod
-    def open(cls, path: Path, *, fresh_seconds: float = 0.0) -> SqliteDirectory:
+    def open(cls, path: Path, *, fresh_seconds: float = 0.0, lag_budget_s: int = 0) -> SqliteDirectory:
         """The directory at `path`, made where there is none. Raises DirectoryUnavailable, also for a damaged one.
 
         For `fresh_seconds` after a look at the file, what is kept is given without another: by so much later is
-        noticed what another process wrote, or that the file is gone. Its own `load` is noticed at once.
+        noticed what another process wrote, or that the file is gone. Its own `load` is noticed at once. A file of
+        more than 50,000 people is looked through while it is served already. People of a tenant with a feed are fresh
+        for `lag_budget_s` after its last success; 0 is for ever.
         """
         with contextlib.ExitStack() as stack:
             try:
-                connection = _connected(path)
+                connection = connected(path)
                 stack.callback(connection.close)
                 path.chmod(0o600)
                 connection.execute("PRAGMA journal_mode = WAL")
                 prepare(connection)
-                opened = cls(path, connection, fresh_seconds)
+                opened = cls(path, connection, fresh_seconds, lag_budget_s)
+                if connection.execute("SELECT 1 FROM person LIMIT 1 OFFSET ?", (_LARGE,)).fetchone() is None:
+                    require_pages(connection)
+                    require_whole(connection)
+                else:
+                    opened._look.start(standing(connection), all_of_it=True)
             except (sqlite3.Error, OSError) as error:
                 raise DirectoryUnavailable(
                     f"the directory at `{path}` cannot be used: {error}",
@@ -91,32 +103,54 @@ class SqliteDirectory:
     def revision(self) -> int:
         """How often the content has changed. Raises DirectoryUnavailable."""
         with self._reading():
-            return self._revision
+            return self._standing.revision
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
 
     def close(self) -> None:
         """Close the file; answers after this are DirectoryUnavailable."""
         with self._lock:
             self._closed, self._fresh_until = True, 0.0
             self._connection.close()
+        self._look.stop()
 
-    def load(self, people: People) -> int:
-        """Replace everything, in one transaction; the revision after it. The same content changes nothing.
+    def settled(self, seconds: float) -> bool:
+        """Whether, within `seconds`, no look through the whole file is under way any more."""
+        return self._look.ended(seconds)
 
-        Those who ask meanwhile get the old content and do not wait. Raises DirectoryInvalid for what a constraint
-        refuses, DirectoryUnavailable where nothing can be written.
+    def load(self, people: People, *, source: str = YAML, now: UnixTime | None = None) -> int:
+        """Replace every tenant of this source, in one transaction; the revision after it. Small tenants only.
+
+        Tenants of other sources stay as they are. With `now`, the source counts as having succeeded then; one beside
+        people.yaml that never did makes nobody fresh.
+
+        The same content changes nothing. Those who ask meanwhile get the old content and do not wait. Raises
+        DirectoryInvalid for what a constraint refuses and for a tenant of another source, DirectoryUnavailable where
+        nothing can be written.
         """
         hint = "nothing was changed; see that the file is there and can be written"
         try:
             self._require_there()
-            with contextlib.closing(_connected(self._path)) as writing:
-                return _loaded(writing, people)  # closing it undoes what is not committed
+            with contextlib.closing(connected(self._path, constraints=False)) as writing:
+                revision = replace_all(writing, people, source=source, now=now)
+                self._look.start(standing(writing))
+            if self._look.closed:  # it may have mended what was found: who loads waits for that, nobody else
+                self._look.ended(_MENDED_SECONDS)
+            return revision
         except sqlite3.IntegrityError as error:
-            raise DirectoryInvalid(f"the directory cannot be as people.yaml says: {error}", hint=hint) from error
+            raise DirectoryInvalid(f"the directory cannot be as {source} says: {error}", hint=hint) from error
         except (sqlite3.Error, OSError) as error:
             raise DirectoryUnavailable(f"the directory cannot be written: {error}", hint=hint) from error
         finally:
-            with self._lock:  # a reader that looked before the load would else call what it saw fresh after it
-                self._fresh_until = 0.0
+            self.forget()
+
+    def forget(self) -> None:
+        """Look at the file before the next answer, however fresh the last look is: somebody here has written."""
+        with self._lock:  # a reader that looked before a write would else call what it saw fresh after it
+            self._fresh_until = 0.0
 
     async def person(self, caller: Caller) -> Person:
         """The caller's own slice. The same object as long as nothing is written.
@@ -125,16 +159,14 @@ class SqliteDirectory:
         generated wall denies everything.
         """
         key = (caller.tenant, caller.evidence.issuer, caller.subject)
-        kept = self._persons.get(key)
+        kept = self._persons.get(key, self._stamp(caller.tenant))
         if kept is not None and time.monotonic() < self._fresh_until:
             return kept
         with self._reading():
-            found = self._persons.get(key)
+            found = self._persons.get(key, self._stamp(caller.tenant))
             if found is None:
-                found = self._person(key)
-                if len(self._persons) >= _KEPT:
-                    self._persons.clear()
-                self._persons[key] = found
+                found = self._person(*key)
+                self._persons.put(key, self._stamp(caller.tenant), found)
             return found
 
     async def people(self, tenant: str, ids: Iterable[str]) -> Sequence[Entity]:
@@ -148,7 +180,7 @@ class SqliteDirectory:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """One reader at a time, in one transaction, on content that is known to be the newest and whole."""
+        """One reader at a time, in one transaction, on content that is known to be the newest."""
         with self._lock:
             try:
                 self._require_there()
@@ -158,6 +190,7 @@ class SqliteDirectory:
                     (version,) = self._connection.execute("PRAGMA data_version").fetchone()
                     if version != self._version:
                         self._renew(version)
+                    self._look.require_passed()
                     self._fresh_until = time.monotonic() + self._fresh_seconds
                     yield
                 finally:
@@ -170,12 +203,21 @@ class SqliteDirectory:
                 ) from error
 
     def _renew(self, version: int) -> None:
-        self._version = -1
-        self._persons.clear()
-        self._users.clear()
-        require_whole(self._connection)
-        self._revision, _ = standing(self._connection)
-        self._version = version
+        """Somebody wrote: keep nothing that they may have changed. A load that is only under way changes nothing."""
+        self._version, self._fresh_until = -1, 0.0
+        (tables,) = self._connection.execute("PRAGMA schema_version").fetchone()
+        if tables != self._tables:
+            require_tables(self._connection)
+        found = standing(self._connection)
+        self._books = books(self._connection)
+        self._look.start(found)
+        self._tables, self._standing, self._version = tables, found, version
+
+        self._until = _fresh_until(self._connection, self._lag_budget_s)
+
+    def _stamp(self, tenant: str) -> object:
+        """What a kept Person must have been made of to be what would be made now."""
+        return self._standing.touched, self._until.get(tenant)
 
     def _require_there(self) -> None:
         # a file that was removed or replaced can still be read, and no load would ever reach it
@@ -184,133 +226,63 @@ class SqliteDirectory:
                 "the directory is closed, or another file is in its place", hint="start the gateway again"
             )
 
-    def _person(self, key: tuple[str, str, str]) -> Person:
-        row = self._first(
-            "SELECT p.id, p.name, p.active, p.attributes "
-            "FROM login l JOIN person p ON p.tenant = l.tenant AND p.id = l.person "
-            "WHERE l.tenant = ? AND l.issuer = ? AND l.subject = ?",
-            key,
-        )
-        if row is None:
+    def _person(self, tenant: str, issuer: str, subject: str) -> Person:
+        book = self._books.get(tenant)
+        found = None if book is None else login(self._connection, book, issuer, subject)
+        if found is None:
             raise PersonUnknown(
                 "the directory of your company has no person with this login",
                 hint="ask whoever looks after the directory to add your login",
             )
-        id_, name, active, text = row
-        tenant, attributes = key[0], orjson.loads(text)
-        if not isinstance(attributes, dict):  # a CHECK says so, and CHECKs can be off for whoever writes
-            raise DirectoryUnavailable(
-                "the directory is damaged: a person's attributes are no object", hint="load people.yaml again"
-            )
+        id_, name, active, attributes = found
         return Person(
-            ref=Ref(type="User", id=f"{tenant}/{id_}"), tenant=tenant, name=name, active=active == 1,
-            attributes=attributes, entities=self._user(tenant, id_), revision=self._revision,
+            ref=Ref(type="User", id=f"{tenant}/{id_}"), tenant=tenant, name=name, active=active,
+            attributes=attributes, entities=self._user(tenant, id_), revision=self._standing.revision,
+            fresh_until=self._until.get(tenant),
         )  # fmt: skip
 
     def _user(self, tenant: str, id_: str) -> tuple[Entity, ...]:
-        """A User with its Tenant, Position and Groups and all above them; empty for an unknown id."""
-        kept = self._users.get((tenant, id_))
-        if kept is not None:
-            return kept
-        row = self._first("SELECT name, position, active FROM person WHERE tenant = ? AND id = ?", (tenant, id_))
-        if row is None:
+        book = self._books.get(tenant)
+        if book is None:
             return ()
-        name, position, active = row
-        wall = Ref(type="Tenant", id=tenant)
-        attributes: dict[str, Json | Ref] = {"tenant": wall, "name": name, "active": active == 1}
-        if position is not None:
-            attributes["position"] = Ref(type="Position", id=f"{tenant}/{position}")
-        groups = [each for (each,) in self._connection.execute(_GROUPS, (tenant, id_))]
-        user = Entity(
-            ref=Ref(type="User", id=f"{tenant}/{id_}"),
-            attributes=attributes,
-            parents=tuple(Ref(type="Group", id=f"{tenant}/{each}") for each in groups),
-        )
-        places = self._places("position", tenant, [position] if position is not None else [])
-        circles = self._places("grouping", tenant, groups)
-        made = (user, Entity(ref=wall, attributes={}, parents=()), *places, *circles)
-        if len(self._users) >= _KEPT:
-            self._users.clear()
-        self._users[tenant, id_] = made
-        return made
-
-    def _first(self, query: str, values: tuple[str, ...]) -> Any:  # SQLite's columns are what they are
-        try:
-            return self._connection.execute(query, values).fetchone()
-        except UnicodeEncodeError:  # a lone surrogate, which stands in no row
-            return None
-
-    def _places(self, kind: str, tenant: str, starts: Sequence[str]) -> list[Entity]:
-        """Positions or groups with all above them, each with the edges it has itself."""
-        names = dict.fromkeys(starts)
-        for start in starts:
-            names |= dict.fromkeys(each for (each,) in self._connection.execute(_ABOVE[kind], (tenant, start)))
-        made: list[Entity] = []
-        for name in names:
-            edges = self._connection.execute(_EDGES[kind], (tenant, name))
-            made.append(
-                Entity(
-                    ref=Ref(type=_TYPES[kind], id=f"{tenant}/{name}"),
-                    attributes={"tenant": Ref(type="Tenant", id=tenant)},
-                    parents=tuple(Ref(type=_TYPES[kind], id=f"{tenant}/{each}") for (each,) in edges),
-                )
-            )
-        return made
+        kept = self._users.get((tenant, id_), self._standing.touched)
+        if kept is None:
+            kept = user(self._connection, tenant, book, id_)
+            if kept:
+                self._users.put((tenant, id_), self._standing.touched, kept)
+        return kept
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-    connection.execute("PRAGMA foreign_keys = ON")
-    return connection
+class _Kept(Generic[Key, Value]):
+    """Answers, each good for one content. One by one the oldest makes room: to drop all at once would take long."""
+
+    def __init__(self) -> None:
+        self._answers: dict[Key, tuple[object, Value]] = {}
+
+    def get(self, key: Key, stamp: object) -> Value | None:
+        """The answer of this content, or None."""
+        found = self._answers.get(key)
+        return found[1] if found is not None and found[0] == stamp else None
+
+    def put(self, key: Key, stamp: object, value: Value) -> None:
+        """Keep an answer."""
+        self._answers.pop(key, None)
+        if len(self._answers) >= _KEPT:
+            del self._answers[next(iter(self._answers))]
+        self._answers[key] = (stamp, value)
+
+
+def _fresh_until(connection: sqlite3.Connection, lag_budget_s: int) -> dict[str, UnixTime]:
+    """Tenant with a feed to when its people are no longer fresh; a feed that never succeeded makes nobody fresh."""
+    if lag_budget_s == 0:
+        return {}
+    query = (
+        "SELECT t.id, coalesce(f.succeeded, 0) FROM tenant t "
+        "LEFT JOIN feed f ON f.tenant = t.id AND f.source = t.source WHERE t.source <> ?"
+    )
+    return {tenant: UnixTime(at + lag_budget_s) for tenant, at in connection.execute(query, (YAML,))}
 
 
 def _identity(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_dev, found.st_ino
-
-
-def _loaded(writing: sqlite3.Connection, people: People) -> int:
-    """The revision after making the content what `people` says."""
-    tables = _rows(people)
-    writing.execute("BEGIN IMMEDIATE")
-    revision, digest = standing(writing)
-    # the rows are compared as well as the digest: what was written by hand is not what people.yaml says
-    if digest != people.digest or any(set(rows) != set(_all(writing, table)) for table, rows in tables.items()):
-        revision += 1
-        for table in _EMPTY:
-            writing.execute(f"DELETE FROM {table}")  # noqa: S608
-        for table, rows in tables.items():
-            if rows:
-                writing.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)  # noqa: S608
-        writing.execute("UPDATE meta SET revision = ?, digest = ?", (revision, people.digest))
-        require_whole(writing)
-    writing.execute("COMMIT")
-    return int(revision)
-
-
-def _all(connection: sqlite3.Connection, table: str) -> Iterator[tuple[str | int | None, ...]]:
-    yield from connection.execute(f"SELECT * FROM {table}")  # noqa: S608
-
-
-def _rows(people: People) -> dict[str, list[tuple[str | int | None, ...]]]:
-    """Table to its rows, in the order to write them."""
-    tables: dict[str, list[tuple[str | int | None, ...]]] = {table: [] for table in _WRITTEN}
-    for tenant, each in people.tenants.items():
-        tables["tenant"].append((tenant,))
-        for kind, edges in (("position", each.positions), ("grouping", each.groups)):
-            tables[kind] += [(tenant, name) for name in edges]
-            # from the top down, so that the trigger extends short closures: each edge costs what is above it
-            levels = {name: max(ancestors(edges, name).values(), default=0) for name in edges}
-            order = sorted(edges, key=levels.__getitem__)
-            tables[f"{kind}_edge"] += [(tenant, below, above) for below in order for above in edges[below]]
-        for p in each.people.values():
-            attributes = orjson.dumps(dict(p.attributes)).decode()
-            tables["person"].append((tenant, p.id, p.name, p.position or None, int(p.active), attributes))
-            tables["membership"] += [(tenant, p.id, group) for group in p.groups]
-            tables["login"] += [(tenant, login.issuer, login.subject, p.id) for login in p.logins]
-    return tables
-
-
-_ABOVE = {kind: f"SELECT above FROM {kind}_above WHERE tenant = ? AND below = ?" for kind in KINDS}  # noqa: S608
-_EDGES = {kind: f"SELECT above FROM {kind}_edge WHERE tenant = ? AND below = ?" for kind in KINDS}  # noqa: S608
-_GROUPS = "SELECT grouping FROM membership WHERE tenant = ? AND person = ? ORDER BY grouping"

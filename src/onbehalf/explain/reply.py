@@ -19,6 +19,7 @@ _CLASSES = {
     "bound_parameter": "an argument was sent that only the gateway may set",
     "insufficient_scope": "the access token lacks a scope this tool needs",
     "person_unknown": "the directory does not know you",
+    "directory_stale": "the directory is too old for a call that writes",
     "unknown_tool": "there is no such tool for you",
     "approval_required": "this is permitted only with an approval",
     "approval_refused": "a person was asked to approve this, and refused",

@@ -1,4 +1,4 @@
-"""`people.yaml` as values: who is who in each tenant, checked so that nothing in it can mean more than it says.
+"""`people.yaml` and the lines of a feed as values: who is who, checked so that nothing can mean more than it says.
 
 Within a tenant only: there is no way to write an edge to another one. Must not hold how people are kept or found
 (directory_sqlite.py) or what they may do.
@@ -7,14 +7,16 @@ Within a tenant only: there is no way to write an edge to another one. Must not 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from onbehalf.config import load_yaml
 from onbehalf.errors import DirectoryInvalid
 from onbehalf.model import Digest, Json, canonical, digest
 
-__all__ = ["Login", "Member", "People", "TenantPeople", "ancestors", "checked_tenant", "parse"]
+__all__ = [
+    "Login", "Member", "People", "Record", "TenantPeople", "ancestors", "checked_tenant", "name", "parse", "record",
+]  # fmt: skip
 
 _MAX_NAME = 200
 _MAX_LOGIN = 255
@@ -23,8 +25,10 @@ _MAX_SAID = 40
 _MAX_TEXT = 1000
 _MAX_LIST = 1000
 _MAX_LEVELS = 64
+_SLASH = "entity ids are `tenant/name`; use another character"
 _MEMBER_KEYS = ("name", "position", "groups", "active", "attributes", "logins")
 _TENANT_KEYS = ("positions", "groups", "people")
+_RECORD_KEYS = ("id", "manager", "manager_position", *_MEMBER_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,69 @@ class People:
 
     tenants: Mapping[str, TenantPeople]
     digest: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One line of a feed: a person, or a position or a group with what is right above it, or what somebody is in.
+
+    `place` says where it stood. A person with a manager holds a position of their own id, below the manager's.
+    """
+
+    place: str
+    member: Member | None = None
+    positions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    memberships: tuple[tuple[str, str], ...] = ()
+    logins: tuple[tuple[str, Login], ...] = ()
+
+
+def record(value: Json, place: str) -> Record:
+    """One line of a feed. Raises DirectoryInvalid naming the place.
+
+    `{"id", "name", "manager" or "position", "groups", "active", "attributes", "logins"}` is a person, where `manager`
+    is a person's id, or null for nobody above, and `manager_position` says what is right above an active person's
+    `position`; `{"position", "above"}` and `{"group", "in"}` are places. What is named
+    is not looked up: whether it is there can be told only when all lines are read.
+    """
+    if isinstance(value, dict) and "id" not in value and ("group" in value or "position" in value):
+        key, up = ("group", "in") if "group" in value else ("position", "above")
+        parts = _mapping(value, place, (key, up))
+        above = () if parts.get(up) is None else tuple(name(each, place) for each in _list(parts[up], place))
+        edges = {name(parts[key], f"{place}, `{key}`"): above}
+        return Record(place=place, groups=edges) if key == "group" else Record(place=place, positions=edges)
+    parts = _mapping(value, place, _RECORD_KEYS)
+    id_ = name(parts.get("id"), f"{place}, `id`")
+    member = _member(id_, {key: each for key, each in parts.items() if key in _MEMBER_KEYS}, place)
+    for named in (*member.groups, *([member.position] if member.position else [])):
+        name(named, place)
+    if "manager" not in parts:
+        return Record(place=place, member=member, positions=_above(member, parts.get("manager_position"), place))
+    if parts.get("manager_position") is not None:
+        _refuse(place, "has both `manager` and `manager_position`", "say who is above them, or which position is")
+    if member.position:
+        _refuse(place, "has both `manager` and `position`", "say who is above them, or which position they hold")
+    manager = parts["manager"]
+    above = () if manager is None else (name(manager, f"{place}, `manager`"),)
+    return Record(place=place, member=replace(member, position=id_), positions={id_: above})
+
+
+def _above(member: Member, above: Json, place: str) -> Mapping[str, tuple[str, ...]]:
+    """The position that somebody holds, below their manager's. Who left may have had another manager: theirs counts
+    no longer, or it would stand above whoever holds the position now."""
+    if above is None:
+        return {}
+    if not member.position:
+        _refuse(place, "has `manager_position` and no `position`", "say which position they hold")
+    up = name(above, f"{place}, `manager_position`")
+    return {member.position: (up,) if member.active else (), up: ()}
+
+
+def name(value: Json, place: str) -> str:
+    """A name of a person, position or group. Raises DirectoryInvalid naming the place."""
+    text = _text(value, place)
+    _require_no_slash(text, place)
+    return text
 
 
 def parse(text: str) -> People:
@@ -231,13 +298,15 @@ def _require_alone(place: str, people: Iterable[Member]) -> None:
 def _names(value: Json, place: str) -> Mapping[str, Json]:
     if not isinstance(value, dict):
         _refuse(place, "is not a mapping of names", "write `name: …` for each")
-    for name in value:
-        _text(name, f"{place}, a name")
-        if "/" in name:
-            _refuse(
-                place, f"the name `{name[:_MAX_SAID]}` has a `/`", "entity ids are `tenant/name`; use another character"
-            )
+    for each in value:
+        _text(each, f"{place}, a name")
+        _require_no_slash(each, place)
     return value
+
+
+def _require_no_slash(text: str, place: str) -> None:
+    if "/" in text:
+        _refuse(place, f"the name `{text[:_MAX_SAID]}` has a `/`", _SLASH)
 
 
 def _mapping(value: Json, place: str, known: tuple[str, ...]) -> Mapping[str, Json]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import jsonschema_rs
 import orjson
 
-from onbehalf.errors import ArgumentsRefused, BoundParameter, ConfigInvalid, ScopeMissing
+from onbehalf.errors import ArgumentsRefused, BoundParameter, ConfigInvalid, DirectoryStale, ScopeMissing
 from onbehalf.model import (
     Bound,
     Caller,
@@ -173,8 +173,15 @@ def _parts(name: str) -> list[str]:
 def route(request: ToolRequest, *, tool: Tool, check: ArgumentCheck, arrival: Arrival) -> ToolCall:
     """The call, with checked arguments and bound parameters set from the caller.
 
-    Does not check that the caller may do it. Raises ScopeMissing, BoundParameter, ArgumentsRefused.
+    Does not check that the caller may do it. Raises DirectoryStale for a tool that writes, when what is known of the
+    caller is too old; ScopeMissing, BoundParameter, ArgumentsRefused.
     """
+    until = arrival.person.fresh_until
+    if tool.writes and until is not None and arrival.at > until:
+        raise DirectoryStale(
+            "what is known of your company's people is too old for a call that writes",
+            hint="reading works; try again later, and tell whoever looks after the directory that its feed is late",
+        )
     missing = tool.scopes - arrival.caller.scopes
     if missing:
         listed = ", ".join(f"`{scope}`" for scope in sorted(missing))

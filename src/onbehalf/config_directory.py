@@ -1,0 +1,62 @@
+"""The section `directory` of `onbehalf.yaml`: whose people come from the company's own tables, and how old they may be.
+
+Also the words that every section is written in. Must not read a file or a secret.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from onbehalf.errors import ConfigInvalid
+
+__all__ = ["DirectorySettings", "FeedSettings", "Keys", "Place", "Reference", "require_feeds"]
+
+Place = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]+$")]
+Reference = Annotated[str, Meta(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$")]
+"""Where a secret is: `env:NAME`, or `file:path` relative to the configuration file. Never the secret itself."""
+
+
+class Keys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A section: an unknown key in it is an error."""
+
+
+class FeedSettings(Keys, frozen=True):
+    """One tenant's people from a query on the company's own tables, asked every `every_seconds`.
+
+    `query` is one SELECT that gives a row a person, with columns named as docs/directory.md says. It runs in `sqlite`,
+    a path, or in `postgres`, a reference to a DSN: one of the two. `timeout_seconds` bounds the whole query.
+    """
+
+    tenant: Annotated[str, Meta(pattern=r"^[^/\x00-\x1f]{1,200}$")]
+    query: Annotated[str, Meta(min_length=1, max_length=100_000)]
+    sqlite: Place | UnsetType = UNSET
+    postgres: Reference | UnsetType = UNSET
+    every_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 300
+    timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    insecure_tls_for_tests: bool = False
+    """Take an `sslmode` below `verify-full` beyond loopback. Danger: whoever sits between says who is whose manager."""
+
+
+class DirectorySettings(Keys, frozen=True):
+    """Feeds beside people.yaml. Calls that write are refused to people of a fed tenant once its feed last succeeded
+    more than `lag_budget_seconds` ago; 0 is no limit.
+
+    A feed that would deactivate more than the share `deactivates_at_most` of a tenant's active people is refused.
+    """
+
+    feeds: tuple[FeedSettings, ...] = ()
+    lag_budget_seconds: Annotated[int, Meta(ge=0, le=31_536_000)] = 0
+    deactivates_at_most: Annotated[float, Meta(gt=0, le=1)] = 0.1
+
+
+def require_feeds(directory: DirectorySettings) -> None:
+    """See that a tenant has one feed, and a feed one place. Raises ConfigInvalid."""
+    for feed in directory.feeds:
+        if isinstance(feed.sqlite, str) == isinstance(feed.postgres, str):
+            raise ConfigInvalid(
+                f"the feed of `{feed.tenant}` needs one of `sqlite` and `postgres`", hint="name where its query runs"
+            )
+    if len({feed.tenant for feed in directory.feeds}) != len(directory.feeds):
+        raise ConfigInvalid("a tenant has two feeds", hint="one query gives all people of a tenant; use UNION ALL")
