@@ -20,7 +20,7 @@ STRUCTS = (
     config.ParameterSettings, config.EntitySettings, config.HierarchySettings, config.ExploreSettings,
     config.ExploredSettings, config.PageSettings, config.LoginSettings, config.ApprovalSettings,
     config_directory.DirectorySettings,
-    config_directory.FeedSettings,
+    config_directory.FeedSettings, config_directory.ScimSettings,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 

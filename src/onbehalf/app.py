@@ -24,11 +24,13 @@ from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.directory_feeds import Feeding
 from onbehalf.doors.directory_file import is_feed
 from onbehalf.doors.directory_load import Loaded
+from onbehalf.doors.directory_pushed_configured import open_pushed, require_alone
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.inbound_admin import AdminApp
 from onbehalf.doors.inbound_approve_login import Logins
 from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
+from onbehalf.doors.inbound_scim import ScimApp
 from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
 from onbehalf.doors.ledger_sqlite import SqliteLedger
@@ -48,6 +50,7 @@ __all__ = [
 
 VERSION = "0.1.0"
 _log = logging.getLogger(__name__)
+_NONE = digest(b"")
 _RETRY_SECONDS = 5.0
 _FRESH_SECONDS = 0.05
 _LOOK_AGAIN_SECONDS = 300.0
@@ -247,6 +250,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         sketches = sketched(settings)
         engine = CedarEngine.load(places.policies, tools=[*sketches.values()], narrowed=narrowed(settings))
         known = load_people(places)
+        require_alone(settings.directory.scim, known)
         make_data(places)
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger = await asyncio.to_thread(_ledger, places, settings)
@@ -256,6 +260,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         )
         stack.callback(directory.close)
         directory.load(known)
+        pushing = _pushing(settings, places, stack, directory, lambda kind, facts: app._note(kind, facts))
         signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
         once = SqliteOnce.open(places.once)
         stack.callback(once.close)
@@ -276,7 +281,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         )  # fmt: skip
         public = PublicApp(
             gateway, settings, catalogue=_catalogue(sketches, state, signer), meter=meter,
-            server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), pages=pages,
+            server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), pages=pages, scim=pushing,
         )  # fmt: skip
         problems: dict[str, str] = {}
         meter.watch_problems(lambda: len(problems))
@@ -331,6 +336,33 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _pushing(
+    settings: Settings,
+    places: Paths,
+    stack: contextlib.AsyncExitStack,
+    directory: SqliteDirectory,
+    note: Callable[[str, dict[str, Json]], None],
+) -> ScimApp | None:
+    """The door by which providers push people, with everybody who was pushed before in force. Raises ConfigInvalid."""
+    resource = urlsplit(settings.gateway.resource)
+    found = open_pushed(
+        settings.directory.scim, base=places.config.resolve().parent, file=places.scim,
+        origin=f"{resource.scheme}://{resource.netloc}", clock=now, note=note,
+    )  # fmt: skip
+    if found is None:
+        return None
+    pushed, door = found
+    stack.callback(pushed.close)
+    pushed.taken_by(
+        lambda tenants: _quietly(directory.load(people.People(tenants=tenants, digest=_NONE), source="SCIM", now=now()))
+    )
+    return door
+
+
+def _quietly(revision: int) -> None:
+    """Nobody here asks which revision it is: it stands in every decision."""
 
 
 def _disagreeing(name: str) -> ConfigInvalid:

@@ -85,6 +85,11 @@ class Paths:
         return self.data / "directory.db"
 
     @property
+    def scim(self) -> Path:
+        """What identity providers pushed."""
+        return self.data / "scim.db"
+
+    @property
     def approvals(self) -> Path:
         """What people were asked to approve."""
         return self.data / "approvals.db"

@@ -390,6 +390,12 @@ def parse(text: str) -> Settings:
                 hint="a page is smaller, by one row at least",
             )
     require_feeds(settings.directory)
+    for pushed in settings.directory.scim:
+        if pushed.issuer not in {issuer.issuer for issuer in settings.issuers}:
+            raise ConfigInvalid(
+                f"the people of `{pushed.tenant}` log in at `{pushed.issuer}`, which is no issuer here",
+                hint="spell it exactly as under `issuers`",
+            )
     names = [name for upstream in settings.upstreams.values() for name in upstream.tools]
     if len(set(names)) != len(names):
         raise ConfigInvalid("two upstreams offer a tool of one name", hint="tool names are unique within a gateway")

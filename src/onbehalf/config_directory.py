@@ -5,13 +5,13 @@ Also the words that every section is written in. Must not read a file or a secre
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from onbehalf.errors import ConfigInvalid
 
-__all__ = ["DirectorySettings", "FeedSettings", "Keys", "Place", "Reference", "require_feeds"]
+__all__ = ["DirectorySettings", "FeedSettings", "Keys", "Place", "Reference", "ScimSettings", "require_feeds"]
 
 Place = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]+$")]
 Reference = Annotated[str, Meta(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$")]
@@ -39,14 +39,30 @@ class FeedSettings(Keys, frozen=True):
     """Take an `sslmode` below `verify-full` beyond loopback. Danger: whoever sits between says who is whose manager."""
 
 
+class ScimSettings(Keys, frozen=True):
+    """One tenant whose people an identity provider pushes (SCIM 2.0), with a `secret` of at least 32 characters.
+
+    `issuer` is whose tokens they bring, `login` the attribute that is the `sub` of these, and `person` the one by which
+    people are called here and in the company's tables. `attributes` are what else is taken over, for bound parameters.
+    """
+
+    tenant: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    issuer: Annotated[str, Meta(min_length=1, max_length=255)]
+    secret: Reference
+    person: Literal["userName", "externalId"] = "userName"
+    login: Literal["userName", "externalId"] = "externalId"
+    attributes: tuple[str, ...] = ()
+
+
 class DirectorySettings(Keys, frozen=True):
-    """Feeds beside people.yaml. Calls that write are refused to people of a fed tenant once its feed last succeeded
-    more than `lag_budget_seconds` ago; 0 is no limit.
+    """Feeds and pushes beside people.yaml. Calls that write are refused to people of a fed tenant once its feed last
+    succeeded more than `lag_budget_seconds` ago; 0 is no limit.
 
     A feed that would deactivate more than the share `deactivates_at_most` of a tenant's active people is refused.
     """
 
     feeds: tuple[FeedSettings, ...] = ()
+    scim: tuple[ScimSettings, ...] = ()
     lag_budget_seconds: Annotated[int, Meta(ge=0, le=31_536_000)] = 0
     deactivates_at_most: Annotated[float, Meta(gt=0, le=1)] = 0.1
 
@@ -58,5 +74,6 @@ def require_feeds(directory: DirectorySettings) -> None:
             raise ConfigInvalid(
                 f"the feed of `{feed.tenant}` needs one of `sqlite` and `postgres`", hint="name where its query runs"
             )
-    if len({feed.tenant for feed in directory.feeds}) != len(directory.feeds):
-        raise ConfigInvalid("a tenant has two feeds", hint="one query gives all people of a tenant; use UNION ALL")
+    tenants = [*(feed.tenant for feed in directory.feeds), *(pushed.tenant for pushed in directory.scim)]
+    if len(set(tenants)) != len(tenants):
+        raise ConfigInvalid("a tenant has two feeds", hint="one query, or one provider, gives all people of a tenant")

@@ -24,6 +24,7 @@ from onbehalf.config import IssuerSettings, McpUpstream, OpenapiUpstream, Postgr
 from onbehalf.doors.clock_remote import clock_offset
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_file import is_feed
+from onbehalf.doors.directory_pushed_configured import require_alone, scim_tenants
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.directory_tell import tenants
 from onbehalf.doors.engine_cedar import CedarEngine
@@ -108,16 +109,18 @@ async def _checked(config: Path) -> list[_Finding]:
         )
         if settings.gateway.insecure_http_for_tests:
             findings.say("warning", "configuration", "`insecure_http_for_tests` is on", "remove it outside of tests")
-        _people(findings, places)
+        _people(findings, places, settings)
         _policies(findings, places, settings, sketches)
         await _upstreams(findings, settings, places)
         await _issuers(findings, settings)
     return findings.found
 
 
-def _people(findings: _Findings, places: Paths) -> None:
+def _people(findings: _Findings, places: Paths, settings: Settings) -> None:
     with findings.trying("people"):
         people = load_people(places)
+        require_alone(settings.directory.scim, people)
+        scim_tenants(settings.directory.scim, base=places.config.resolve().parent)
         if is_feed(places.people):
             _fed(findings, places)
             return

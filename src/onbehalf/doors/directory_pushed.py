@@ -15,13 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from onbehalf.doors.directory_scim import Kept, ScimStore
 from onbehalf.doors.inbound_scim import Change
 from onbehalf.errors import ConfigInvalid, OnbehalfError
-from onbehalf.model import Json
+from onbehalf.model import Json, UnixTime
 from onbehalf.ports import Clock
 from onbehalf.validate.people import TenantPeople
 from onbehalf.validate.scim import Kind
 from onbehalf.validate.scim_people import Feed, tenant_people
 
 __all__ = ["PushedPeople"]
+
+_HEARD_SECONDS = 60
+"""How often a provider that only asks is taken for a sign that its people are as they were, in seconds at most."""
 
 
 class PushedPeople:
@@ -40,11 +43,17 @@ class PushedPeople:
         self._clock = clock
         self._note = note
         self._turn = asyncio.Lock()
+        self._heard = UnixTime(0)
         self._take: Callable[[Mapping[str, TenantPeople]], None] | None = None
 
     def taken_by(self, take: Callable[[Mapping[str, TenantPeople]], None]) -> None:
-        """Say who takes people over. Before that nothing can be changed."""
+        """Have `take` take over everybody, now and after every change. Raises ConfigInvalid, and what it raises."""
         self._take = take
+        take(self.people())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._store.close()
 
     def people(self) -> dict[str, TenantPeople]:
         """Everybody of all pushed tenants, as they are kept. Raises ConfigInvalid."""
@@ -57,8 +66,12 @@ class PushedPeople:
             ) from error
 
     async def look(self, tenant: str, kind: Kind) -> list[Kept]:
-        """What is kept of one kind, deleted ones among them."""
+        """What is kept of one kind, deleted ones among them. A provider that asks is heard: its people are not old."""
         async with self._turn:
+            now = self._clock()
+            if now - self._heard >= _HEARD_SECONDS and self._take is not None:
+                self._heard = now
+                await asyncio.to_thread(self._take, await asyncio.to_thread(self.people))
             return await asyncio.to_thread(self._store.all, tenant, kind)
 
     async def make(self, change: Change) -> Kept | None:
@@ -76,7 +89,7 @@ class PushedPeople:
         assert take is not None  # INVARIANT: the gateway serves only once it is whole
 
         def taken() -> None:
-            take({change.tenant: self._people(feed)})
+            take({tenant: self._people(each) for tenant, each in self._feeds.items()})
 
         return self._store.change(change.tenant, lambda store: self._changed(store, change, feed), taken)
 

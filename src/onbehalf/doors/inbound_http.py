@@ -5,7 +5,8 @@ What every request to the MCP endpoint passes, in order:
 7 method and media types; 8 body bounded in size, time and depth, and with one meaning, and a large one read for a
 proven caller only; 9 room for one more call; 10 the era by version. From 8 on, what is wrong is told to a proven
 caller only. Whatever is refused leaves through inbound_refusal. The metadata of RFC 9728 and the gateway's public
-keys need no token; the approval pages have a login of their own. Imports the other inbound files, and no other door.
+keys need no token; the approval pages and SCIM prove who comes in their own way. Imports the other inbound files, and
+no other door.
 
 Trust: this port faces clients. TLS ends before it; whatever ends it can read tokens, but no header it adds is read.
 """
@@ -25,6 +26,8 @@ from onbehalf.doors.inbound_headers import bearer, check_media, refuse_token_in_
 from onbehalf.doors.inbound_mcp import Modern, ServerName, request_id, within
 from onbehalf.doors.inbound_older import Older, SessionLimits
 from onbehalf.doors.inbound_refusal import Challenges, refusal
+from onbehalf.doors.inbound_scim import PATH as SCIM_PATH
+from onbehalf.doors.inbound_scim import ScimApp
 from onbehalf.doors.inbound_wire import ClientGone, Exchange, Receive, Scope, Send, send_json
 from onbehalf.doors.mcp_words import HANDSHAKE_PROTOCOL_VERSIONS
 from onbehalf.errors import (
@@ -74,6 +77,7 @@ class PublicApp:
         meter: Meter,
         sessions: SessionLimits | None = None,
         pages: ApprovePages | None = None,
+        scim: ScimApp | None = None,
     ) -> None:
         gateway = settings.gateway
         resource = urlsplit(gateway.resource)
@@ -96,7 +100,7 @@ class PublicApp:
         self._meter = meter
         self._modern = Modern(house, tool=catalogue.tool, server=server, limits=gateway.limits)
         self._older = Older(house, server=server, limits=gateway.limits, sessions=sessions or SessionLimits())
-        self._pages = pages
+        self._beside = [(path, app) for path, app in ((PATH, pages), (SCIM_PATH, scim)) if app is not None]
         self._arrivals = 0
         self._calls = 0
 
@@ -114,8 +118,8 @@ class PublicApp:
             await send({"type": "websocket.close", "code": 1008})
         elif scope["path"] == self._path:
             await self._endpoint(scope, receive, send)
-        elif self._pages is not None and scope["path"].startswith(PATH):
-            await self._paged(self._pages, scope, receive, send)
+        elif app := next((app for path, app in self._beside if scope["path"].startswith(path)), None):
+            await self._passed(app, scope, receive, send)
         else:
             await self._public(scope, send)
 
@@ -128,14 +132,14 @@ class PublicApp:
 
     # --- what needs no token ---------------------------------------------------------------
 
-    async def _paged(self, pages: ApprovePages, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _passed(self, app: ApprovePages | ScimApp, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             headers = unique(scope["headers"])
             self._require_host(headers)
         except OnbehalfError as error:
             await send_json(send, error.status, {"error": error.code})
             return
-        await pages(scope, receive, send, headers)
+        await app(scope, receive, send, headers)
 
     async def _public(self, scope: Scope, send: Send) -> None:
         path = scope["path"]
