@@ -23,6 +23,9 @@ from onbehalf.ports import Clock
 
 __all__ = ["Feeding", "feed_of", "opened"]
 
+_ENDING_SECONDS = 3.0
+"""How long a load that is under way may take to end when the gateway does."""
+
 
 def opened(feed: FeedSettings, *, base: Path) -> Feed:
     """The feed with what it needs to know. Paths and references are relative to `base`. Raises ConfigInvalid."""
@@ -70,9 +73,17 @@ class Feeding:
 
     async def _keep(self, feed: FeedSettings) -> None:
         while True:
-            outcome = await asyncio.to_thread(self._pulled, feed)
+            work = asyncio.ensure_future(asyncio.to_thread(self._pulled, feed))
+            try:
+                await asyncio.shield(work)
+            except asyncio.CancelledError:
+                self._stopped.set()
+                await asyncio.wait({work}, timeout=_ENDING_SECONDS)
+                if work.done() and isinstance(work.result(), Loaded):  # it is in force, and so belongs on record
+                    self._told(feed.tenant, work.result())
+                raise
             self._directory.forget()
-            self._told(feed.tenant, outcome)
+            self._told(feed.tenant, work.result())
             await asyncio.sleep(feed.every_seconds)
 
     def _pulled(self, feed: FeedSettings) -> Loaded | OnbehalfError:
