@@ -2,72 +2,26 @@
 
 Presented (nothing proven) -> Caller -> ToolCall -> Allow | Ask | Deny -> Receipt -> Grant -> CallToken ->
 Outcome. Each proven type is made in one file of one room: `Caller` in identify/verify.py, `ToolCall`
-in validate/route.py, `Allow`, `Ask` and `Deny` in validate/decide.py, `Grant` in act/grant.py. Must not hold
-behaviour beyond canonical JSON and digests, which give these words one meaning for all.
+in validate/route.py, `Allow`, `Ask` and `Deny` in validate/decide.py, `Grant` in act/grant.py. The words for tools are
+in model_tools.py, those for JSON in model_json.py, and all are had from here. Must not hold behaviour.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NewType, TypeAlias, Union
+from typing import Literal, TypeAlias
 
-import orjson
-import rfc8785
+from onbehalf.model_json import CallId, Digest, Json, UnixTime, canonical, digest
+from onbehalf.model_tools import Bound, Entity, Explored, Explores, Lookup, Pages, Preview, Ref, Rows, Tool
 
 __all__ = [
     "Allow", "Applied", "Approval", "Approver", "Ask", "AuditEntry", "Bound", "CallId", "CallToken", "Caller",
     "Candidate", "Conjunct", "Decision", "Deny", "Digest", "Done", "Entity", "Evidence", "Explored", "Explores",
     "Failed", "Grant", "Json", "Judgement", "Lookup", "Obligations", "Outcome", "Owed", "Page", "Pages", "Person",
-    "Presented", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Tool", "ToolCall", "ToolRequest",
+    "Presented", "Preview", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Tool", "ToolCall", "ToolRequest",
     "UnixTime", "Vote", "Waiting", "canonical", "digest",
 ]  # fmt: skip
-
-Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]
-UnixTime = NewType("UnixTime", int)
-"""Whole seconds since 1970-01-01T00:00:00Z."""
-Digest = NewType("Digest", str)
-"""`sha256:` and 64 lower-case hex digits."""
-CallId = NewType("CallId", str)
-"""`call_` and 32 hex digits of a UUIDv7: unique, sortable by time, safe in a URL."""
-
-_SAFE_INTEGER = 2**53 - 1
-
-
-def canonical(value: Json) -> bytes:
-    """The one spelling of a JSON value: RFC 8785 (JCS).
-
-    Raises ValueError for what JCS has no spelling for: NaN, infinities, integers beyond 2**53 - 1,
-    lone surrogates, keys that are not strings.
-    """
-    try:
-        if _plain(value):
-            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-        return rfc8785.dumps(value)
-    except (TypeError, rfc8785.CanonicalizationError, RecursionError, UnicodeError) as error:
-        raise ValueError(f"no canonical form: {error}") from error
-
-
-def _plain(value: Json) -> bool:
-    """Whether orjson's sorted output already is RFC 8785: ASCII keys and no floats or huge integers."""
-    if isinstance(value, str):
-        return value.isascii()
-    if isinstance(value, bool) or value is None:
-        return True
-    if isinstance(value, int):
-        return -_SAFE_INTEGER <= value <= _SAFE_INTEGER
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and key.isascii() and _plain(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(map(_plain, value))
-    return False
-
-
-def digest(data: bytes) -> Digest:
-    """SHA-256 of some bytes, spelled as all digests here are."""
-    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
-
 
 # --- identify ------------------------------------------------------------------------------
 
@@ -106,133 +60,7 @@ class Caller:
     evidence: Evidence
 
 
-# --- tools ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ref:
-    """A Cedar entity uid, such as `User::"acme/alice"`."""
-
-    type: str
-    id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entity:
-    """One Cedar entity. Attribute values that refer to entities are `Ref`."""
-
-    ref: Ref
-    attributes: Mapping[str, Json | Ref]
-    parents: tuple[Ref, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
-    """A parameter that the gateway sets and the model never sees.
-
-    `source` is `tenant`, `principal` (then `name` is `id`, `subject`, `name`, `position` or a directory
-    attribute) or `constant` (then `value` is it).
-    """
-
-    parameter: str
-    source: Literal["tenant", "principal", "constant"]
-    name: str = ""
-    value: Json = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """How rows become Cedar entities of one type.
-
-    `at` is the path of keys to the list (or the one object) in the upstream's structured result, empty
-    for SQL. `id` names the field holding the entity id. `attributes` maps an attribute to
-    `(field, kind)`, where `kind` is `String`, `Long`, `Bool`, or an entity type: `Tenant`, `User` (a
-    person id of the row's own tenant) or another type's name. `tenant` names the field holding the tenant.
-    """
-
-    type: str
-    at: tuple[str, ...]
-    id: str
-    tenant: str
-    attributes: Mapping[str, tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lookup:
-    """How a call on one resource finds it first: call `tool` with `parameter` taken from `argument`."""
-
-    tool: str
-    parameter: str
-    argument: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explored:
-    """A table that a model may ask about: what its rows are to the policies, and the only columns that it may name.
-
-    `table` is as the database spells it; `columns` are lower case.
-    """
-
-    rows: Rows
-    table: str
-    columns: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explores:
-    """What a tool that takes a SELECT may be asked about. `max_cost` is in PostgreSQL's own units; 0 for none."""
-
-    dialect: Literal["sqlite", "postgres"]
-    tables: Mapping[str, Explored]
-    max_cost: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pages:
-    """How a long answer is turned page by page: by these fields of its rows, each with whether it goes down, at most
-    `size` rows each."""
-
-    by: tuple[tuple[str, bool], ...]
-    size: int
-    dialect: Literal["sqlite", "postgres"]
-
-
-Preview: TypeAlias = Literal["none", "checked", "asked"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tool:
-    """One tool as offered. `schema` is what the model sees: bound parameters are absent and unknown
-    ones refused. `remote` is the upstream's own name for it; `definition` pins name, description,
-    schema and statement, so that a changed definition is another tool.
-
-    `exposed` is False for a tool that only lookups use. `rows` maps what comes back; where it is None
-    the reply is released whole, so only call-level policy guards it. `once_s` is how long, in seconds, a writing call
-    is known again and not done twice. `preview` is `checked` where the upstream tries a call first and takes it back,
-    so that every row that would change is decided before one is; and `asked` where, besides, the client must send back
-    what it was shown. A `scoped` tool's statement gets the policies' own condition on its rows before it is run; one
-    that `explores` runs the model's own SELECT over tables under such conditions. `pages` are how its answer is turned.
-    """
-
-    name: str
-    title: str
-    description: str
-    upstream: str
-    remote: str
-    action: str
-    scopes: frozenset[str]
-    schema: Mapping[str, Json]
-    bound: tuple[Bound, ...]
-    rows: Rows | None
-    lookup: Lookup | None
-    writes: bool
-    exposed: bool
-    definition: Digest
-    once_s: int = 0
-    preview: Preview = "none"
-    scoped: bool = False
-    explores: Explores | None = None
-    pages: Pages | None = None
+# --- calls ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

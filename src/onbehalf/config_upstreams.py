@@ -1,0 +1,238 @@
+"""The section `upstreams` of `onbehalf.yaml`: the systems behind the gateway, and the tools they offer.
+
+As in config.py: every key states its unit, default and danger. Must not read a file or a secret.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, UnsetType
+
+from onbehalf.config_directory import Keys, Place, Reference
+
+__all__ = [
+    "EntitySettings", "ExploreSettings", "ExploredSettings", "HierarchySettings", "LookupSettings", "McpUpstream",
+    "Name", "OpenapiToolSettings", "OpenapiUpstream", "PageSettings", "ParameterSettings", "PostgresUpstream",
+    "RowsSettings", "SqlUpstream", "ToolSettings", "Url",
+]  # fmt: skip
+
+Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
+Url = Annotated[str, Meta(pattern=r"^https?://[^?#\s]+$")]
+Table = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_$]{0,62}\.)?[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
+Order = Annotated[str, Meta(pattern=r"^-?[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
+Column = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
+Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
+
+
+class RowsSettings(Keys, frozen=True):
+    """How rows become entities of one Cedar type, so that each is decided before it is released.
+
+    `at` is the dotted path to the list (or object) in an MCP tool's structured result; unused for SQL.
+    `id` and `tenant` name fields. `attributes` maps an attribute to a field, with its kind after a blank
+    where it is not text: `subject: "subject_id User"`, `rating: "rating Long"`. The attribute `tenant`
+    is always set from the field `tenant`.
+    """
+
+    type: str
+    id: str = "id"
+    tenant: str = "tenant"
+    at: str = ""
+    attributes: dict[str, str] = {}
+
+
+class PageSettings(Keys, frozen=True):
+    """How a long answer is turned: `by` these fields of its rows, with `-` before one that goes down, at most `size`
+    rows a page. The rows' id comes last whatever is said."""
+
+    by: Annotated[tuple[Order, ...], Meta(max_length=8)] = ()
+    size: Annotated[int, Meta(ge=1, le=5000)] = 50
+
+
+class ExploredSettings(RowsSettings, frozen=True):
+    """A table that a model may ask about: what its rows are, and the `columns` that it may name (lower case).
+
+    `table` is what the database calls it, by default as the model does.
+    """
+
+    columns: Annotated[tuple[Column, ...], Meta(max_length=200)] = ()
+    table: Table | UnsetType = UNSET
+
+
+class ExploreSettings(Keys, frozen=True):
+    """What a model may ask about by a SELECT of its own. `max_cost` is the most that PostgreSQL may expect a statement
+    to cost, in its own units; 0 for no such bound."""
+
+    tables: Annotated[dict[Column, ExploredSettings], Meta(min_length=1, max_length=50)]
+    max_cost: Annotated[float, Meta(ge=0)] = 1_000_000.0
+
+
+class LookupSettings(Keys, frozen=True):
+    """Before the call, find the one resource it is about by `tool`, giving it `argument` of this call
+    as `parameter` (by default of the same name). The tool must map rows; no row means not permitted."""
+
+    tool: Name
+    argument: str
+    parameter: str = ""
+
+
+class ParameterSettings(Keys, frozen=True):
+    """A parameter the gateway sets, from one of: `principal: department`, `tenant: true`, `constant: 5`."""
+
+    principal: str = ""
+    tenant: bool = False
+    constant: Any | UnsetType = UNSET
+
+
+class ToolSettings(Keys, frozen=True):
+    """One tool. `action` is its Cedar action. For SQL, `statement` is a named, parameterised SELECT (`:name`)
+    and `parameters` the JSON Schema properties that the model may send. For MCP, name and schema are the
+    upstream's own (`remote`, by default the tool's name) and `pin` may hold its definition's digest.
+    A call of a tool that `writes` is not done again when the same person's client sends it again within `once_seconds`.
+    A `scoped` tool of a database gets the policies' own condition on its rows. With `preview`, a tool that writes to
+    PostgreSQL shows what would change first, and does it when the client asks for exactly that. With `explore`, the
+    model writes one SELECT over some tables of a database, of which it sees what the policies let the person see. With
+    `page`, a statement's rows are given page by page.
+    """
+
+    action: str
+    title: str = ""
+    description: str = ""
+    statement: str = ""
+    remote: str = ""
+    parameters: dict[str, dict[str, Any]] = {}
+    required: tuple[str, ...] = ()
+    bound: dict[str, ParameterSettings] = {}
+    scopes: tuple[str, ...] = ()
+    rows: RowsSettings | None = None
+    resource: LookupSettings | None = None
+    writes: bool = False
+    once_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 60
+    scoped: bool = False
+    explore: ExploreSettings | None = None
+    page: PageSettings | None = None
+    preview: bool = False
+    exposed: bool = True
+    pin: str = ""
+
+
+class EntitySettings(Keys, frozen=True):
+    """A table whose rows are entities of one type, so that policies can be asked of rows that name them.
+
+    An entity is `id` within `tenant`. `attributes` maps an attribute to a column, with its kind after a blank where it
+    is not text, as under `rows`.
+    """
+
+    table: Table
+    id: Identifier = "id"
+    tenant: Identifier = "tenant_id"
+    attributes: dict[str, str] = {}
+
+
+class HierarchySettings(Keys, frozen=True):
+    """A table of all pairs of a hierarchy within a tenant, at whatever depth: `below` is in `above`.
+
+    `types` are the two types: `[Position, Position]`, `[User, Group]` or `[Group, Group]`.
+    """
+
+    types: tuple[str, str]
+    table: Table
+    tenant: Identifier = "tenant_id"
+    below: Identifier = "below"
+    above: Identifier = "above"
+
+
+class SqlUpstream(Keys, frozen=True, tag_field="kind", tag="sql"):
+    """A SQLite database, opened read-only. `database` is a path, relative to the configuration file. `entities` and
+    `hierarchies` say where what scoped tools' policies look at lies.
+
+    `tables` are those with rows of several tenants, each with the column that names the tenant: a statement then sees
+    the caller's rows of them only, and beside them nothing but the tables in `shared`.
+    """
+
+    database: Place
+    tools: dict[Name, ToolSettings]
+    tables: dict[Identifier, Identifier] = {}
+    shared: tuple[Identifier, ...] = ()
+    entities: dict[str, EntitySettings] = {}
+    hierarchies: tuple[HierarchySettings, ...] = ()
+    audience: str = ""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
+    insecure_without_wall: bool = False
+    """Serve without `tables`. Danger: a statement that forgets its tenant then fetches every tenant's rows, and only
+    the policies stand between them and people."""
+
+
+class PostgresUpstream(Keys, frozen=True, tag_field="kind", tag="postgres"):
+    """A PostgreSQL database. `reader` and `writer` refer to DSNs; `writer` is used by tools that write, and only then
+    needed. Each DSN names host, user and database.
+
+    `tables` are those with rows of several tenants, each with the column that names the tenant: the wall stands around
+    them (`onbehalf db wall`), with `wall_key` as its key of at least 32 bytes. `shared` are tables without tenants that
+    everybody may read, `own_roles` the roles of the company's own programs, which the wall lets through.
+    """
+
+    reader: Reference
+    tools: dict[Name, ToolSettings]
+    writer: Reference | UnsetType = UNSET
+    tables: dict[Table, Identifier] = {}
+    shared: tuple[Table, ...] = ()
+    own_roles: tuple[Identifier, ...] = ()
+    wall_key: Reference | UnsetType = UNSET
+    connections: Annotated[int, Meta(ge=1, le=100)] = 4
+    entities: dict[str, EntitySettings] = {}
+    hierarchies: tuple[HierarchySettings, ...] = ()
+    audience: str = ""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
+    insecure_without_wall: bool = False
+    """Serve without the wall. Danger: a statement that forgets its tenant then fetches every tenant's rows, and only
+    the policies stand between them and people."""
+    insecure_tls_for_tests: bool = False
+    """Take an `sslmode` below `verify-full` beyond loopback. Danger: whoever sits between may read and answer."""
+
+
+class McpUpstream(Keys, frozen=True, tag_field="kind", tag="mcp"):
+    """An MCP server over Streamable HTTP. `audience` is who its call tokens are for, by default `url`.
+
+    `protocol` is the MCP revision to speak; `auto` asks the server. `response_bytes` bounds an answer.
+    """
+
+    url: Url
+    tools: dict[Name, ToolSettings]
+    audience: str = ""
+    protocol: Literal["auto", "2026-07-28", "2025-11-25", "2025-06-18"] = "auto"
+    timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 20.0
+    response_bytes: Annotated[int, Meta(ge=1024, le=64 * 2**20)] = 1 * 2**20
+
+
+class OpenapiToolSettings(ToolSettings, frozen=True):
+    """One operation of an HTTP API. `remote` is its operationId, by default the tool's name.
+
+    `waived` names parameters that look like identities, or that take members nobody declared, and that the model may
+    send all the same. A `scoped` tool must map `rows`, so that nothing comes back undecided.
+    """
+
+    waived: tuple[str, ...] = ()
+    scoped: bool = False
+
+
+class OpenapiUpstream(Keys, frozen=True, tag_field="kind", tag="openapi"):
+    """An HTTP API as its OpenAPI 3.0 or 3.1 document tells. `url` is the server, whatever servers the document names.
+
+    `document` is a path relative to the configuration file, or an https URL on one of `document_hosts`; `digest` is
+    `sha256:` and the hex digest of its bytes. `headers` are the gateway's own credentials, by reference.
+    `audience` is who its call tokens are for, by default `url`. `response_bytes` bounds an answer.
+    """
+
+    url: Url
+    document: Place
+    digest: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
+    tools: dict[Name, OpenapiToolSettings]
+    document_hosts: tuple[str, ...] = ()
+    headers: dict[Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9-]{0,63}$")], Reference] = {}
+    audience: str = ""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 20.0
+    response_bytes: Annotated[int, Meta(ge=1024, le=64 * 2**20)] = 1 * 2**20
+    private_network: bool = False
+    """The server is within a private network. Danger: whoever answers for its name can lead calls to other servers
+    within; loopback and link-local addresses stay refused."""
