@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from onbehalf import config, config_directory
+from onbehalf import config, config_directory, config_upstreams
 from onbehalf.app import sketched
 from onbehalf.validate import people
 
@@ -17,8 +17,8 @@ STRUCTS = (
     config.GatewaySettings, config.Limits, config.IssuerSettings, config.TenantClaim, config.SqlUpstream,
     config.PostgresUpstream, config.McpUpstream, config.OpenapiUpstream, config.OpenapiToolSettings,
     config.ToolSettings, config.RowsSettings, config.LookupSettings,
-    config.ParameterSettings, config.EntitySettings, config.HierarchySettings, config.ExploreSettings,
-    config.ExploredSettings, config.PageSettings, config.LoginSettings, config.ApprovalSettings,
+    config.ParameterSettings, config.EntitySettings, config.HierarchySettings, config_upstreams.ExploreSettings,
+    config_upstreams.ExploredSettings, config_upstreams.PageSettings, config.LoginSettings, config.ApprovalSettings,
     config_directory.DirectorySettings,
     config_directory.FeedSettings, config_directory.ScimSettings,
 )  # fmt: skip
