@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import orjson
-import sqlglot
-from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
 from onbehalf.model import Explored, Json, Predicate, Tool, ToolCall
-from onbehalf.validate.explore_words import refused
-from onbehalf.validate.explore_write import Writer
 from onbehalf.validate.pushdown_sql import ALIAS, PREFIX
+
+if TYPE_CHECKING:
+    from onbehalf.validate.explore_write import Writer
 
 __all__ = ["MAX_SQL", "described", "require_query", "schema", "statement", "trial"]
 
@@ -85,6 +84,14 @@ def _columns(table: Explored) -> str:
 
 
 def _read(call: ToolCall) -> tuple[Writer, list[str], str]:
+    # with these comes a parser of ten megabytes, which a gateway whose tools explore nothing does without
+    import sqlglot
+    from sqlglot import exp
+    from sqlglot.errors import SqlglotError
+
+    from onbehalf.validate.explore_words import refused
+    from onbehalf.validate.explore_write import Writer
+
     explores = call.tool.explores
     assert explores is not None  # INVARIANT: as above
     sql = str(orjson.loads(call.arguments)["sql"])
