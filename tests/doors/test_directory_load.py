@@ -202,6 +202,30 @@ def test_the_old_people_are_served_until_the_switch(directory: SqliteDirectory, 
     assert {each[1:] for each in seen[switched + 1 :]} == {(2, "New 7")}
 
 
+@pytest.mark.parametrize(("step", "done"), [("switch", 1), ("sweep", 0)])
+def test_what_is_in_force_is_told_so_though_the_load_is_stopped_while_it_tidies_up(
+    directory: SqliteDirectory, tmp_path: Path, step: str, done: int
+) -> None:
+    feed = jsonl(tmp_path / "p.jsonl", map(line, range(50)))
+    loaded(directory.path, feed)
+    jsonl(feed, (line(n, name=f"New {n}") for n in range(50)))
+    stopped: list[str] = []
+
+    def stop(said: Progress) -> None:
+        if said.step == step and said.done >= done:
+            stopped.append(said.step)
+            raise DirectoryUnavailable("the gateway is closing", hint="")
+
+    said = load(directory.path, "acme", FileFeed(feed), now=NOW, progress=stop)
+    assert stopped == [step]
+    assert (said.before, said.revision, directory.revision) == (1, 2, 2)
+    assert [each.problem for each in tenants(directory.path)] == [""]
+    jsonl(feed, (line(n, name=f"Newer {n}") for n in range(50)))
+    assert loaded(directory.path, feed).revision == directory.revision == 3
+    with closing(sqlite3.connect(directory.path)) as reading:
+        assert reading.execute("SELECT count(*) FROM person").fetchall() == [(50,)]
+
+
 def test_of_two_loads_at_once_the_first_gives_way_and_says_so(directory: SqliteDirectory, tmp_path: Path) -> None:
     feed = jsonl(tmp_path / "p.jsonl", map(line, range(50)))
     other = jsonl(tmp_path / "q.jsonl", map(line, range(60)))

@@ -161,8 +161,10 @@ class _Walk:
             stage, cursor = "close", ""
         self._close(cursor)
         loaded = self._switched(resumed, now)
-        _swept(self.connection, lambda removed: self._said("sweep", removed, 0))
-        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with contextlib.suppress(sqlite3.Error, DirectoryUnavailable):  # it is in force; the next load tidies up too
+            self._said("switch", 1, 1)
+            _swept(self.connection, lambda removed: self._said("sweep", removed, 0))
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return loaded
 
     def failed(self, problem: str, now: UnixTime) -> None:
@@ -293,9 +295,8 @@ class _Walk:
                 put_in_force(self.connection, self.tenant, self.book, self.feed.source)
             self.connection.execute("UPDATE book SET stage = ? WHERE id = ?", (_DEAD, self.book if same else old))
             succeeded(self.connection, self.tenant, self.feed.source, now)
-        self._said("switch", 1, 1)
         return Loaded(
-            before=before, revision=standing(self.connection).revision, people=found.people, added=found.added,
+            before=before, revision=before if same else before + 1, people=found.people, added=found.added,
             changed=found.changed, deactivated=found.deactivated, resumed=resumed,
         )  # fmt: skip
 
