@@ -356,13 +356,9 @@ def _pushing(
     pushed, door = found
     stack.callback(pushed.close)
     pushed.taken_by(
-        lambda tenants: _quietly(directory.load(people.People(tenants=tenants, digest=_NONE), source="SCIM", now=now()))
+        lambda tenants: directory.load(people.People(tenants=tenants, digest=_NONE), source="SCIM", now=now())
     )
     return door
-
-
-def _quietly(revision: int) -> None:
-    """Nobody here asks which revision it is: it stands in every decision."""
 
 
 def _disagreeing(name: str) -> ConfigInvalid:
@@ -388,7 +384,7 @@ def _ledger(places: Paths, settings: Settings) -> SqliteLedger:
 def load_people(places: Paths) -> people.People:
     """What people.yaml says; nobody where `people` names a feed, which is loaded by itself. Raises ConfigInvalid."""
     if is_feed(places.people):
-        return people.People(tenants={}, digest=digest(b""))
+        return people.People(tenants={}, digest=_NONE)
     try:
         text = places.people.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -142,9 +142,20 @@ class HierarchySettings(Keys, frozen=True):
     above: Identifier = "above"
 
 
-class SqlUpstream(Keys, frozen=True, tag_field="kind", tag="sql"):
-    """A SQLite database, opened read-only. `database` is a path, relative to the configuration file. `entities` and
-    `hierarchies` say where what scoped tools' policies look at lies.
+class _DatabaseUpstream(Keys, frozen=True, kw_only=True):
+    """What every database has. `entities` and `hierarchies` say where what scoped tools' policies look at lies."""
+
+    entities: dict[str, EntitySettings] = {}
+    hierarchies: tuple[HierarchySettings, ...] = ()
+    audience: str = ""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
+    insecure_without_wall: bool = False
+    """Serve without the wall around `tables`. Danger: a statement that forgets its tenant then fetches every tenant's
+    rows, and only the policies stand between them and people."""
+
+
+class SqlUpstream(_DatabaseUpstream, frozen=True, kw_only=True, tag_field="kind", tag="sql"):
+    """A SQLite database, opened read-only. `database` is a path, relative to the configuration file.
 
     `tables` are those with rows of several tenants, each with the column that names the tenant: a statement then sees
     the caller's rows of them only, and beside them nothing but the tables in `shared`.
@@ -154,16 +165,9 @@ class SqlUpstream(Keys, frozen=True, tag_field="kind", tag="sql"):
     tools: dict[Name, ToolSettings]
     tables: dict[Identifier, Identifier] = {}
     shared: tuple[Identifier, ...] = ()
-    entities: dict[str, EntitySettings] = {}
-    hierarchies: tuple[HierarchySettings, ...] = ()
-    audience: str = ""
-    timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
-    insecure_without_wall: bool = False
-    """Serve without `tables`. Danger: a statement that forgets its tenant then fetches every tenant's rows, and only
-    the policies stand between them and people."""
 
 
-class PostgresUpstream(Keys, frozen=True, tag_field="kind", tag="postgres"):
+class PostgresUpstream(_DatabaseUpstream, frozen=True, kw_only=True, tag_field="kind", tag="postgres"):
     """A PostgreSQL database. `reader` and `writer` refer to DSNs; `writer` is used by tools that write, and only then
     needed. Each DSN names host, user and database.
 
@@ -180,13 +184,6 @@ class PostgresUpstream(Keys, frozen=True, tag_field="kind", tag="postgres"):
     own_roles: tuple[Identifier, ...] = ()
     wall_key: Reference | UnsetType = UNSET
     connections: Annotated[int, Meta(ge=1, le=100)] = 4
-    entities: dict[str, EntitySettings] = {}
-    hierarchies: tuple[HierarchySettings, ...] = ()
-    audience: str = ""
-    timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
-    insecure_without_wall: bool = False
-    """Serve without the wall. Danger: a statement that forgets its tenant then fetches every tenant's rows, and only
-    the policies stand between them and people."""
     insecure_tls_for_tests: bool = False
     """Take an `sslmode` below `verify-full` beyond loopback. Danger: whoever sits between may read and answer."""
 

@@ -26,8 +26,8 @@ from onbehalf.doors.directory_load_sql import (
     is_same,
     remove_part,
 )
-from onbehalf.doors.directory_sqlite_check import close_part, parts, require_book
-from onbehalf.doors.directory_sqlite_schema import KINDS, books, changing, connected, standing
+from onbehalf.doors.directory_sqlite_check import PART, close_part, parts, require_book
+from onbehalf.doors.directory_sqlite_schema import KINDS, books, changing, connected, standing, transaction
 from onbehalf.doors.directory_sqlite_write import insert, member_rows, new_book, put_in_force, succeeded
 from onbehalf.errors import DirectoryInvalid, DirectoryUnavailable
 from onbehalf.model import UnixTime
@@ -169,7 +169,7 @@ class _Walk:
 
     def failed(self, problem: str, now: UnixTime) -> None:
         """Keep why, and let go of what was written. A load that was only cut off is not given up, but gone on with."""
-        with _transaction(self.connection):
+        with transaction(self.connection):
             self.connection.execute(
                 "INSERT INTO feed (tenant, source, tried, succeeded, problem) VALUES (?, ?, ?, NULL, ?) "
                 "ON CONFLICT (tenant) DO UPDATE SET tried = excluded.tried, problem = excluded.problem",
@@ -181,7 +181,7 @@ class _Walk:
 
     def _begun(self) -> tuple[str, str, int]:
         """The book to write, new or an earlier load's, and how far it is."""
-        with _transaction(self.connection):
+        with transaction(self.connection):
             row = self.connection.execute("SELECT source FROM tenant WHERE id = ?", (self.tenant,)).fetchone()
             if row is not None and row[0] != self.feed.source:
                 raise DirectoryInvalid(
@@ -209,7 +209,7 @@ class _Walk:
     def _read(self, cursor: str, done: int) -> None:
         for batch in self.feed.batches(cursor, done):
             try:
-                with _transaction(self.connection):
+                with transaction(self.connection):
                     self._add(batch.records)
                     self._mark("read", batch.cursor, batch.done)
             except sqlite3.IntegrityError:
@@ -251,7 +251,7 @@ class _Walk:
 
     def _complete(self, deactivates_at_most: float) -> None:
         self._said("complete", 0, 1)
-        with _transaction(self.connection):
+        with transaction(self.connection):
             old = books(self.connection).get(self.tenant, 0)
             carry_over(self.connection, old, self.book)
             require_book(self.connection, self.book)
@@ -275,10 +275,10 @@ class _Walk:
         done = 0
         for kind in KINDS[KINDS.index(at) if at else 0 :]:
             for first, last in parts(self.connection, kind, self.book, start if kind == at else ""):
-                with _transaction(self.connection):
+                with transaction(self.connection):
                     close_part(self.connection, kind, self.book, first, last)
                     self._mark("close", f"{kind}:{last}", 0)
-                done = min(total, done + 10_000)
+                done = min(total, done + PART)
                 self._said("close", done, total)
 
     def _switched(self, resumed: bool, now: UnixTime) -> Loaded:
@@ -319,24 +319,12 @@ def _swept(connection: sqlite3.Connection, progress: Callable[[int], None]) -> N
     removed = 0
     for (book,) in connection.execute("SELECT id FROM book WHERE stage = ?", (_DEAD,)).fetchall():
         while True:
-            with _transaction(connection):
+            with transaction(connection):
                 count = remove_part(connection, book)
             if not count:
                 break
             removed += count
             progress(removed)
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _readable(message: str) -> str:

@@ -44,9 +44,9 @@ class PushedPeople:
         self._note = note
         self._turn = asyncio.Lock()
         self._heard = UnixTime(0)
-        self._take: Callable[[Mapping[str, TenantPeople]], None] | None = None
+        self._take: Callable[[Mapping[str, TenantPeople]], object] | None = None
 
-    def taken_by(self, take: Callable[[Mapping[str, TenantPeople]], None]) -> None:
+    def taken_by(self, take: Callable[[Mapping[str, TenantPeople]], object]) -> None:
         """Have `take` take over everybody, now and after every change. Raises ConfigInvalid, and what it raises."""
         self._take = take
         take(self.people())

@@ -10,6 +10,7 @@ PostgreSQL is not bounded in size before it arrives.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -85,17 +86,12 @@ class PostgresFeed:
                     until = time.monotonic() + self._seconds
                     parts = _until(until, iter(lambda: found.fetchmany(_ROWS), []))
                     first = next(parts, [])
-                    yield from _batches([each.name for each in found.description or ()], _after(first, parts))
+                    yield from _batches(
+                        [each.name for each in found.description or ()], itertools.chain([first], parts)
+                    )
         except psycopg.Error as error:
             said = error.diag.message_primary or type(error).__name__  # a connection's own error can hold its DSN
             raise DirectoryUnavailable(f"the query failed: {said}", hint=_HINT) from error
-
-
-def _after(
-    first: Sequence[Sequence[object]], rest: Iterator[Sequence[Sequence[object]]]
-) -> Iterator[Sequence[Sequence[object]]]:
-    yield first
-    yield from rest
 
 
 def _until(until: float, parts: Iterator[Sequence[Sequence[object]]]) -> Iterator[Sequence[Sequence[object]]]:

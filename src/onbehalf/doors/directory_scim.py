@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from onbehalf.doors.directory_sqlite_schema import transaction
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json, UnixTime
 from onbehalf.validate.scim import Kind
@@ -87,14 +88,9 @@ class ScimStore:
 
     def change(self, tenant: str, change: Callable[[ScimStore], Kept | None], taken: Callable[[], None]) -> Kept | None:
         """Do `change`, and keep it if `taken`, which has the directory take it over, does not raise."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._connection):
             made = change(self)
             taken()
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
         return made
 
     def add(self, tenant: str, kind: Kind, body: Mapping[str, Json], *, now: UnixTime, instead: Sequence[str]) -> Kept:

@@ -210,10 +210,9 @@ class SqliteDirectory:
             require_tables(self._connection)
         found = standing(self._connection)
         self._books = books(self._connection)
+        self._until = _fresh_until(self._connection, self._lag_budget_s)
         self._look.start(found)
         self._tables, self._standing, self._version = tables, found, version
-
-        self._until = _fresh_until(self._connection, self._lag_budget_s)
 
     def _stamp(self, tenant: str) -> object:
         """What a kept Person must have been made of to be what would be made now."""

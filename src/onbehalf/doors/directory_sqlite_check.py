@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from onbehalf.doors.directory_sqlite_schema import DAMAGED, KINDS, MAX_LEVELS, books, require_tables, standing
 from onbehalf.errors import DirectoryInvalid, DirectoryUnavailable
 
-__all__ = ["close_part", "is_closed", "missing", "parts", "require_book", "require_pages", "require_whole"]
+__all__ = ["PART", "close_part", "is_closed", "parts", "require_book", "require_pages", "require_whole"]
 
-_PART = 10_000
+PART = 10_000
+"""How many positions or groups are walked at a time."""
 _REFERENCES = {
     "person `{}` holds a position that is not there: `{}`": (
         "SELECT p.id, p.position FROM person p WHERE p.book = ?1 AND p.position IS NOT NULL "
@@ -85,23 +86,16 @@ def require_pages(connection: sqlite3.Connection) -> None:
 
 def require_book(connection: sqlite3.Connection, book: int) -> None:
     """See that all that a book refers to is in it. Raises DirectoryInvalid naming what is not. Reads no closure."""
-    problem = missing(connection, book)
-    if problem:
-        raise DirectoryInvalid(problem, hint="nothing was changed; mend the source of these people")
-
-
-def missing(connection: sqlite3.Connection, book: int) -> str:
-    """What a book refers to and does not have, as a sentence; "" for nothing."""
     for sentence, query in _REFERENCES.items():
         found = connection.execute(query, (book,)).fetchone()
         if found is not None:
-            return sentence.format(*(str(each)[:80] for each in found))
-    return ""
+            problem = sentence.format(*(str(each)[:80] for each in found))
+            raise DirectoryInvalid(problem, hint="nothing was changed; mend the source of these people")
 
 
 def parts(connection: sqlite3.Connection, kind: str, book: int, start: str = "") -> Iterator[tuple[str, str]]:
     """The positions or groups of a book, cut by name into (after, up to and with)."""
-    query = f"SELECT id FROM {kind} WHERE book = ? AND id > ? ORDER BY id LIMIT 1 OFFSET {_PART - 1}"  # noqa: S608
+    query = f"SELECT id FROM {kind} WHERE book = ? AND id > ? ORDER BY id LIMIT 1 OFFSET {PART - 1}"  # noqa: S608
     while (found := connection.execute(query, (book, start)).fetchone()) is not None:
         yield start, found[0]
         start = found[0]

@@ -22,7 +22,7 @@ from onbehalf.errors import DirectoryUnavailable
 
 __all__ = [
     "DAMAGED", "KINDS", "MAX_LEVELS", "SCHEMA", "TABLES", "Standing", "books", "changing", "connected", "prepare",
-    "require_tables", "standing",
+    "require_tables", "standing", "transaction",
 ]  # fmt: skip
 
 KINDS = ("position", "grouping")
@@ -175,8 +175,7 @@ def connected(path: Path, *, constraints: bool = True) -> sqlite3.Connection:
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Make the tables where there are none, else see that they are these. Raises DirectoryUnavailable."""
-    connection.execute("BEGIN IMMEDIATE")  # or two that start at once would both make them
-    try:
+    with transaction(connection):  # or two that start at once would both make them
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
             for statement in _statements(SCHEMA):
                 connection.execute(statement)
@@ -187,6 +186,14 @@ def prepare(connection: sqlite3.Connection) -> None:
             )
         require_tables(connection)
         standing(connection)
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """One transaction that may write. What fails in it changes nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -197,8 +204,7 @@ def prepare(connection: sqlite3.Connection) -> None:
 @contextlib.contextmanager
 def changing(connection: sqlite3.Connection) -> Iterator[None]:
     """One transaction, and one revision more where it changed a row in force. What fails changes nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         before = standing(connection)
         yield
         # what other hands wrote before stays unsealed: it is still to be checked
@@ -206,11 +212,6 @@ def changing(connection: sqlite3.Connection) -> Iterator[None]:
             "UPDATE meta SET revision = revision + 1, sealed = sealed + touched - ? WHERE touched <> ?",
             (before.touched, before.touched),
         )
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def standing(connection: sqlite3.Connection) -> Standing:
