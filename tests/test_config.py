@@ -24,6 +24,10 @@ def changed(old: str, new: str) -> str:
     return GOOD.replace(old, new)
 
 
+def _claims(entries: str) -> str:
+    return f"directory: {{claims: [{entries}]}}\nupstreams:"
+
+
 def refused(text: str) -> str:
     with pytest.raises(ConfigInvalid) as found:
         config.parse(text)
@@ -89,6 +93,12 @@ def test_a_database_that_no_file_could_be_is_refused(place: str) -> None:
         ("gateway: {", "gateway: {insecure_http_for_tests: 'yes', ", "insecure_http_for_tests"),
         ("action: writeDesk", "action: writeDesk, writes: 'no'", "writes"),
         ("action: writeDesk", "action: writeDesk, action: x", "twice"),
+        ("upstreams:", _claims("{tenant: acme, issuer: 'https://other.example'}"), "no issuer here"),
+        ("upstreams:", _claims("{tenant: globex, issuer: 'https://login.example'}"), "may not speak"),
+        ("upstreams:", _claims("{tenant: acme, issuer: 'https://login.example', group_names: {a: b}}"), "group_names"),
+        ("upstreams:", _claims("{tenant: acme, issuer: 'https://login.example', manager: m}"), "group_names"),
+        ("upstreams:", _claims("{tenant: a/b, issuer: 'https://login.example'}"), "regex"),
+        ("upstreams:", _claims("{tenant: acme, issuer: 'https://login.example'}, " * 2), "two feeds"),
     ],
 )  # fmt: skip
 def test_what_weakens_or_means_nothing_is_refused(old: str, new: str, told: str) -> None:

@@ -21,6 +21,7 @@ from onbehalf import config
 from onbehalf.build import Paths, Ports, dialect_of, mcp_server, narrowed, open_approvals, open_database, open_upstream
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.doors.clock_system import fresh_call_id, now
+from onbehalf.doors.directory_claims import with_claims
 from onbehalf.doors.directory_feeds import Feeding
 from onbehalf.doors.directory_file import is_feed
 from onbehalf.doors.directory_load import Loaded
@@ -42,6 +43,7 @@ from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, LedgerUnavailab
 from onbehalf.gateway import Gateway, Offer, Standing
 from onbehalf.model import AuditEntry, Json, Tool, digest
 from onbehalf.validate import people, route, tools
+from onbehalf.validate.claims_people import kept_claims
 
 __all__ = [
     "VERSION", "App", "Paths", "building", "load_people", "load_settings", "log_origin", "make_data", "mcp_server",
@@ -250,7 +252,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         sketches = sketched(settings)
         engine = CedarEngine.load(places.policies, tools=[*sketches.values()], narrowed=narrowed(settings))
         known = load_people(places)
-        require_alone(settings.directory.scim, known)
+        require_alone(settings.directory, known)
         make_data(places)
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger = await asyncio.to_thread(_ledger, places, settings)
@@ -261,20 +263,22 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         stack.callback(directory.close)
         directory.load(known)
         pushing = _pushing(settings, places, stack, directory, lambda kind, facts: app._note(kind, facts))
+        known_people = with_claims(directory, settings.directory, note=lambda kind, facts: app._note(kind, facts))
         signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
         once = SqliteOnce.open(places.once)
         stack.callback(once.close)
         callers = IssuerCallers(
-            settings.issuers, resource=gateway_settings.resource, insecure_http=gateway_settings.insecure_http_for_tests
-        )
+            settings.issuers, resource=gateway_settings.resource, kept=kept_claims(settings.directory.claims),
+            insecure_http=gateway_settings.insecure_http_for_tests,
+        )  # fmt: skip
         stack.push_async_callback(callers.aclose)
         registry = CollectorRegistry()
         meter = PrometheusMeter(registry)
         state = _State(standing=Standing(engine=engine, offers={}))
-        ports = Ports(clock=now, callers=callers, directory=directory, ledger=ledger)
+        ports = Ports(clock=now, callers=callers, directory=known_people, ledger=ledger)
         approving, pages, logins = open_approvals(settings, places, stack, ports=ports) or (None, None, None)
         gateway = Gateway(
-            clock=now, ids=fresh_call_id, callers=callers, directory=directory, ledger=ledger, signer=signer,
+            clock=now, ids=fresh_call_id, callers=callers, directory=known_people, ledger=ledger, signer=signer,
             meter=meter, once=once, changes=once, standing=lambda: state.standing, max_rows=limits.rows,
             trip=lambda name: app.withdraw(name, _disagreeing(name)), secret=open_mask_key(places.keys),
             approving=approving,

@@ -15,7 +15,16 @@ import msgspec
 import yaml
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from onbehalf.config_directory import DirectorySettings, FeedSettings, Keys, Place, Reference, require_feeds
+from onbehalf.config_directory import (
+    ClaimsSettings,
+    DirectorySettings,
+    FeedSettings,
+    Keys,
+    Place,
+    Reference,
+    ScimSettings,
+    require_feeds,
+)
 from onbehalf.config_upstreams import (
     EntitySettings,
     HierarchySettings,
@@ -186,16 +195,29 @@ def parse(text: str) -> Settings:
                 hint="a page is smaller, by one row at least",
             )
     require_feeds(settings.directory)
-    for pushed in settings.directory.scim:
-        if pushed.issuer not in {issuer.issuer for issuer in settings.issuers}:
-            raise ConfigInvalid(
-                f"the people of `{pushed.tenant}` log in at `{pushed.issuer}`, which is no issuer here",
-                hint="spell it exactly as under `issuers`",
-            )
+    _require_speakers(settings)
     names = [name for upstream in settings.upstreams.values() for name in upstream.tools]
     if len(set(names)) != len(names):
         raise ConfigInvalid("two upstreams offer a tool of one name", hint="tool names are unique within a gateway")
     return settings
+
+
+def _require_speakers(settings: Settings) -> None:
+    """See that an issuer whose people are told of may speak for their tenant."""
+    issuers = {issuer.issuer: issuer.tenant for issuer in settings.issuers}
+    told_of: tuple[ScimSettings | ClaimsSettings, ...] = (*settings.directory.scim, *settings.directory.claims)
+    for told in told_of:
+        if told.issuer not in issuers:
+            raise ConfigInvalid(
+                f"the people of `{told.tenant}` log in at `{told.issuer}`, which is no issuer here",
+                hint="spell it exactly as under `issuers`",
+            )
+        tenant = issuers[told.issuer]
+        if told.tenant not in ({tenant} if isinstance(tenant, str) else tenant.allowed):
+            raise ConfigInvalid(
+                f"the issuer `{told.issuer}` may not speak for the tenant `{told.tenant}`",
+                hint="name one of its tenants, or allow it this one under `issuers`",
+            )
 
 
 def _require_url(url: str) -> None:
@@ -254,6 +276,8 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.gateway\.limits", (Limits,)),
     (r"\$\.directory", (DirectorySettings,)),
     (r"\$\.directory\.feeds\[(\d+|\.\.\.)\]", (FeedSettings,)),
+    (r"\$\.directory\.scim\[(\d+|\.\.\.)\]", (ScimSettings,)),
+    (r"\$\.directory\.claims\[(\d+|\.\.\.)\]", (ClaimsSettings,)),
     (r"\$\.issuers\[\d+\]|\$\.issuers\[\.\.\.\]", (IssuerSettings,)),
     (r"\$\.issuers.*\.tenant", (TenantClaim,)),
     (r"\$\.upstreams\[\.\.\.\]", (SqlUpstream, PostgresUpstream, McpUpstream, OpenapiUpstream)),

@@ -11,7 +11,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from onbehalf.errors import ConfigInvalid
 
-__all__ = ["DirectorySettings", "FeedSettings", "Keys", "Place", "Reference", "ScimSettings", "require_feeds"]
+__all__ = [
+    "ClaimsSettings", "DirectorySettings", "FeedSettings", "Keys", "Place", "Reference", "ScimSettings",
+    "require_feeds",
+]  # fmt: skip
 
 Place = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]+$")]
 Reference = Annotated[str, Meta(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$")]
@@ -54,15 +57,35 @@ class ScimSettings(Keys, frozen=True):
     attributes: tuple[str, ...] = ()
 
 
+class ClaimsSettings(Keys, frozen=True):
+    """One tenant whose people are who the access tokens of `issuer` say, as they come.
+
+    `person` is the claim by which people are called here and in the company's tables. Danger: whoever can change that
+    claim of theirs, such as an e-mail address, can become somebody who has not called yet. `name` is what they are
+    shown as, `groups` lists their groups, "" for none. With `group_names`, a value of it is the group of that name
+    here, and other values count for nothing. `attributes` are what else is taken over, for bound parameters.
+    """
+
+    tenant: Annotated[str, Meta(pattern=r"^[^/\x00-\x1f]{1,200}$")]
+    issuer: Annotated[str, Meta(min_length=1, max_length=255)]
+    person: Annotated[str, Meta(min_length=1, max_length=255)] = "sub"
+    name: Annotated[str, Meta(min_length=1, max_length=255)] = "name"
+    groups: Annotated[str, Meta(max_length=255)] = ""
+    group_names: dict[str, Annotated[str, Meta(pattern=r"^[^/\x00-\x1f]{1,200}$")]] = {}
+    attributes: tuple[str, ...] = ()
+
+
 class DirectorySettings(Keys, frozen=True):
-    """Feeds and pushes beside people.yaml. Calls that write are refused to people of a fed tenant once its feed last
-    succeeded more than `lag_budget_seconds` ago; 0 is no limit.
+    """Feeds, pushes and tokens beside people.yaml. Calls that write are refused to people of a fed tenant once its feed
+    last succeeded more than `lag_budget_seconds` ago, and to people who are told by a token that was issued so long
+    ago; 0 is no limit.
 
     A feed that would deactivate more than the share `deactivates_at_most` of a tenant's active people is refused.
     """
 
     feeds: tuple[FeedSettings, ...] = ()
     scim: tuple[ScimSettings, ...] = ()
+    claims: tuple[ClaimsSettings, ...] = ()
     lag_budget_seconds: Annotated[int, Meta(ge=0, le=31_536_000)] = 0
     deactivates_at_most: Annotated[float, Meta(gt=0, le=1)] = 0.1
 
@@ -74,6 +97,15 @@ def require_feeds(directory: DirectorySettings) -> None:
             raise ConfigInvalid(
                 f"the feed of `{feed.tenant}` needs one of `sqlite` and `postgres`", hint="name where its query runs"
             )
-    tenants = [*(feed.tenant for feed in directory.feeds), *(pushed.tenant for pushed in directory.scim)]
+    told: tuple[FeedSettings | ScimSettings | ClaimsSettings, ...] = (
+        *directory.feeds, *directory.scim, *directory.claims,
+    )  # fmt: skip
+    tenants = [each.tenant for each in told]
     if len(set(tenants)) != len(tenants):
         raise ConfigInvalid("a tenant has two feeds", hint="one query, or one provider, gives all people of a tenant")
+    for claims in directory.claims:
+        if claims.group_names and not claims.groups:
+            raise ConfigInvalid(
+                f"the claims of `{claims.tenant}` have `group_names` and no `groups`",
+                hint="name the claim that lists groups",
+            )

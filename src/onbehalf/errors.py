@@ -294,6 +294,12 @@ class PersonUnknown(ValidateError):
     code = "person_unknown"
 
 
+class ClaimsUnusable(ValidateError):
+    """The token is good, and what it says of its person cannot be taken over."""
+
+    code = "claims_unusable"
+
+
 class DirectoryUnavailable(ValidateError):
     code = "directory_unavailable"
     status = 503

@@ -50,6 +50,7 @@ class Caller:
     """A person through a client, proven. `subject` is unique within `evidence.issuer` only.
 
     `client` is the OAuth client id the issuer named; `actors` the `act` chain, nearest first (RFC 8693 section 4.1).
+    `claims` is what else of the token the directory is to know, as canonical JSON; b"" where it wants nothing of it.
     """
 
     subject: str
@@ -58,6 +59,7 @@ class Caller:
     actors: tuple[str, ...]
     scopes: frozenset[str]
     evidence: Evidence
+    claims: bytes = field(default=b"", repr=False)
 
 
 # --- calls ---------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ class Directory(Protocol):
     async def person(self, caller: Caller) -> Person:
         """The caller's own slice, by (issuer, subject) within the caller's tenant.
 
-        Raises PersonUnknown, DirectoryUnavailable.
+        Raises PersonUnknown, ClaimsUnusable, DirectoryUnavailable.
         """
         ...
 

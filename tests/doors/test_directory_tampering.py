@@ -319,7 +319,7 @@ def test_a_load_mends_a_tampered_closure_while_running(directory: SqliteDirector
 
 @pytest.mark.parametrize(
     "statement",
-    ["DROP TRIGGER position_circle", "DROP INDEX person_holds", "CREATE TABLE other (x)", "PRAGMA user_version = 3",
+    ["DROP TRIGGER position_circle", "DROP INDEX person_holds", "CREATE TABLE other (x)", "PRAGMA user_version = 2",
      "CREATE TRIGGER t AFTER INSERT ON person BEGIN DELETE FROM login; END"],
 )  # fmt: skip
 def test_a_file_with_other_tables_or_of_another_version_is_refused_with_what_to_do(path: Path, statement: str) -> None:

@@ -15,6 +15,7 @@ from identify.minting import (
     NOW,
     RESOURCE,
     RULE,
+    all_keys,
     claims,
     jwks,
     key_for,
@@ -39,7 +40,7 @@ from onbehalf.errors import (
     WrongType,
 )
 from onbehalf.identify import check_tenants, peek, public_keys, verify
-from onbehalf.model import Presented
+from onbehalf.model import Presented, UnixTime
 
 TENANTS = TenantClaim(claim="org", allowed=("acme", "globex"))
 
@@ -206,6 +207,30 @@ def test_only_the_configured_client_claim_is_read() -> None:
 def test_a_token_bound_to_a_key_is_refused_without_its_proof(proof: object) -> None:
     with pytest.raises(ProofMissing):
         prove(mint(claims(cnf=proof)))
+
+
+def test_of_other_claims_only_those_are_kept_that_are_asked_for() -> None:
+    token = mint(claims(groups=["hr"], email="ann@acme.example", name="Ann"))
+    peeked = peek(Presented(token=token))
+
+    def kept(*names: str) -> bytes:
+        key = all_keys()[peeked.key_id]
+        return verify(
+            peeked, rule=RULE, key=key, audience=RESOURCE, now=UnixTime(NOW), kept=frozenset(names)
+        ).claims  # fmt: skip
+
+    assert kept("name", "groups", "absent") == b'{"groups":["hr"],"name":"Ann"}'
+    assert (kept("absent"), kept()) == (b"{}", b"")
+    assert b"hr" not in repr(prove(token)).encode()
+
+
+def test_a_kept_claim_without_a_canonical_form_is_refused() -> None:
+    peeked = peek(Presented(token=mint(claims(department=2**60))))
+    with pytest.raises(ClaimRefused):
+        verify(
+            peeked, rule=RULE, key=all_keys()[peeked.key_id], audience=RESOURCE, now=UnixTime(NOW),
+            kept=frozenset({"department"}),
+        )  # fmt: skip
 
 
 def test_the_actors_are_told_nearest_first() -> None:

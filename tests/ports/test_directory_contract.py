@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import house
+from onbehalf.config_directory import ClaimsSettings, DirectorySettings
+from onbehalf.doors.directory_claims import with_claims
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.errors import DirectoryUnavailable, PersonUnknown
 from onbehalf.model import Caller, Entity, Ref
@@ -34,24 +36,28 @@ tenants:
 """The people of tests/house.py."""
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+CLAIMS = DirectorySettings(claims=(ClaimsSettings(tenant="initech", issuer=policy_house.EVIDENCE.issuer),))
+
+
+@pytest.fixture(params=["sqlite", "memory", "claims"])
 def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Directory]:
     if request.param == "memory":
         yield house.Doors()
         return
     made = SqliteDirectory.open(tmp_path / "directory.db")
     made.load(people.parse(PEOPLE))
-    yield made
+    yield with_claims(made, CLAIMS, note=lambda *_: None) if request.param == "claims" else made
     made.close()
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "memory", "claims"])
 def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Directory:
     if request.param == "memory":
         return house.Doors(broken={"directory_down", "directory_down_later"})
     made = SqliteDirectory.open(tmp_path / "directory.db")
+    found = with_claims(made, CLAIMS, note=lambda *_: None) if request.param == "claims" else made
     made.close()
-    return made
+    return found
 
 
 def caller(subject: str, tenant: str = "acme") -> Caller:

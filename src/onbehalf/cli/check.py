@@ -119,7 +119,7 @@ async def _checked(config: Path) -> list[_Finding]:
 def _people(findings: _Findings, places: Paths, settings: Settings) -> None:
     with findings.trying("people"):
         people = load_people(places)
-        require_alone(settings.directory.scim, people)
+        require_alone(settings.directory, people)
         scim_tenants(settings.directory.scim, base=places.config.resolve().parent)
         if is_feed(places.people):
             _fed(findings, places)

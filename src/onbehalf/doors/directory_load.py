@@ -135,6 +135,7 @@ def release(path: Path, tenant: str) -> None:
                 raise DirectoryInvalid(f"there is no tenant `{tenant}`", hint="`onbehalf people status` lists them")
             connection.execute("DELETE FROM tenant WHERE id = ?", (tenant,))
             connection.execute("DELETE FROM feed WHERE tenant = ?", (tenant,))
+            connection.execute("DELETE FROM heard WHERE tenant = ?", (tenant,))
             connection.execute("UPDATE book SET stage = ? WHERE tenant = ?", (_DEAD, tenant))
         _swept(connection, lambda _: None)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from onbehalf.config_directory import ScimSettings
+from onbehalf.config_directory import ClaimsSettings, DirectorySettings, ScimSettings
 from onbehalf.doors.directory_pushed import PushedPeople
 from onbehalf.doors.directory_scim import ScimStore
 from onbehalf.doors.inbound_scim import ScimApp, ScimTenant
@@ -43,13 +43,15 @@ def scim_tenants(scim: tuple[ScimSettings, ...], *, base: Path) -> list[ScimTena
     return found
 
 
-def require_alone(scim: tuple[ScimSettings, ...], known: People) -> None:
+def require_alone(settings: DirectorySettings, known: People) -> None:
     """See that nobody is told by two sources. Raises ConfigInvalid."""
-    both = sorted({each.tenant for each in scim} & known.tenants.keys())
-    if both:
-        raise ConfigInvalid(
-            f"tenant `{both[0]}` is pushed by SCIM and stands in people.yaml", hint="take it out of one of them"
-        )
+    told: tuple[ScimSettings | ClaimsSettings, ...] = (*settings.scim, *settings.claims)
+    for each in told:
+        if each.tenant in known.tenants:
+            how = "is pushed by SCIM" if isinstance(each, ScimSettings) else "is told by tokens"
+            raise ConfigInvalid(
+                f"tenant `{each.tenant}` {how} and stands in people.yaml", hint="take it out of one of them"
+            )
 
 
 def open_pushed(

@@ -32,7 +32,7 @@ from onbehalf.doors.directory_sqlite_schema import (
     standing,
 )
 from onbehalf.doors.directory_sqlite_slice import login, user
-from onbehalf.doors.directory_sqlite_write import YAML, replace_all
+from onbehalf.doors.directory_sqlite_write import CLAIMS, YAML, replace_all
 from onbehalf.errors import DirectoryInvalid, DirectoryUnavailable, PersonUnknown
 from onbehalf.model import Caller, Entity, Person, Ref, UnixTime
 from onbehalf.validate.people import People
@@ -277,9 +277,9 @@ def _fresh_until(connection: sqlite3.Connection, lag_budget_s: int) -> dict[str,
         return {}
     query = (
         "SELECT t.id, coalesce(f.succeeded, 0) FROM tenant t "
-        "LEFT JOIN feed f ON f.tenant = t.id AND f.source = t.source WHERE t.source <> ?"
+        "LEFT JOIN feed f ON f.tenant = t.id AND f.source = t.source WHERE t.source NOT IN (?, ?)"
     )
-    return {tenant: UnixTime(at + lag_budget_s) for tenant, at in connection.execute(query, (YAML,))}
+    return {tenant: UnixTime(at + lag_budget_s) for tenant, at in connection.execute(query, (YAML, CLAIMS))}
 
 
 def _identity(path: Path) -> tuple[int, int]:

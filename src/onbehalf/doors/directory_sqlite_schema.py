@@ -4,7 +4,8 @@ What a tenant's people are is one `book`: every row is keyed by a book and refer
 the one book that is in force. A new book is written beside the old one and put in force by one UPDATE. Edges can make
 no circle and no more than 64 levels: triggers walk the edges themselves, so the closure need not be trusted for it.
 Every write to a row in force is counted in `meta.touched`; who writes by `changing` seals that count, so that what was
-written by other hands is told apart. Must not hold who reads or what is written.
+written by other hands is told apart. `heard` says when the token was issued by which a person was last told. Must not
+hold who reads or what is written.
 
 Trust: whoever can write the file can drop these constraints; other tables than these are refused, and
 directory_sqlite_check.py finds what they no longer kept out.
@@ -35,7 +36,7 @@ TABLES = {
     **{f"{kind}{part}": key for kind in KINDS for part, key in (("_above", "below"), ("_edge", "below"), ("", "id"))},
 }
 """Every table that is keyed by a book, children before what they refer to, each with the column next in its key."""
-_VERSION = 2
+_VERSION = 3
 _CACHE_KIB = 64 * 1024
 
 # `{kind}_edge` is what somebody said, `{kind}_above` its closure. For a book in force triggers keep the closure; for
@@ -122,6 +123,9 @@ CREATE TABLE book (
 CREATE TABLE tenant (
   id TEXT PRIMARY KEY, book INTEGER NOT NULL UNIQUE, source TEXT NOT NULL CHECK (source <> ''),
   FOREIGN KEY (book, id) REFERENCES book (id, tenant)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE heard (
+  tenant TEXT NOT NULL, person TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (tenant, person)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE feed (
   tenant TEXT PRIMARY KEY, source TEXT NOT NULL, tried INTEGER NOT NULL, succeeded INTEGER, problem TEXT NOT NULL

@@ -21,6 +21,7 @@ from onbehalf.model import Json, UnixTime
 from onbehalf.validate.people import Member, People, TenantPeople
 
 __all__ = [
+    "CLAIMS",
     "YAML",
     "Row",
     "attributes_text",
@@ -32,6 +33,8 @@ __all__ = [
     "succeeded",
 ]
 
+CLAIMS = "token claims"
+"""The source of every tenant whose people are who their tokens say."""
 YAML = "people.yaml"
 """The source of every tenant that has no feed."""
 Row = tuple[str | int | None, ...]

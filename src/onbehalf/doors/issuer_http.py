@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -47,10 +47,13 @@ class IssuerCallers:
         *,
         resource: str,
         insecure_http: bool = False,
+        kept: Mapping[str, frozenset[str]] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`resource` is this gateway's, the one `aud`. Raises ConfigInvalid."""
+        """`resource` is this gateway's, the one `aud`; `kept` maps an issuer to the claims that the directory is to
+        know. Raises ConfigInvalid."""
         self._resource = resource
+        self._claims = dict(kept or {})
         self._monotonic = monotonic
         self._fetcher = IssuerFetcher(insecure_http=insecure_http)
         self._issuers: dict[str, IssuerKeys] = {}
@@ -111,7 +114,8 @@ class IssuerCallers:
             )
         check_algorithm(peeked, keys.rule)  # before the key: what cannot be accepted causes no fetch
         key = await keys.find(peeked.key_id)
-        caller = verify(peeked, rule=keys.rule, key=key, audience=self._resource, now=now)
+        kept = self._claims.get(keys.rule.issuer, frozenset())
+        caller = verify(peeked, rule=keys.rule, key=key, audience=self._resource, now=now, kept=kept)
         if epoch == self._epoch:
             self._kept[name] = _Proven(caller=caller, key=key, keys=keys, ends=caller.evidence.expires_at + TOLERANCE_S)
             if len(self._kept) > _KEPT:

@@ -26,7 +26,7 @@ from onbehalf.errors import (
 from onbehalf.identify.compact import Peeked
 from onbehalf.identify.keys import PublicKey
 from onbehalf.identify.tenant import tenant_of
-from onbehalf.model import Caller, Evidence, Json, UnixTime, digest
+from onbehalf.model import Caller, Evidence, Json, UnixTime, canonical, digest
 
 __all__ = ["TOLERANCE_S", "check_algorithm", "verify"]
 
@@ -41,18 +41,22 @@ _LIBRARY_NAME = {"RS256": "RS256", "PS256": "PS256", "ES256": "ES256", "EdDSA": 
 _SCOPE_CHARACTERS = frozenset(map(chr, range(0x21, 0x7F))) - {'"', "\\"}
 
 
-def verify(peeked: Peeked, *, rule: IssuerSettings, key: PublicKey, audience: str, now: UnixTime) -> Caller:
+def verify(
+    peeked: Peeked, *, rule: IssuerSettings, key: PublicKey, audience: str, now: UnixTime,
+    kept: frozenset[str] = frozenset(),
+) -> Caller:  # fmt: skip
     """Prove who calls, from one access token.
 
     `key` was found by the token's issuer and key id; `audience` is this gateway's resource identifier; `now` is in
-    whole seconds. Checked, in this order:
+    whole seconds; `kept` names claims that the directory is to know. Checked, in this order:
     1 the algorithm is one of the issuer's, and of the key's (RFC 8725 section 3.1);
     2 key, rule and token are of the same issuer, compared exactly, and key id (RFC 8725 section 3.8);
     3 the signature (RFC 7515 section 5.2); 4 `typ` (RFC 8725 section 3.11); 5 `aud` (RFC 9068 section 4);
     6 `exp`, `iat`, `nbf` with 30 s of tolerance; 7 no `cnf`, whose proof cannot be checked here (RFC 7800);
     8 `sub`, the client, the actors and the scopes have their shape; 9 the tenant is the issuer's own.
 
-    Does not check that scopes suffice or that the person exists: room 2 does. Raises an IdentifyError.
+    Does not check that scopes suffice, that the person exists, or what kept claims hold: room 2 does. Raises an
+    IdentifyError.
     """
     check_algorithm(peeked, rule)  # 1
     if peeked.algorithm not in key.algorithms:
@@ -77,7 +81,10 @@ def verify(peeked: Peeked, *, rule: IssuerSettings, key: PublicKey, audience: st
         issuer=rule.issuer, key=key.key_id, algorithm=peeked.algorithm, token=digest(peeked.token),
         issued_at=issued_at, expires_at=expires_at,
     )  # fmt: skip
-    return Caller(subject=subject, tenant=tenant, client=client, actors=actors, scopes=scopes, evidence=evidence)
+    return Caller(
+        subject=subject, tenant=tenant, client=client, actors=actors, scopes=scopes, evidence=evidence,
+        claims=_kept(claims, kept),
+    )  # fmt: skip
 
 
 def check_algorithm(peeked: Peeked, rule: IssuerSettings) -> None:
@@ -167,6 +174,13 @@ def _actors(claims: Mapping[str, Json], issuer: str) -> tuple[str, ...]:
         actors.append(_text(actor, "sub"))
         inner = actor
     return tuple(actors)
+
+
+def _kept(claims: Mapping[str, Json], names: frozenset[str]) -> bytes:
+    try:
+        return canonical({name: claims[name] for name in names if name in claims}) if names else b""
+    except ValueError as error:
+        raise ClaimRefused("a claim that the directory is to know has no canonical form (RFC 8785)") from error
 
 
 def _scopes(claims: Mapping[str, Json], name: str) -> frozenset[str]:
