@@ -69,3 +69,22 @@ def test_people_get_their_rows_until_tables_and_directory_disagree_and_then_nobo
     assert all("scoped." in facts["scope"]["predicate"] for facts in intents)
     outcomes = [facts["rows"] for facts in recorded(around, "outcome")]
     assert sorted((rows["returned"], rows["released"]) for rows in outcomes) == [(1, 1), (2, 1)]
+
+
+def test_types_and_actions_may_stand_in_a_namespace(around: Company) -> None:
+    folder = around.directory / "policies"
+    schema = (folder / "own.cedarschema").read_text()
+    note, read, desk = schema.strip().splitlines()
+    (folder / "own.cedarschema").write_text(f"namespace Desk {{ {note} {read} }}\n{desk}")
+    for name in ("own.cedar", "staff.cedar"):
+        text = (folder / name).read_text().replace("is Note", "is Desk::Note")
+        (folder / name).write_text(text.replace('Action::"readNote"', 'Desk::Action::"readNote"'))
+    around.edit("action: readNote", 'action: "Desk::readNote"')
+    around.edit("type: Note", 'type: "Desk::Note"')
+    with around.serving():
+        found = notes(around, "alice-at-login")
+        assert isinstance(found, dict)
+        assert [row["text"] for row in found["structuredContent"]["rows"]] == ["mine"]
+        assert "structuredContent" not in str(notes(around, "bob-at-login"))
+    [allowed] = recorded(around, "outcome")
+    assert (allowed["rows"]["returned"], allowed["rows"]["released"]) == (1, 1)

@@ -38,23 +38,26 @@ class Compared:
 
 
 def compare(found: Compared, seed: int, directory: Path, dialect: house.Dialect, answer: Answer) -> None:
-    """One random set of policies over one random company, for three of its people."""
+    """One random set of policies over one random company, for three of its people; every other set in a namespace."""
     chance = random.Random(seed)
     text = house.policies(chance)
-    engine = house.loaded(directory / str(seed), text)
+    tool, layout = house.TOOL, house.LAYOUT
+    if seed % 2:
+        text, tool, layout = house.spaced(text), house.SPACED_TOOL, house.SPACED_LAYOUT
+    engine = house.loaded(directory / str(seed), text, tool)
     if engine is None:
         return
     world = house.World(chance)
     people = [*house.people_of(world)]
     try:
-        engine.scope("read", "Review", house.LAYOUT, dialect)
+        house.predicate(engine, people[0], dialect, tool, layout)
     except house.PolicyInvalid:
         found.refused += 1
         return
     found.sets += 1
     for person in chance.sample(people, 3):
-        allowed = house.by_engine(engine, world, person)
-        let_through = answer(world, house.predicate(engine, person, dialect))
+        allowed = house.by_engine(engine, world, person, tool)
+        let_through = answer(world, house.predicate(engine, person, dialect, tool, layout))
         found.decisions += len(world.rows)
         found.allowed += len(allowed)
         if allowed != let_through:

@@ -69,6 +69,9 @@ LAYOUT = Layout(
         ("Group", "Group"): Closure(name="group_tree", tenant="tenant_id", below="below", above="above"),
     },
 )  # fmt: skip
+SPACED_TOOL = replace(TOOL, action="HR::read", rows=replace(SHAPE, type="HR::Review"))
+"""The same in a namespace of Cedar's."""
+SPACED_LAYOUT = replace(LAYOUT, tables={"HR::Review": LAYOUT.tables["Review"], "User": LAYOUT.tables["User"]})
 DDL = """
 CREATE TABLE reviews(id TEXT, tenant_id TEXT, subject_id TEXT, author_id TEXT, status TEXT, rating BIGINT, level BIGINT,
     team_id TEXT, seat_id TEXT);
@@ -309,11 +312,12 @@ def people_of(world: World) -> Iterator[Person]:
         )
 
 
-def by_engine(engine: CedarEngine, world: World, person: Person) -> list[int]:
+def by_engine(engine: CedarEngine, world: World, person: Person, tool: Tool = TOOL) -> list[int]:
     """The rows that the engine allows, one by one, as the corridor asks."""
     found = []
+    assert tool.rows is not None
     for number, row in enumerate(world.rows):
-        extracted = rows.extract(SHAPE, {"structuredContent": {"rows": [row]}}, limit=1).rows
+        extracted = rows.extract(tool.rows, {"structuredContent": {"rows": [row]}}, limit=1).rows
         if extracted:
             people = {
                 id_: world.people[f"{row['tenant_id']}/{id_}"]
@@ -321,14 +325,17 @@ def by_engine(engine: CedarEngine, world: World, person: Person) -> list[int]:
                 if f"{row['tenant_id']}/{id_}" in world.people
             }
             flat = [entity for entities in people.values() for entity in entities]
-            if decide.may(engine.judge(questions.about_row(person, caller(person), TOOL, NOW, extracted[0], flat))):
+            if decide.may(engine.judge(questions.about_row(person, caller(person), tool, NOW, extracted[0], flat))):
                 found.append(number)
     return found
 
 
-def predicate(engine: CedarEngine, person: Person, dialect: Dialect) -> Predicate:
-    scope = engine.scope("read", "Review", LAYOUT, dialect)
-    return engine.predicate(scope, questions.about_tool(person, caller(person), TOOL, NOW))
+def predicate(
+    engine: CedarEngine, person: Person, dialect: Dialect, tool: Tool = TOOL, layout: Layout = LAYOUT
+) -> Predicate:
+    assert tool.rows is not None
+    scope = engine.scope(tool.action, tool.rows.type, layout, dialect)
+    return engine.predicate(scope, questions.about_tool(person, caller(person), tool, NOW))
 
 
 def in_sqlite(world: World) -> sqlite3.Connection:
@@ -372,9 +379,17 @@ def by_postgres(connection: psycopg.Connection[Any], made: Predicate) -> list[in
     return [number for (number,) in connection.execute(query.encode(), dict(made.parameters))]
 
 
-def loaded(directory: Path, text: str) -> CedarEngine | None:
+def spaced(text: str) -> str:
+    """Policies or a schema for types and actions within a namespace."""
+    if "entity Review" in text:
+        return f"namespace HR {{ {text} }}"
+    return text.replace("is Review", "is HR::Review").replace('Action::"', 'HR::Action::"')
+
+
+def loaded(directory: Path, text: str, tool: Tool = TOOL) -> CedarEngine | None:
     """The engine, None for policies that strict validation refuses."""
+    schema = spaced(SCHEMA) if tool is SPACED_TOOL else SCHEMA
     try:
-        return CedarEngine.load(bundle_at(directory, text, SCHEMA), tools=[TOOL])
+        return CedarEngine.load(bundle_at(directory, text, schema), tools=[tool])
     except PolicyInvalid:
         return None

@@ -21,7 +21,7 @@ import orjson
 
 from onbehalf.doors.engine_cedar_files import read
 from onbehalf.doors.engine_cedar_scope import Narrowed, Scope, predicate, prepared, rows_table
-from onbehalf.doors.engine_cedar_values import checked, held_of, judgement, unanswered, value_of
+from onbehalf.doors.engine_cedar_values import action_of, checked, held_of, judgement, unanswered, value_of
 from onbehalf.errors import PolicyInvalid
 from onbehalf.model import (
     Candidate,
@@ -212,7 +212,7 @@ class CedarEngine:
     def _asked(self, question: Question, policies: cedarpy.PolicySet, slice_: _Slice) -> cedarpy.AuthzResult:
         request = {
             "principal": {"type": question.principal.type, "id": question.principal.id},
-            "action": {"type": "Action", "id": question.action},
+            "action": action_of(question.action),
             "resource": {"type": question.resource.type, "id": question.resource.id},
             "context": "{}",
         }
@@ -326,7 +326,6 @@ def _schema(core: str, schemas: Sequence[Source]) -> cedarpy.Schema:
         schema = cedarpy.Schema.from_str("\n".join([core, *(each.text for each in schemas)]))
     except ValueError as error:
         raise PolicyInvalid(f"{named}: {error}", hint="core types cannot be declared again") from error
-    bundle.require_flat(str(schema))
     walls = cedarpy.validate_policies(bundle.WALLS, schema)
     if not walls:
         raise PolicyInvalid(
@@ -422,7 +421,7 @@ def _silent(action: str, probes: Mapping[bytes, cedarpy.PolicySet], schema: ceda
 def _probe(action: str) -> dict[str, Any]:
     return {
         "principal": {"type": "User", "id": "t/p"},
-        "action": {"type": "Action", "id": action},
+        "action": action_of(action),
         "resource": {"type": "Tool", "id": "t"},
         "context": '{"client":{"__entity":{"type":"Client","id":"c"}},"scopes":[],"now":0}',
     }

@@ -12,7 +12,13 @@ import orjson
 
 from onbehalf.model import Entity, Json, Judgement, Owed, Ref
 
-__all__ = ["checked", "held_of", "judgement", "unanswered", "value_of"]
+__all__ = ["action_of", "checked", "held_of", "judgement", "unanswered", "value_of"]
+
+
+def action_of(name: str) -> dict[str, str]:
+    """An action by its name in the configuration: `readReview`, or within a namespace `HR::readReview`."""
+    space, separator, id_ = name.rpartition("::")
+    return {"type": f"{space}{separator}Action", "id": id_}
 
 
 def checked(entities: Sequence[Entity], schema: cedarpy.Schema) -> cedarpy.Entities:

@@ -17,7 +17,7 @@ from onbehalf.validate import obligations
 
 __all__ = [
     "WALLS", "Est", "Policy", "Source", "conditions", "conjuncts", "covering", "digest_of", "permit", "policies_of",
-    "require_clean", "require_flat", "require_shallow", "tidy",
+    "require_clean", "require_shallow", "tidy",
 ]  # fmt: skip
 
 Est: TypeAlias = dict[str, Any]
@@ -44,7 +44,6 @@ _ANY: Est = {part: {"op": "All"} for part in ("principal", "action", "resource")
 _BRACKET = re.compile(r'//[^\n\r]*|"(?:[^"\\]|\\[\s\S])*"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<end>;)')
 _MAX_BRACKETS = 64
 _MAX_STATEMENT = 8_000
-_NAMESPACE = re.compile(r"^namespace\b", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,12 +209,6 @@ def _negated(node: Est) -> Est:
     if operator == "Value" and isinstance(inside, bool):
         return {"Value": not inside}
     return {"!": {"arg": node}}
-
-
-def require_flat(schema: str) -> None:
-    """Refuse namespaces in a rendered schema: a core type must have one name only. Raises PolicyInvalid."""
-    if _NAMESPACE.search(schema):
-        raise PolicyInvalid("a namespace stands in the schema", hint="declare types and actions outside of namespaces")
 
 
 def require_shallow(source: Source) -> None:
