@@ -9,11 +9,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
+import orjson
 import pytest
 
+from doors import api_house
 from doors.upstream_house import AUDIENCE, Backend, a_call, a_token, answer, result_of, serving
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
+from onbehalf.doors.upstream_openapi_configured import open_openapi
 from onbehalf.doors.upstream_postgres import PostgresUpstream, Role, Statement
 from onbehalf.doors.upstream_sql import SqliteUpstream
 from onbehalf.model import Done, Failed, Rows
@@ -74,6 +78,47 @@ async def mcp(tmp_path: Path) -> AsyncIterator[House]:
             await door.aclose()
 
 
+class Api:
+    """An HTTP API with one operation for each tool."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        self.calls += 1
+        name, sent = scope["path"].rpartition("/")[2], parse_qs(scope["query_string"].decode())
+        if name == "hang":
+            await asyncio.Event().wait()
+        n = int(sent["n"][0]) if name == "get" else 0
+        body = {"get": orjson.dumps({"rows": [{"id": "1", "tenant": "acme", "n": n}]}), "wrong": b"{"}
+        head = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": body.get(name, b" " * 10**6)})
+
+
+@asynccontextmanager
+async def api(tmp_path: Path) -> AsyncIterator[House]:
+    query = {"name": "n", "in": "query", "schema": {"type": "integer"}}
+    names = ("get", "wrong", "hang", "huge")
+    document = {
+        "openapi": "3.1.0", "info": {"title": "t", "version": "1"},
+        "paths": {f"/{name}": {"get": {"operationId": name, "parameters": [query]}} for name in names},
+    }  # fmt: skip
+    served = Api()
+    async with serving(served) as url:
+        told = api_house.settings(
+            tmp_path, url, {name: {"action": "read"} for name in names}, document=document, audience=AUDIENCE,
+            timeout_seconds=SECONDS, response_bytes=100_000,
+        )  # fmt: skip
+        door, _ = await open_openapi("api", told, base=tmp_path, insecure_http=True)
+        try:
+            yield House(door=door, calls=lambda: served.calls)
+        finally:
+            await door.aclose()
+
+
 Opening = Callable[[Path], AbstractAsyncContextManager[House]]
 
 
@@ -98,11 +143,11 @@ def postgres_opening(dsn: str) -> Opening:
     return postgres
 
 
-@pytest.fixture(params=["sql", "mcp", "postgres"])
+@pytest.fixture(params=["sql", "mcp", "openapi", "postgres"])
 def opening(request: pytest.FixtureRequest) -> Opening:
     if request.param == "postgres":
         return postgres_opening(request.getfixturevalue("postgres"))
-    return {"sql": sql, "mcp": mcp}[request.param]
+    return {"sql": sql, "mcp": mcp, "openapi": api}[request.param]
 
 
 def test_a_good_call_is_done_and_its_rows_are_found(opening: Opening, tmp_path: Path) -> None:
