@@ -26,6 +26,7 @@ from onbehalf.doors.directory_feeds import Feeding
 from onbehalf.doors.directory_file import is_feed
 from onbehalf.doors.directory_load import Loaded
 from onbehalf.doors.directory_pushed_configured import open_pushed, require_alone
+from onbehalf.doors.directory_revoked import RevokedPeople
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.inbound_admin import AdminApp
@@ -37,6 +38,7 @@ from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.doors.meter_prometheus import PrometheusMeter
 from onbehalf.doors.once_sqlite import SqliteOnce
+from onbehalf.doors.revocations_sqlite import Revocations
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
 from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, LedgerUnavailable, OnbehalfError
@@ -164,7 +166,7 @@ class App:
 
     def _note(self, kind: str, facts: dict[str, Json]) -> None:
         try:
-            self.ledger.follow(AuditEntry(kind=kind, call="", at=now(), facts=facts))
+            self.ledger.follow(_entry(kind, facts))
         except LedgerUnavailable as error:  # what is withdrawn or refused stays so, and no call goes unrecorded
             _log.error("`%s` is not on record: %s", kind, error.message)
 
@@ -263,7 +265,10 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         stack.callback(directory.close)
         directory.load(known)
         pushing = _pushing(settings, places, stack, directory, lambda kind, facts: app._note(kind, facts))
-        known_people = with_claims(directory, settings.directory, note=lambda kind, facts: app._note(kind, facts))
+        told = with_claims(directory, settings.directory, note=lambda kind, facts: app._note(kind, facts))
+        revocations = Revocations.open(places.revocations, busy_seconds=_FRESH_SECONDS)
+        stack.callback(revocations.close)
+        known_people = RevokedPeople(told, revocations, note=lambda kind, facts: ledger.follow(_entry(kind, facts)))
         signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
         once = SqliteOnce.open(places.once)
         stack.callback(once.close)
@@ -415,6 +420,10 @@ def _ready(ledger: SqliteLedger, callers: IssuerCallers) -> dict[str, Callable[[
     return {"ledger": lambda: ledger.closed, "issuers": lambda: "; ".join(callers.problems())}
 
 
+def _entry(kind: str, facts: dict[str, Json]) -> AuditEntry:
+    return AuditEntry(kind=kind, call="", at=now(), facts=facts)
+
+
 def _start(app: App) -> AuditEntry:
     facts: dict[str, Json] = {
         "version": VERSION,
@@ -424,4 +433,4 @@ def _start(app: App) -> AuditEntry:
         "keys": [*app.signer.kids],
         "unknown": len(app.ledger.recovered),
     }
-    return AuditEntry(kind="start", call="", at=now(), facts=facts)
+    return _entry("start", facts)

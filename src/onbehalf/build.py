@@ -95,6 +95,11 @@ class Paths:
         return self.data / "approvals.db"
 
     @property
+    def revocations(self) -> Path:
+        """Who is stopped."""
+        return self.data / "revocations.db"
+
+    @property
     def once(self) -> Path:
         """Which writing calls were begun and done."""
         return self.data / "once.db"

@@ -221,6 +221,12 @@ class TokenExpired(IdentifyError):
     code = "token_expired"
 
 
+class TokenRevoked(IdentifyError):
+    """The token was issued before its person, client or tenant was revoked."""
+
+    code = "token_revoked"
+
+
 class TokenNotYetValid(IdentifyError):
     code = "token_not_yet_valid"
 
@@ -292,6 +298,12 @@ class PersonUnknown(ValidateError):
     """The token is good, and the directory has no such person."""
 
     code = "person_unknown"
+
+
+class Blocked(ValidateError):
+    """The person, the client or the tenant is stopped."""
+
+    code = "blocked"
 
 
 class ClaimsUnusable(ValidateError):

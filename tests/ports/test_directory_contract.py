@@ -12,7 +12,9 @@ import pytest
 import house
 from onbehalf.config_directory import ClaimsSettings, DirectorySettings
 from onbehalf.doors.directory_claims import with_claims
+from onbehalf.doors.directory_revoked import RevokedPeople
 from onbehalf.doors.directory_sqlite import SqliteDirectory
+from onbehalf.doors.revocations_sqlite import Revocations
 from onbehalf.errors import DirectoryUnavailable, PersonUnknown
 from onbehalf.model import Caller, Entity, Ref
 from onbehalf.ports import Directory
@@ -39,23 +41,32 @@ tenants:
 CLAIMS = DirectorySettings(claims=(ClaimsSettings(tenant="initech", issuer=policy_house.EVIDENCE.issuer),))
 
 
-@pytest.fixture(params=["sqlite", "memory", "claims"])
+def over(made: SqliteDirectory, kind: str, tmp_path: Path) -> Directory:
+    """The directory's file as such, or with what stands before it."""
+    if kind == "claims":
+        return with_claims(made, CLAIMS, note=lambda *_: None)
+    if kind == "revoked":
+        return RevokedPeople(made, Revocations.open(tmp_path / "revocations.db"), note=lambda *_: None)
+    return made
+
+
+@pytest.fixture(params=["sqlite", "memory", "claims", "revoked"])
 def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Directory]:
     if request.param == "memory":
         yield house.Doors()
         return
     made = SqliteDirectory.open(tmp_path / "directory.db")
     made.load(people.parse(PEOPLE))
-    yield with_claims(made, CLAIMS, note=lambda *_: None) if request.param == "claims" else made
+    yield over(made, request.param, tmp_path)
     made.close()
 
 
-@pytest.fixture(params=["sqlite", "memory", "claims"])
+@pytest.fixture(params=["sqlite", "memory", "claims", "revoked"])
 def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Directory:
     if request.param == "memory":
         return house.Doors(broken={"directory_down", "directory_down_later"})
     made = SqliteDirectory.open(tmp_path / "directory.db")
-    found = with_claims(made, CLAIMS, note=lambda *_: None) if request.param == "claims" else made
+    found = over(made, request.param, tmp_path)
     made.close()
     return found
 

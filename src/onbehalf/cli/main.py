@@ -12,7 +12,7 @@ import sys
 import typer
 
 from onbehalf.app import VERSION
-from onbehalf.cli import audit, check, db, demo, explain, init, keys, people, serve
+from onbehalf.cli import audit, check, db, demo, explain, init, keys, people, revoke, serve
 from onbehalf.cli.screen import console, plain, show_error
 from onbehalf.errors import LedgerCorrupt, OnbehalfError
 
@@ -64,6 +64,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 app.add_typer(keys.app, name="keys")
 app.add_typer(people.app, name="people")
+app.add_typer(revoke.app, name="revoke")
 
 
 def entry() -> None:

@@ -24,7 +24,7 @@ from onbehalf.doors.directory_tell import Told, tell, tenants
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
 
-__all__ = ["app"]
+__all__ = ["app", "known_tenant"]
 
 app = typer.Typer(help="Load, pull and show the people of the directory.", no_args_is_help=True)
 
@@ -61,7 +61,7 @@ def load_(
             f"`{path.name}` is not loaded like this",
             hint="name a .jsonl or .csv file; a gateway reads people.yaml when it starts, and on SIGHUP",
         )
-    _load(places, _tenant(settings, tenant), FileFeed(path), _share(settings, at_most), as_json)
+    _load(places, known_tenant(settings, tenant), FileFeed(path), _share(settings, at_most), as_json)
 
 
 @app.command("pull")
@@ -96,7 +96,7 @@ def show(
     Example: onbehalf people show alice --tenant acme
     """
     settings = load_settings(config)
-    found = tell(paths(config, settings).directory, _tenant(settings, tenant), person)
+    found = tell(paths(config, settings).directory, known_tenant(settings, tenant), person)
     if found is None:
         raise ConfigInvalid(f"there is no `{person}`", hint="`onbehalf people status` lists tenants and their feeds")
     if as_json:
@@ -150,7 +150,8 @@ def _opened(config: Path) -> tuple[Settings, Paths]:
     return settings, places
 
 
-def _tenant(settings: Settings, named: str) -> str:
+def known_tenant(settings: Settings, named: str) -> str:
+    """The tenant of that name, or the only one for "". Raises ConfigInvalid."""
     known: set[str] = set()
     for issuer in settings.issuers:
         known |= {issuer.tenant} if isinstance(issuer.tenant, str) else set(issuer.tenant.allowed)
