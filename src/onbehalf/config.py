@@ -17,6 +17,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from onbehalf.config_directory import DirectorySettings, FeedSettings, Keys, Place, Reference, require_feeds
 from onbehalf.config_upstreams import (
+    DryRunSettings,
     EntitySettings,
     HierarchySettings,
     LookupSettings,
@@ -35,10 +36,10 @@ from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
 
 __all__ = [
-    "ApprovalSettings", "EntitySettings", "GatewaySettings", "HierarchySettings", "IssuerSettings", "Limits",
-    "LoginSettings", "LookupSettings", "McpUpstream", "OpenapiToolSettings", "OpenapiUpstream", "ParameterSettings",
-    "PostgresUpstream", "RowsSettings", "Settings", "SqlUpstream", "TenantClaim", "ToolSettings", "json_schema",
-    "parse", "row_attributes",
+    "ApprovalSettings", "DryRunSettings", "EntitySettings", "GatewaySettings", "HierarchySettings", "IssuerSettings",
+    "Limits", "LoginSettings", "LookupSettings", "McpUpstream", "OpenapiToolSettings", "OpenapiUpstream",
+    "ParameterSettings", "PostgresUpstream", "RowsSettings", "Settings", "SqlUpstream", "TenantClaim", "ToolSettings",
+    "json_schema", "parse", "row_attributes",
 ]  # fmt: skip
 
 Algorithm = Literal["RS256", "PS256", "ES256", "EdDSA", "Ed25519"]
@@ -262,6 +263,7 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.upstreams.*\.entities\[\.\.\.\]", (EntitySettings,)),
     (r"\$\.upstreams.*\.hierarchies\[\d+\]|\$\.upstreams.*\.hierarchies\[\.\.\.\]", (HierarchySettings,)),
     (r"\$\.upstreams.*\.resource", (LookupSettings,)),
+    (r"\$\.upstreams.*\.dry_run", (DryRunSettings,)),
     (r"\$\.upstreams.*\.bound\[\.\.\.\]", (ParameterSettings,)),
 )
 
