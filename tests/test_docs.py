@@ -18,8 +18,8 @@ STRUCTS = (
     config.PostgresUpstream, config.McpUpstream, config.OpenapiUpstream, config.OpenapiToolSettings,
     config.ToolSettings, config.RowsSettings, config.LookupSettings,
     config.ParameterSettings, config.EntitySettings, config.HierarchySettings, config_upstreams.ExploreSettings,
-    config_upstreams.ExploredSettings, config_upstreams.PageSettings, config.LoginSettings, config.ApprovalSettings,
-    config_directory.DirectorySettings,
+    config_upstreams.ExploredSettings, config_upstreams.PageSettings, config.DryRunSettings, config.LoginSettings,
+    config.ApprovalSettings, config_directory.DirectorySettings,
     config_directory.FeedSettings, config_directory.ScimSettings, config_directory.ClaimsSettings,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -26,6 +26,7 @@ from onbehalf.config_directory import (
     require_feeds,
 )
 from onbehalf.config_upstreams import (
+    DryRunSettings,
     EntitySettings,
     HierarchySettings,
     LookupSettings,
@@ -44,10 +45,10 @@ from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
 
 __all__ = [
-    "ApprovalSettings", "EntitySettings", "GatewaySettings", "HierarchySettings", "IssuerSettings", "Limits",
-    "LoginSettings", "LookupSettings", "McpUpstream", "OpenapiToolSettings", "OpenapiUpstream", "ParameterSettings",
-    "PostgresUpstream", "RowsSettings", "Settings", "SqlUpstream", "TenantClaim", "ToolSettings", "json_schema",
-    "parse", "row_attributes",
+    "ApprovalSettings", "DryRunSettings", "EntitySettings", "GatewaySettings", "HierarchySettings", "IssuerSettings",
+    "Limits", "LoginSettings", "LookupSettings", "McpUpstream", "OpenapiToolSettings", "OpenapiUpstream",
+    "ParameterSettings", "PostgresUpstream", "RowsSettings", "Settings", "SqlUpstream", "TenantClaim", "ToolSettings",
+    "json_schema", "parse", "row_attributes",
 ]  # fmt: skip
 
 Algorithm = Literal["RS256", "PS256", "ES256", "EdDSA", "Ed25519"]
@@ -286,6 +287,7 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.upstreams.*\.entities\[\.\.\.\]", (EntitySettings,)),
     (r"\$\.upstreams.*\.hierarchies\[\d+\]|\$\.upstreams.*\.hierarchies\[\.\.\.\]", (HierarchySettings,)),
     (r"\$\.upstreams.*\.resource", (LookupSettings,)),
+    (r"\$\.upstreams.*\.dry_run", (DryRunSettings,)),
     (r"\$\.upstreams.*\.bound\[\.\.\.\]", (ParameterSettings,)),
 )
 

@@ -12,9 +12,9 @@ from msgspec import UNSET, Meta, UnsetType
 from onbehalf.config_directory import Keys, Place, Reference
 
 __all__ = [
-    "EntitySettings", "ExploreSettings", "ExploredSettings", "HierarchySettings", "LookupSettings", "McpUpstream",
-    "Name", "OpenapiToolSettings", "OpenapiUpstream", "PageSettings", "ParameterSettings", "PostgresUpstream",
-    "RowsSettings", "SqlUpstream", "ToolSettings", "Url",
+    "DryRunSettings", "EntitySettings", "ExploreSettings", "ExploredSettings", "HierarchySettings", "LookupSettings",
+    "McpUpstream", "Name", "OpenapiToolSettings", "OpenapiUpstream", "PageSettings", "ParameterSettings",
+    "PostgresUpstream", "RowsSettings", "SqlUpstream", "ToolSettings", "Url",
 ]  # fmt: skip
 
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
@@ -90,9 +90,9 @@ class ToolSettings(Keys, frozen=True):
     upstream's own (`remote`, by default the tool's name) and `pin` may hold its definition's digest.
     A call of a tool that `writes` is not done again when the same person's client sends it again within `once_seconds`.
     A `scoped` tool of a database gets the policies' own condition on its rows. With `preview`, a tool that writes to
-    PostgreSQL shows what would change first, and does it when the client asks for exactly that. With `explore`, the
-    model writes one SELECT over some tables of a database, of which it sees what the policies let the person see. With
-    `page`, a statement's rows are given page by page.
+    PostgreSQL, or has a dry run, shows what would change first, and does it when the client asks for exactly that. With
+    `explore`, the model writes one SELECT over some tables of a database, of which it sees what the policies let the
+    person see. With `page`, a statement's rows are given page by page.
     """
 
     action: str
@@ -202,15 +202,32 @@ class McpUpstream(Keys, frozen=True, tag_field="kind", tag="mcp"):
     response_bytes: Annotated[int, Meta(ge=1024, le=64 * 2**20)] = 1 * 2**20
 
 
+class DryRunSettings(Keys, frozen=True):
+    """How an API says what an operation would change without changing it: `parameter`, of query, header or body, is
+    sent with `value` while a call is tried. While it is done it is left out, or sent with `off`.
+
+    Danger: an API that does not heed the parameter changes things while they are only tried, before every row is
+    decided, anybody has confirmed it, or any person approved it. `compare` names the fields at the top of the dry
+    run's answer that say what would change, by default all of it: leave out what is made up anew for each try.
+    """
+
+    parameter: str
+    value: Any
+    off: Any | UnsetType = UNSET
+    compare: Annotated[tuple[str, ...], Meta(max_length=50)] = ()
+
+
 class OpenapiToolSettings(ToolSettings, frozen=True):
     """One operation of an HTTP API. `remote` is its operationId, by default the tool's name.
 
     `waived` names parameters that look like identities, or that take members nobody declared, and that the model may
     send all the same. A `scoped` tool must map `rows`, so that nothing comes back undecided.
+    With `dry_run`, a call of a tool that writes is tried first by the API's own dry run; then it may have a `preview`.
     """
 
     waived: tuple[str, ...] = ()
     scoped: bool = False
+    dry_run: DryRunSettings | None = None
 
 
 class OpenapiUpstream(Keys, frozen=True, tag_field="kind", tag="openapi"):

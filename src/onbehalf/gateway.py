@@ -240,7 +240,7 @@ class _Walk:
         kept = await self._permitted(allow, found.rows, asking=True) if found else obligations.of_call(allow)
         self._close(call, receipt, result, found, kept)
         if found and len(kept.allowed) != found.returned:  # one that may not be changed spoils the whole change
-            return await self._refused_row(allow, found, kept)
+            return await self._refused_row(decision, found, kept)
         content = rows.release(shape, result.content, kept.rows) if shape else result.content
         change = change_set(allow, result.digest, key=house.secret)
         ready = decide.asking(decision, kept.approvers)
@@ -252,14 +252,14 @@ class _Walk:
         ready = decide.as_tried(ready, result.digest)
         return await self._approved(ready, result.digest, content.get("structuredContent"))
 
-    async def _refused_row(self, allow: Allow, found: rows.Extracted, kept: obligations.Kept) -> Deny:
+    async def _refused_row(self, of: Allow | Ask, found: rows.Extracted, kept: obligations.Kept) -> Deny:
         """The denial of a row that would change and may not; of no row in particular where it cannot be read."""
-        call = allow.call
+        call = of.call
         for row in found.rows:
             if row not in kept.allowed:
                 people = await self.house.directory.people(call.caller.tenant, row.people)
                 asked = questions.about_row(call.person, call.caller, call.tool, call.at, row, people)
-                decision = self.decided(call, asked, allow.owed)
+                decision = self.decided(call, asked, of.owed)
                 if isinstance(decision, Deny):
                     return decision
         raise ResourceUnavailable("what would change cannot be read", hint="nothing was done; tell who runs the tool")

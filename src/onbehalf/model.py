@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from onbehalf.model_json import CallId, Digest, Json, UnixTime, canonical, digest
-from onbehalf.model_tools import Bound, Entity, Explored, Explores, Lookup, Pages, Preview, Ref, Rows, Tool
+from onbehalf.model_tools import Bound, DryRun, Entity, Explored, Explores, Lookup, Pages, Preview, Ref, Rows, Tool
 
 __all__ = [
     "Allow", "Applied", "Approval", "Approver", "Ask", "AuditEntry", "Bound", "CallId", "CallToken", "Caller",
-    "Candidate", "Conjunct", "Decision", "Deny", "Digest", "Done", "Entity", "Evidence", "Explored", "Explores",
-    "Failed", "Grant", "Json", "Judgement", "Lookup", "Obligations", "Outcome", "Owed", "Page", "Pages", "Person",
-    "Presented", "Preview", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Tool", "ToolCall", "ToolRequest",
-    "UnixTime", "Vote", "Waiting", "canonical", "digest",
+    "Candidate", "Conjunct", "Decision", "Deny", "Digest", "Done", "DryRun", "Entity", "Evidence", "Explored",
+    "Explores", "Failed", "Grant", "Json", "Judgement", "Lookup", "Obligations", "Outcome", "Owed", "Page", "Pages",
+    "Person", "Presented", "Preview", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Tool", "ToolCall",
+    "ToolRequest", "UnixTime", "Vote", "Waiting", "canonical", "digest",
 ]  # fmt: skip
 
 # --- identify ------------------------------------------------------------------------------
@@ -119,7 +119,8 @@ class ToolCall:
 
     `arguments` is canonical JSON (RFC 8785) of what the upstream will get; `digest` is over it. `once` is the client's
     idempotency key, and `change` the change set that it was shown and wants; "" for none. A `dry` call is tried and
-    taken back; one with `expected` is done only if exactly that comes of it (a `Done.digest`). `where` narrows
+    taken back, or only asked about (`Tool.dry_run`); one with `expected` is done only if exactly that comes of it (a
+    `Done.digest`), as far as its upstream can tell. `where` narrows
     a scoped tool's rows, and is the whole statement of one that explores; `page` is the part of the answer that is
     asked for.
     """

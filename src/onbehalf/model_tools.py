@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from onbehalf.model_json import Digest, Json
 
-__all__ = ["Bound", "Entity", "Explored", "Explores", "Lookup", "Pages", "Preview", "Ref", "Rows", "Tool"]
+__all__ = ["Bound", "DryRun", "Entity", "Explored", "Explores", "Lookup", "Pages", "Preview", "Ref", "Rows", "Tool"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +99,20 @@ class Pages:
     dialect: Literal["sqlite", "postgres"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """How an HTTP API is asked what a call would change: by `parameter`, which only the gateway sets.
+
+    It is `value` while a call is tried. While it is done it is `off`, or is left out where there is none. `compare` are
+    the fields of the answer that say what would change; none for all of it.
+    """
+
+    parameter: str
+    value: Json
+    off: tuple[Json, ...] = ()
+    compare: tuple[str, ...] = ()
+
+
 Preview: TypeAlias = Literal["none", "checked", "asked"]
 
 
@@ -111,9 +125,10 @@ class Tool:
     `exposed` is False for a tool that only lookups use. `rows` maps what comes back; where it is None
     the reply is released whole, so only call-level policy guards it. `once_s` is how long, in seconds, a writing call
     is known again and not done twice. `preview` is `checked` where the upstream tries a call first and takes it back,
-    so that every row that would change is decided before one is; and `asked` where, besides, the client must send back
-    what it was shown. A `scoped` tool's statement gets the policies' own condition on its rows before it is run; one
-    that `explores` runs the model's own SELECT over tables under such conditions. `pages` are how its answer is turned.
+    or has a `dry_run` of it, so that every row that would change is decided before one is; and `asked` where, besides,
+    the client must send back what it was shown. A `scoped` tool's statement gets the policies' own condition on its
+    rows before it is run; one that `explores` runs the model's own SELECT over tables under such conditions. `pages`
+    are how its answer is turned.
     """
 
     name: str
@@ -135,3 +150,4 @@ class Tool:
     scoped: bool = False
     explores: Explores | None = None
     pages: Pages | None = None
+    dry_run: DryRun | None = None

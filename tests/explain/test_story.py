@@ -123,6 +123,27 @@ def test_a_preview_is_told_as_tried_and_taken_back_and_never_as_done() -> None:
     assert "only if the same would change as when it was tried" in told.as_text()
 
 
+def test_a_dry_run_is_told_as_what_it_is_and_promises_nothing_that_only_the_api_could() -> None:
+    tool: Json = {"name": "orders_close", "upstream": "shop", "writes": True, "bound": ["dry"], "dry_run": "dry"}
+    about: dict[str, Json] = {**ABOUT, "decision": ALLOW, "tool": tool}
+    tried = record(2, "intent", {**about, "arguments": {"id": "7", "dry": True}, "purpose": "preview"})
+    rows: Json = {"returned": 3, "released": 2, "withheld": 1, "ids": ["acme/1"]}
+    told = story([tried, outcome(3, 2, outcome=DONE, rows=rows)])
+    assert told.ending == "tried"
+    assert "the gateway asked for a dry run of the tool orders_close of shop (it writes) with id = " in told.as_text()
+    assert "the gateway set dry = true" in told.as_text()
+    assert "changes nothing: 3 rows would change, 2 of them permitted." in told.as_text()
+    assert "taken back" not in told.as_text()
+    assert "its answer is mapped to no rows" in story([tried, outcome(3, 2, outcome=DONE)]).as_text()
+    then = record(4, "intent", {**about, "arguments": {"id": "7"}, "expected": "sha256:1"})
+    told = story([tried, outcome(3, 2, outcome=DONE), then, outcome(5, 4, outcome=DONE)])
+    assert told.ending == "done"
+    assert "after the dry run right before it" in told.as_text()
+    assert "only if the same would change" not in told.as_text()
+    failed: Json = {"status": "failed", "code": "upstream_unavailable", "message": "HTTP status 500", "unknown": False}
+    assert story([tried, outcome(3, 2, outcome=failed)]).ending == "failed"
+
+
 def test_a_scoped_call_says_what_rows_were_asked_for() -> None:
     scope: Json = {"predicate": 'scoped."tenant" = :scope_0', "parameters": ["scope_0"]}
     told = story([record(4, "intent", {**ABOUT, "decision": ALLOW, "scope": scope}), outcome(5, 4, outcome=DONE)])

@@ -46,6 +46,13 @@ def test_a_row_with_a_missing_field_is_withheld() -> None:
     assert rows.extract(SHAPE, content(short), limit=10) == rows.Extracted(rows=(), returned=1)
 
 
+@pytest.mark.parametrize(("found", "there"), [([], True), ({}, True), (None, False), ("a", False), (7, False)])
+def test_rows_are_given_where_a_list_or_an_object_stands(found: Json, there: bool) -> None:
+    assert rows.given(SHAPE, {"structuredContent": {"rows": found}}) is there
+    assert not rows.given(SHAPE, {"structuredContent": {"other": found}})
+    assert not rows.given(SHAPE, {})
+
+
 def test_a_null_leaves_the_attribute_absent() -> None:
     [row] = rows.extract(SHAPE, content(review(rating=None)), limit=10).rows
     assert "rating" not in row.entity.attributes

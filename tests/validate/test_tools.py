@@ -10,9 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from onbehalf.config import LookupSettings, ParameterSettings, RowsSettings, ToolSettings
+from onbehalf.config import (
+    DryRunSettings,
+    LookupSettings,
+    OpenapiToolSettings,
+    ParameterSettings,
+    RowsSettings,
+    ToolSettings,
+)
 from onbehalf.errors import ConfigInvalid
-from onbehalf.model import Bound, Json, Lookup, Tool
+from onbehalf.model import Bound, DryRun, Json, Lookup, Tool
 from onbehalf.validate.tools import mcp_tool, require_sound, sketch, sql_tool
 
 NOTE = RowsSettings(type="Note", attributes={"owner": "owner_id User"})
@@ -216,6 +223,49 @@ def test_the_digest_covers_every_field_of_the_settings_but_the_pin() -> None:
     assert {field.name for field in msgspec.structs.fields(ToolSettings)} - covered - only_sql == {"pin"}
     assert len({sql(**change).definition for change in ({}, {"statement": "S"}, {"exposed": False})}) == 3
     assert sql(scoped=True).definition != sql().definition
+
+
+def api(*, schema: Mapping[str, Json] = SCHEMA, tried: DryRun | None = None, **changes: Any) -> Tool:
+    made = OpenapiToolSettings(**{"action": "a", "writes": True, **changes})
+    return mcp_tool("notes", "desk", made, title="T", description="D", schema=schema, dry_run=tried)
+
+
+def test_the_digest_covers_every_field_of_an_apis_tool_too() -> None:
+    on = {"parameter": "word", "value": "x"}
+    changed: list[dict[str, Any]] = [
+        {}, {"waived": ("a",)}, {"dry_run": DryRunSettings(**on)}, {"dry_run": DryRunSettings(**on, off=None)},
+        {"dry_run": DryRunSettings(**on, off="y")}, {"dry_run": DryRunSettings(**on, compare=("a",))},
+        {"dry_run": DryRunSettings(parameter="word", value="y")}, {"scoped": True},
+    ]  # fmt: skip
+    assert len({api(**change).definition for change in changed}) == len(changed)
+    own = {field.name for field in msgspec.structs.fields(OpenapiToolSettings)}
+    assert own - {field.name for field in msgspec.structs.fields(ToolSettings)} == {"waived", "dry_run"}
+
+
+ON = DryRun(parameter="word", value="x")
+
+
+def test_an_api_that_can_try_is_tried_first_and_asked_for_where_that_is_wanted() -> None:
+    assert api().preview == "none"
+    checked = api(tried=ON)
+    assert (checked.preview, checked.schema["properties"]) == ("checked", {"tenant": {"type": "string"}})
+    asked = api(tried=ON, preview=True)
+    properties = asked.schema["properties"]
+    assert isinstance(properties, dict)
+    assert (asked.preview, sorted(properties)) == ("asked", ["change", "tenant"])
+
+
+def test_an_api_that_cannot_try_shows_no_change() -> None:
+    with pytest.raises(ConfigInvalid, match="has a preview") as refused:
+        api(preview=True)
+    assert "`dry_run`" in refused.value.hint
+
+
+def test_an_apis_own_parameter_change_leaves_no_place_for_the_gateways() -> None:
+    schema: dict[str, Json] = {"type": "object", "properties": {"word": {}, "change": {}}}
+    with pytest.raises(ConfigInvalid, match="is the gateway's own parameter"):
+        api(tried=ON, preview=True, schema=schema)
+    assert api(tried=ON, schema=schema).preview == "checked"
 
 
 def writing(**changes: Any) -> Tool:

@@ -1,11 +1,15 @@
 """An HTTP API as an upstream: one request for a call, with its call token, and its one JSON answer taken.
 
+A dry call is the API's own dry run. Its call token is for that alone, and is used up by it: it is therefore never sent
+once more right before the call is done, and `expected` is not compared here. Between the try and the doing the API may
+change; only the API can rule that out, e.g. with If-Match.
+
 The server is the configured one and no other: its address is judged and pinned, redirects are not followed. Only GET
 and HEAD are sent a second time, once, where the first was not sent or was answered 503 with a short Retry-After. Must
 not decide anything, or read a document.
 
-Trust: the server does what a call token for it, and the gateway's own credentials, allow. Its answers are hostile text;
-it gets nothing else of a person, and none of its words stands in a failure.
+Trust: the server does what a call token for it, and the gateway's own credentials, allow, and changes nothing in a dry
+run. Its answers are hostile text; it gets nothing else of a person, and none of its words stands in a failure.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from onbehalf.doors.upstream_openapi_address import AddressRefused, pinned
 from onbehalf.model import CallToken, Done, Failed, Json, Outcome, ToolCall
 from onbehalf.strict_json import NotStrict, strict_json
 from onbehalf.validate.api import Operation
+from onbehalf.validate.api_dry_run import Untold, require_told, unfit
 from onbehalf.validate.api_request import Request, Unsendable, request_of
 
 __all__ = ["OpenapiServer"]
@@ -68,15 +73,19 @@ class OpenapiServer:
         return self._audience
 
     async def send(self, call: ToolCall, token: CallToken) -> Outcome:
-        """Send the call. Never raises but for cancellation; messages hold nothing the server said."""
+        """Send the call. Never raises but for cancellation; messages hold nothing the server said.
+
+        A dry call is sent as it is, and its outcome is known: an API that says it did not, did nothing.
+        """
         granted = token.grant.allow.call
         if token.grant.audience != self._audience or (granted.id, granted.digest) != (call.id, call.digest):
             return Failed(code="wrong_grant", message="the call token is not for this call here", unknown=False)
-        if call.dry or call.expected:
-            return Failed(code="upstream_error", message="an HTTP API cannot try a call first", unknown=False)
+        arguments, effect = orjson.loads(call.arguments), call.tool.writes and not call.dry
+        if problem := unfit(call, arguments):
+            return Failed(code="upstream_error", message=problem, unknown=False)
         try:
             operation = self._operations[call.tool.remote]
-            request = request_of(operation, orjson.loads(call.arguments))
+            request = request_of(operation, arguments)
         except (KeyError, Unsendable) as error:
             message = str(error) if isinstance(error, Unsendable) else "there is no such operation"
             return Failed(code="arguments_refused", message=message[:300], unknown=False)
@@ -84,13 +93,13 @@ class OpenapiServer:
             async with asyncio.timeout(self._timeout):
                 return await self._sent(call, request, token, patient=operation.reads)
         except _Trouble as error:
-            return Failed(code=error.code, message=error.message, unknown=error.sent and call.tool.writes)
+            return Failed(code=error.code, message=error.message, unknown=error.sent and effect)
         except TimeoutError:
             message = "the server did not answer in time"
-            return Failed(code="upstream_timed_out", message=message, unknown=call.tool.writes)
+            return Failed(code="upstream_timed_out", message=message, unknown=effect)
         except Exception as error:  # a failure is a value, whatever it was; it goes on record
             message = f"the exchange failed: {type(error).__name__}"
-            return Failed(code="upstream_error", message=message, unknown=call.tool.writes)
+            return Failed(code="upstream_error", message=message, unknown=effect)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -131,19 +140,19 @@ class OpenapiServer:
     async def _answered(self, call: ToolCall, response: Response) -> Done:
         status = response.status
         if status == 404 and not call.tool.writes and call.tool.rows is not None:
-            return _done(None)  # absent and not yours are one answer
+            return _done(call, None)  # absent and not yours are one answer
         if not 200 <= status < 300:
             raise _refused(status, response.get_header("retry-after"))
         if response.get_header("content-encoding") not in (None, "identity"):
             raise _Trouble("upstream_garbage", "the answer came packed, which nobody asked for", sent=True)
         body = await self._whole(response)
         if not body:
-            return _done(None)
+            return _done(call, None)
         kind = (response.get_header("content-type") or "").partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise _Trouble("upstream_garbage", "the answer is not JSON", sent=True)
         try:
-            return _done(strict_json(body, depth=_DEPTH))
+            return _done(call, strict_json(body, depth=_DEPTH))
         except NotStrict as error:
             raise _Trouble("upstream_garbage", "the answer is not one unambiguous JSON value", sent=True) from error
 
@@ -201,8 +210,17 @@ def _refused(status: int, retry_after: str | None) -> _Trouble:
     return _Trouble(code, message, sent=not 400 <= status < 500 or status == 408)
 
 
-def _done(value: Json) -> Done:
+def _done(call: ToolCall, value: Json) -> Done:
+    """The answer as an MCP result; that of a dry run with its digest. Raises _Trouble."""
     members: dict[str, Json] = {"content": [{"type": "text", "text": orjson.dumps(value).decode()}], "isError": False}
     if isinstance(value, dict | list):
         members["structuredContent"] = value
-    return Done(content=members)
+    done = Done(content=members)
+    if not call.dry:
+        return done
+    try:
+        return Done(content=members, digest=require_told(call.tool, value, done))
+    except Untold as error:
+        raise _Trouble(
+            "upstream_garbage", f"a dry run that does not say what would change: {error}", sent=True
+        ) from error

@@ -19,6 +19,7 @@ from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json, Tool
 from onbehalf.validate import tools
 from onbehalf.validate.api import Operation, read_document, read_operation
+from onbehalf.validate.api_dry_run import dry_run_of
 from onbehalf.validate.api_schema import exposed
 
 __all__ = ["open_openapi"]
@@ -61,10 +62,11 @@ def _tool(name: str, upstream: str, settings: OpenapiToolSettings, operation: Op
     if not operation.reads and not settings.writes:
         raise ConfigInvalid(f"tool `{name}` is {operation.method} and not marked as writing", hint="set `writes: true`")
     schema: Mapping[str, Json] = operation.schema()
+    dry_run = dry_run_of(name, settings, operation)
     waived = set(settings.waived)
+    own = {*settings.bound, dry_run.parameter} if dry_run else {*settings.bound}
     found = {
-        path for each in operation.parameters if each.name not in settings.bound
-        for path in exposed(each.name, each.schema)
+        path for each in operation.parameters if each.name not in own for path in exposed(each.name, each.schema)
     }  # fmt: skip
     if found - waived:
         raise ConfigInvalid(
@@ -74,8 +76,9 @@ def _tool(name: str, upstream: str, settings: OpenapiToolSettings, operation: Op
     if waived - found:
         raise ConfigInvalid(f"tool `{name}`: there is no such parameter to waive as `{min(waived - found)}`")
     return tools.mcp_tool(
-        name, upstream, settings, title=operation.title, description=operation.description, schema=schema
-    )
+        name, upstream, settings, title=operation.title, description=operation.description, schema=schema,
+        dry_run=dry_run,
+    )  # fmt: skip
 
 
 def _credentials(references: Mapping[str, str], base: Path) -> dict[str, str]:

@@ -28,6 +28,7 @@ from onbehalf.model import (
     Owed,
     Receipt,
     Ref,
+    Tool,
     ToolCall,
     ToolRequest,
     UnixTime,
@@ -105,7 +106,7 @@ def about(ask: Ask, shown: Json) -> Json:
         "client": ask.call.caller.client,
         "tool": {"name": tool.name, "title": tool.title, "description": tool.description, "writes": tool.writes},
         "arguments": facts["arguments"],
-        "bound": [each.parameter for each in tool.bound],
+        "bound": _set_here(tool),
         "resource": _ref(ask.resource),
         "policies": [each.policy for each in ask.owed if each.obligations.approve],
         "changes": shown,
@@ -213,6 +214,7 @@ def _owed(owed: Owed) -> dict[str, Json]:
 
 def _about(call: ToolCall) -> dict[str, Json]:
     tool = call.tool
+    dry_run: dict[str, Json] = {"dry_run": tool.dry_run.parameter} if tool.dry_run else {}
     return {
         "caller": _caller(call.caller),
         "person": {"id": call.person.ref.id, "name": call.person.name, "revision": call.person.revision},
@@ -223,12 +225,19 @@ def _about(call: ToolCall) -> dict[str, Json]:
             "action": tool.action,
             "definition": tool.definition,
             "writes": tool.writes,
-            "bound": [each.parameter for each in tool.bound],
+            "bound": _set_here(tool),
+            **dry_run,
         },
         "arguments": orjson.loads(call.arguments),
         "arguments_digest": call.digest,
         "via": {"agent": call.agent, "protocol": call.protocol},
     }
+
+
+def _set_here(tool: Tool) -> list[Json]:
+    """The parameters that the gateway sets, and no model."""
+    own: list[Json] = [tool.dry_run.parameter] if tool.dry_run else []
+    return [*(each.parameter for each in tool.bound), *own]
 
 
 def _caller(caller: Caller) -> dict[str, Json]:

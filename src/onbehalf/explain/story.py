@@ -32,8 +32,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """A call told in order. `ending` is `denied`, `done`, `failed`, `unknown`, `open`, `tried` (and taken back),
-    `waiting` (for an approval), `refused` (by a person), or `none` (no call)."""
+    """A call told in order. `ending` is `denied`, `done`, `failed`, `unknown`, `open`, `tried` (and taken back, or by a
+    dry run), `waiting` (for an approval), `refused` (by a person), or `none` (no call)."""
 
     call: str
     ending: str
@@ -54,14 +54,14 @@ def story(records: Sequence[Record]) -> Story:
     lines: list[Line] = []
     ending = "none"
     answered = {index for record in records if (index := _intent(record)) is not None}
-    asides = {record.index: str(purpose) for record in records if (purpose := record.facts.get("purpose"))}
+    asides = {record.index: aside for record in records if (aside := _aside(record.facts))}
     told = False
     for record in records:
         of = _intent(record)
         aside = asides.get(record.index if of is None else of, "")
         lines += _lines(record, told=told, aside=aside)
         told = told or record.kind in ("intent", "denial", "asked")
-        if aside == "preview" and record.kind == "outcome":
+        if aside in _TRIES and record.kind == "outcome":
             ending = "tried" if _ending(record, answered) == "done" else "failed"
         elif not aside:
             ending = _ending(record, answered) or ending
@@ -91,7 +91,7 @@ def _lines(record: Record, *, told: bool, aside: str) -> list[Line]:
             if scope := _map(facts.get("scope")):
                 say("condition", f"only rows were asked for where {_clean(_text(scope, 'predicate'))}")
             if "expected" in facts:
-                say("condition", "only if the same would change as when it was tried")
+                say("condition", _TRIED_BY_API if _has_dry_run(facts) else _TRIED)
             if approval := _map(facts.get("approval")):
                 by = " and ".join(_words(approval.get("approved_by")))
                 say("condition", f"approved by {by}, as {_clean(_text(approval, 'asked_by'))} asked")
@@ -136,7 +136,23 @@ def _who(facts: Mapping[str, Json]) -> str:
 _VERBS = {
     "lookup": "To decide that, the gateway first looked the resource up with",
     "preview": "To see what would change, the gateway had it tried and taken back with",
+    "dry_run": "To see what would change, the gateway asked for a dry run of",
 }
+_TRIES: Mapping[str, str] = {
+    "preview": "It was tried and taken back", "dry_run": "The dry run was answered, which by itself changes nothing"
+}  # fmt: skip
+_TRIED = "only if the same would change as when it was tried"
+_TRIED_BY_API = "after the dry run right before it; what the API changed in between, only the API could tell"
+
+
+def _aside(facts: Mapping[str, Json]) -> str:
+    """What an intent was for besides what was asked for: `lookup`, `preview`, or `dry_run` by an API itself."""
+    purpose = _text(facts, "purpose")
+    return "dry_run" if purpose == "preview" and _has_dry_run(facts) else purpose
+
+
+def _has_dry_run(facts: Mapping[str, Json]) -> bool:
+    return "dry_run" in _map(facts.get("tool"))
 
 
 def _asked(facts: Mapping[str, Json], *, aside: str) -> str:
@@ -198,10 +214,11 @@ def _came_back(kind: str, facts: Mapping[str, Json], *, aside: str) -> str:
         return f"It is not known whether this was done: {message}. It must not be repeated blindly."
     if outcome.get("status") != "done":
         return f"It was not done ({_text(outcome, 'code')}): {message}."
-    if aside == "preview":
+    if aside in _TRIES:
         permitted, returned = _value(rows.get("released")), _value(rows.get("returned"))
-        what = f"{returned} rows would change, {permitted} of them permitted" if rows else "nothing stays of it"
-        return f"It was tried and taken back: {what}."
+        nothing = "nothing stays of it" if aside == "preview" else "its answer is mapped to no rows"
+        what = f"{returned} rows would change, {permitted} of them permitted" if rows else nothing
+        return f"{_TRIES[aside]}: {what}."
     if not rows:
         return "The lookup was answered." if aside else "It was done, and the answer was released whole."
     ids = [_clean(str(each)) for each in _list(rows.get("ids"))]

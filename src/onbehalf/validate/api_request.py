@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 from onbehalf.model import Json, canonical
 from onbehalf.validate.api import Operation, Parameter
 
-__all__ = ["Request", "Unsendable", "request_of"]
+__all__ = ["Request", "Unsendable", "request_of", "spelled"]
 
 _Escape: TypeAlias = Callable[[str, str], str]
 _MAX_TARGET = 16 * 1024
@@ -58,6 +58,13 @@ def request_of(operation: Operation, arguments: Mapping[str, Json]) -> Request:
         raise Unsendable("the arguments in path and query are too long")
     headers = tuple((each.name, _header(each, value)) for each, value in given if each.place == "header")
     return Request(method=operation.method, target=target, headers=headers, body=_body(operation, given))
+
+
+def spelled(each: Parameter, value: Json) -> str:
+    """What stands for this value at a parameter's place in query, header or body. Raises Unsendable."""
+    if each.place == "query":
+        return "&".join(_query(each, value))
+    return _header(each, value) if each.place == "header" else canonical([value]).decode()[1:-1]
 
 
 def _path(operation: Operation, given: list[tuple[Parameter, Json]]) -> str:

@@ -20,6 +20,7 @@ from onbehalf.model import (
     Bound,
     Caller,
     CallId,
+    DryRun,
     Json,
     Lookup,
     Page,
@@ -132,14 +133,17 @@ def prepare(schema: Mapping[str, Json]) -> ArgumentCheck:
     return ArgumentCheck(validator, work)
 
 
-def shown_schema(schema: Mapping[str, Json], bound: Sequence[Bound]) -> dict[str, Json]:
-    """What the model sees: a schema without the bound parameters, closed to others. Raises ConfigInvalid."""
+def shown_schema(schema: Mapping[str, Json], bound: Sequence[Bound], dry_run: DryRun | None = None) -> dict[str, Json]:
+    """What the model sees: a schema without the parameters that the gateway sets, closed to others.
+
+    Raises ConfigInvalid.
+    """
     properties, required = schema.get("properties", {}), schema.get("required", [])
     if schema.get("type") != "object" or not isinstance(properties, dict) or not isinstance(required, list):
         raise ConfigInvalid("a tool's schema is not of type `object` with `properties`")
     if not _ELSEWHERE.isdisjoint(schema):
         raise ConfigInvalid("a tool's schema refers elsewhere for its parameters", hint="it must list `properties`")
-    hidden = {each.parameter for each in bound}
+    hidden = {each.parameter for each in bound} | ({dry_run.parameter} if dry_run else set())
     loose = sorted(key for key in schema if key not in _PLAIN and not key.startswith("x-")) if hidden else []
     if loose:  # such as `anyOf: [{required: [tenant_id]}]`, or a pattern that brings a bound parameter back
         raise ConfigInvalid(
@@ -194,6 +198,11 @@ def route(request: ToolRequest, *, tool: Tool, check: ArgumentCheck, arrival: Ar
             raise BoundParameter(
                 f"`{each.parameter}` is set by the gateway and cannot be sent", hint="leave it out; it is always yours"
             )
+    if tool.dry_run is not None and tool.dry_run.parameter in sent:
+        raise BoundParameter(
+            f"`{tool.dry_run.parameter}` is set by the gateway and cannot be sent",
+            hint="leave it out; each call is tried before it is done",
+        )
     if _extent(sent)[0] > _MAX_ARGUMENT_DEPTH:
         raise ArgumentsRefused(f"the arguments are nested deeper than {_MAX_ARGUMENT_DEPTH}", hint="send less")
     _spelled(sent)  # the check below cannot read all that Python can hold
@@ -237,8 +246,15 @@ def paged(call: ToolCall, page: Page | None) -> ToolCall:
 
 
 def tried(call: ToolCall) -> ToolCall:
-    """The same call, to be tried by its upstream and taken back."""
-    return replace(call, dry=True, expected="")
+    """The same call, to be tried by its upstream and taken back.
+
+    An API's own dry run is a call with other arguments, for which alone its call token is. Raises ArgumentsRefused.
+    """
+    dry_run = call.tool.dry_run
+    if dry_run is None:
+        return replace(call, dry=True, expected="")
+    arguments = _spelled({**orjson.loads(call.arguments), dry_run.parameter: dry_run.value})
+    return replace(call, dry=True, expected="", arguments=arguments, digest=digest(arguments))
 
 
 def narrowed(call: ToolCall, where: Predicate) -> ToolCall:
@@ -272,6 +288,8 @@ def _value(call: ToolCall, lookup: Lookup) -> str | int:
 def _made(sent: dict[str, Json], tool: Tool, arrival: Arrival, *, protocol: str, agent: str, once: str) -> ToolCall:
     for each in tool.bound:
         sent[each.parameter] = _bound(each, arrival)
+    if tool.dry_run is not None and tool.dry_run.off:
+        sent[tool.dry_run.parameter] = tool.dry_run.off[0]
     arguments = _spelled(sent)
     return ToolCall(
         id=arrival.id, at=arrival.at, caller=arrival.caller, person=arrival.person, tool=tool, arguments=arguments,

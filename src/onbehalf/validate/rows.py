@@ -13,7 +13,7 @@ import orjson
 
 from onbehalf.model import Entity, Failed, Json, Ref, Rows, Tool
 
-__all__ = ["Extracted", "Row", "extract", "release", "showing", "too_many"]
+__all__ = ["Extracted", "Row", "extract", "given", "release", "showing", "too_many"]
 
 _LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1
 _MAX_ID = 512
@@ -55,6 +55,11 @@ def extract(shape: Rows, content: Mapping[str, Json], *, limit: int) -> Extracte
         except _Unreadable:
             continue
     return Extracted(rows=tuple(read), returned=len(items))
+
+
+def given(shape: Rows, content: Mapping[str, Json]) -> bool:
+    """Whether an MCP result has a list, or one object, where the rows are mapped from."""
+    return _value(shape, content) is not None
 
 
 def release(shape: Rows, content: Mapping[str, Json], kept: Sequence[Row]) -> dict[str, Json]:

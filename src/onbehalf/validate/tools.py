@@ -17,6 +17,7 @@ from onbehalf.errors import ConfigInvalid
 from onbehalf.model import (
     Bound,
     Digest,
+    DryRun,
     Explored,
     Explores,
     Json,
@@ -208,16 +209,31 @@ def _preview(name: str, settings: ToolSettings) -> Preview:
 
 
 def mcp_tool(
-    name: str, upstream: str, settings: ToolSettings, *, title: str, description: str, schema: Mapping[str, Json]
+    name: str,
+    upstream: str,
+    settings: ToolSettings,
+    *,
+    title: str,
+    description: str,
+    schema: Mapping[str, Json],
+    dry_run: DryRun | None = None,
 ) -> Tool:
-    """A tool that an MCP server described; words in configuration win over its own. Raises ConfigInvalid."""
+    """A tool that an MCP server, or an API's document, described; words in configuration win over its own.
+
+    `dry_run` is how an API can try it first. Raises ConfigInvalid.
+    """
     tool = sketch(name, upstream, settings)
     if settings.statement or settings.parameters or settings.required:
         raise ConfigInvalid(f"tool `{name}`: an MCP tool has the schema of its server", hint="remove the SQL keys")
     if settings.explore is not None or settings.page is not None:
         raise ConfigInvalid(f"tool `{name}`: `explore` and `page` are for databases", hint="remove them")
-    if (settings.scoped and not isinstance(settings, OpenapiToolSettings)) or settings.preview:
+    if (settings.scoped or settings.preview) and not isinstance(settings, OpenapiToolSettings):
         raise ConfigInvalid(f"tool `{name}`: `scoped` and `preview` are for databases", hint="remove them")
+    if settings.preview and dry_run is None:
+        raise ConfigInvalid(
+            f"tool `{name}` has a preview, and nothing says how its API can try a call first",
+            hint="say under `dry_run` by which parameter it does, or remove `preview`",
+        )
     properties = schema.get("properties")
     known = properties if isinstance(properties, dict) else {}
     lost = [bound.parameter for bound in tool.bound if bound.parameter not in known]
@@ -225,9 +241,22 @@ def mcp_tool(
         raise ConfigInvalid(
             f"tool `{name}`: its server has no parameter `{lost[0]}` to bind", hint=f"it has {_listed(known)}"
         )
-    shown = shown_schema(schema, tool.bound)
+    shown = shown_schema(schema, tool.bound, dry_run)
+    if settings.preview:
+        shown = _changing(name, shown, known)
+    preview: Preview = "none" if dry_run is None else "asked" if settings.preview else "checked"
     made = replace(tool, schema=shown, title=settings.title or title, description=settings.description or description)
-    return _pinned(made, settings, {"description": description, "schema": dict(schema), "title": title})
+    told: dict[str, Json] = {"description": description, "schema": dict(schema), "title": title}
+    return _pinned(replace(made, preview=preview, dry_run=dry_run), settings, told)
+
+
+def _changing(name: str, shown: Mapping[str, Json], known: Mapping[str, Json]) -> dict[str, Json]:
+    """What the model sees where it must ask for the change that it was shown."""
+    if CHANGE in known:
+        raise ConfigInvalid(f"tool `{name}`: with a preview, `{CHANGE}` is the gateway's own parameter")
+    properties = shown["properties"]
+    assert isinstance(properties, dict)  # INVARIANT: shown_schema made it
+    return {**shown, "properties": {**properties, CHANGE: dict(_CHANGE)}}
 
 
 def require_sound(tools: Mapping[str, Tool]) -> None:
