@@ -1,6 +1,6 @@
 """Builds the house from `onbehalf.yaml`, keeps it in order while it runs, and takes it down.
 
-With build.py, which opens upstreams, the only file that names concrete doors. Must not hold a rule: it connects parts,
+With build.py and build_people.py, the only file that names concrete doors. Must not hold a rule: it connects parts,
 and swaps policies and tools as a whole. What cannot be read again (policies, people, keys) leaves the old one standing
 and is said in the log and record.
 """
@@ -19,32 +19,28 @@ from prometheus_client import CollectorRegistry
 
 from onbehalf import config
 from onbehalf.build import Paths, Ports, dialect_of, mcp_server, narrowed, open_approvals, open_database, open_upstream
+from onbehalf.build_people import load_people, open_people
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.doors.clock_system import fresh_call_id, now
-from onbehalf.doors.directory_claims import with_claims
 from onbehalf.doors.directory_feeds import Feeding
-from onbehalf.doors.directory_file import is_feed
 from onbehalf.doors.directory_load import Loaded
-from onbehalf.doors.directory_pushed_configured import open_pushed, require_alone
-from onbehalf.doors.directory_revoked import RevokedPeople
+from onbehalf.doors.directory_pushed_configured import require_alone
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.inbound_admin import AdminApp
 from onbehalf.doors.inbound_approve_login import Logins
 from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
-from onbehalf.doors.inbound_scim import ScimApp
 from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.doors.meter_prometheus import PrometheusMeter
 from onbehalf.doors.once_sqlite import SqliteOnce
-from onbehalf.doors.revocations_sqlite import Revocations
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
 from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, LedgerUnavailable, OnbehalfError
 from onbehalf.gateway import Gateway, Offer, Standing
-from onbehalf.model import AuditEntry, Json, Tool, digest
-from onbehalf.validate import people, route, tools
+from onbehalf.model import AuditEntry, Json, Tool
+from onbehalf.validate import route, tools
 from onbehalf.validate.claims_people import kept_claims
 
 __all__ = [
@@ -54,9 +50,7 @@ __all__ = [
 
 VERSION = "0.1.0"
 _log = logging.getLogger(__name__)
-_NONE = digest(b"")
 _RETRY_SECONDS = 5.0
-_FRESH_SECONDS = 0.05
 _LOOK_AGAIN_SECONDS = 300.0
 _Pause = Callable[[bool], Awaitable[None]]  # told whether the MCP server answered the last time
 
@@ -259,16 +253,10 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger = await asyncio.to_thread(_ledger, places, settings)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
-        directory = SqliteDirectory.open(
-            places.directory, fresh_seconds=_FRESH_SECONDS, lag_budget_s=settings.directory.lag_budget_seconds
-        )
-        stack.callback(directory.close)
-        directory.load(known)
-        pushing = _pushing(settings, places, stack, directory, lambda kind, facts: app._note(kind, facts))
-        told = with_claims(directory, settings.directory, note=lambda kind, facts: app._note(kind, facts))
-        revocations = Revocations.open(places.revocations, busy_seconds=_FRESH_SECONDS)
-        stack.callback(revocations.close)
-        known_people = RevokedPeople(told, revocations, note=lambda kind, facts: ledger.follow(_entry(kind, facts)))
+        told = open_people(
+            settings, places, stack, known=known, note=lambda kind, facts: app._note(kind, facts),
+            record=lambda kind, facts: ledger.follow(_entry(kind, facts)),
+        )  # fmt: skip
         signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
         once = SqliteOnce.open(places.once)
         stack.callback(once.close)
@@ -280,31 +268,31 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         registry = CollectorRegistry()
         meter = PrometheusMeter(registry)
         state = _State(standing=Standing(engine=engine, offers={}))
-        ports = Ports(clock=now, callers=callers, directory=known_people, ledger=ledger)
+        ports = Ports(clock=now, callers=callers, directory=told.known, ledger=ledger)
         approving, pages, logins = open_approvals(settings, places, stack, ports=ports) or (None, None, None)
         gateway = Gateway(
-            clock=now, ids=fresh_call_id, callers=callers, directory=known_people, ledger=ledger, signer=signer,
+            clock=now, ids=fresh_call_id, callers=callers, directory=told.known, ledger=ledger, signer=signer,
             meter=meter, once=once, changes=once, standing=lambda: state.standing, max_rows=limits.rows,
             trip=lambda name: app.withdraw(name, _disagreeing(name)), secret=open_mask_key(places.keys),
             approving=approving,
         )  # fmt: skip
         public = PublicApp(
             gateway, settings, catalogue=_catalogue(sketches, state, signer), meter=meter,
-            server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), pages=pages, scim=pushing,
+            server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), pages=pages, scim=told.pushed,
         )  # fmt: skip
         problems: dict[str, str] = {}
         meter.watch_problems(lambda: len(problems))
         app = App(
             settings=settings, paths=places, gateway=gateway, public=public,
             admin=AdminApp(ready=_ready(ledger, callers), alive={"ledger": lambda: ledger.closed}, metrics=registry),
-            callers=callers, directory=directory, ledger=ledger, signer=signer, sketches=sketches, state=state,
+            callers=callers, directory=told.file, ledger=ledger, signer=signer, sketches=sketches, state=state,
             problems=problems, logins=logins,
         )  # fmt: skip
         await app.ledger.append(_start(app))
         await _connect(app, stack, pause)
         if settings.directory.feeds:
             feeding = Feeding(
-                settings.directory, directory=directory, base=places.config.parent, clock=now, told=app.fed
+                settings.directory, directory=told.file, base=places.config.parent, clock=now, told=app.fed
             )
             stack.push_async_callback(_cancelled, asyncio.create_task(feeding.run()))
         yield app
@@ -347,29 +335,6 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _pushing(
-    settings: Settings,
-    places: Paths,
-    stack: contextlib.AsyncExitStack,
-    directory: SqliteDirectory,
-    note: Callable[[str, dict[str, Json]], None],
-) -> ScimApp | None:
-    """The door by which providers push people, with everybody who was pushed before in force. Raises ConfigInvalid."""
-    resource = urlsplit(settings.gateway.resource)
-    found = open_pushed(
-        settings.directory.scim, base=places.config.resolve().parent, file=places.scim,
-        origin=f"{resource.scheme}://{resource.netloc}", clock=now, note=note,
-    )  # fmt: skip
-    if found is None:
-        return None
-    pushed, door = found
-    stack.callback(pushed.close)
-    pushed.taken_by(
-        lambda tenants: directory.load(people.People(tenants=tenants, digest=_NONE), source="SCIM", now=now())
-    )
-    return door
-
-
 def _disagreeing(name: str) -> ConfigInvalid:
     return ConfigInvalid(
         f"the statement of scoped tool `{name}` gave a row that the policies refuse",
@@ -388,17 +353,6 @@ def make_data(places: Paths) -> None:
 def _ledger(places: Paths, settings: Settings) -> SqliteLedger:
     origin = log_origin(settings)
     return SqliteLedger.open(places.ledger, keys=open_ledger_keys(places.keys, origin=origin), origin=origin, now=now)
-
-
-def load_people(places: Paths) -> people.People:
-    """What people.yaml says; nobody where `people` names a feed, which is loaded by itself. Raises ConfigInvalid."""
-    if is_feed(places.people):
-        return people.People(tenants={}, digest=_NONE)
-    try:
-        text = places.people.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigInvalid(f"`{places.people}` cannot be read: {error}", hint="`people` names the file") from error
-    return people.parse(text)
 
 
 def _catalogue(sketches: Mapping[str, Tool], state: _State, signer: FileSigner) -> Catalogue:

@@ -8,17 +8,16 @@ Trust: whoever can write the policy directory decides who may do what within a t
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import cedarpy
 import orjson
 
+from onbehalf.doors.engine_cedar_bundle import Slice, contextless, parsed, schema_of, slices_of, validate
 from onbehalf.doors.engine_cedar_files import read
 from onbehalf.doors.engine_cedar_scope import Narrowed, Scope, predicate, prepared, rows_table
 from onbehalf.doors.engine_cedar_values import action_of, checked, held_of, judgement, unanswered, value_of
@@ -30,7 +29,6 @@ from onbehalf.model import (
     Entity,
     Json,
     Judgement,
-    Owed,
     Predicate,
     Question,
     Ref,
@@ -38,7 +36,7 @@ from onbehalf.model import (
     Tool,
 )
 from onbehalf.validate import bundle, obligations
-from onbehalf.validate.bundle import Est, Policy, Source
+from onbehalf.validate.bundle import Source
 from onbehalf.validate.pushdown_sql import Dialect
 from onbehalf.validate.pushdown_terms import Layout
 from onbehalf.validate.questions import absent_people
@@ -47,32 +45,6 @@ __all__ = ["CedarEngine"]
 
 _MAX_POLICIES = 2_000
 _KEPT_SLICES = 4_096
-_CONTEXT = re.compile(r"type Context = \{.*?\};", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """One policy of an action, with the texts of its conditions."""
-
-    policy: Policy
-    texts: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Slice:
-    """All policies that can speak on one action.
-
-    `probes` holds two permits a condition, `<part>.<condition>.t` for it and `.f` for its negation: where neither
-    applies, the condition errs. `schema` is what `policies` are asked under, and `context` whether it has one. `owed`
-    holds, by policy, what is demanded of what it permits; a policy that demands nothing is not in it.
-    """
-
-    policies: cedarpy.PolicySet
-    parts: tuple[_Part, ...]
-    probes: cedarpy.PolicySet
-    schema: cedarpy.Schema
-    context: bool
-    owed: Mapping[str, Owed]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +60,7 @@ class _Shared:
 class CedarEngine:
     """One loaded bundle. Made by `load`; never changes."""
 
-    def __init__(self, *, policy: Digest, schema: cedarpy.Schema, slices: Mapping[str, _Slice]) -> None:
+    def __init__(self, *, policy: Digest, schema: cedarpy.Schema, slices: Mapping[str, Slice]) -> None:
         self._policy = policy
         self._schema = schema
         self._slices = slices
@@ -108,17 +80,17 @@ class CedarEngine:
         if not policies:
             raise PolicyInvalid(f"`{directory}` holds no .cedar file", hint="`onbehalf init` writes an example")
         core = resources.files("onbehalf.doors").joinpath("core.cedarschema").read_text("utf-8")
-        schema = _schema(core, schemas)
+        schema = schema_of(core, schemas)
         try:
-            parsed = [(each.name, _parsed(each)) for each in policies]
-            bundle.require_clean(parsed)
-            walls = bundle.policies_of(_parsed(Source(name="walls", text=bundle.WALLS)))
-            own = [policy for _, est in parsed for policy in bundle.policies_of(est)]
+            files = [(each.name, parsed(each)) for each in policies]
+            bundle.require_clean(files)
+            walls = bundle.policies_of(parsed(Source(name="walls", text=bundle.WALLS)))
+            own = [policy for _, est in files for policy in bundle.policies_of(est)]
             if len(own) > _MAX_POLICIES:
                 raise PolicyInvalid(f"a bundle has at most {_MAX_POLICIES} policies, this one has {len(own)}")
-            _validate(policies, schema)
-            schemas_by_context = {True: schema, False: _contextless(core, schemas)}
-            slices = _slices((*walls, *own), schemas_by_context, sorted({tool.action for tool in tools}))
+            validate(policies, schema)
+            schemas_by_context = {True: schema, False: contextless(core, schemas)}
+            slices = slices_of((*walls, *own), schemas_by_context, sorted({tool.action for tool in tools}))
             policy = bundle.digest_of(policies, schemas, core=core)
         except RecursionError as error:
             raise PolicyInvalid(f"a condition in `{directory}` is nested too deep", hint="split it") from error
@@ -209,7 +181,7 @@ class CedarEngine:
             if name == tool.name and table
         }
 
-    def _asked(self, question: Question, policies: cedarpy.PolicySet, slice_: _Slice) -> cedarpy.AuthzResult:
+    def _asked(self, question: Question, policies: cedarpy.PolicySet, slice_: Slice) -> cedarpy.AuthzResult:
         request = {
             "principal": {"type": question.principal.type, "id": question.principal.id},
             "action": action_of(question.action),
@@ -315,126 +287,3 @@ def _sample(shape: Rows) -> Entity:
     kinds = {name: kind for name, (_, kind) in shape.attributes.items()} | {"tenant": "Tenant"}
     attributes = {name: _SAMPLES.get(kind, Ref(type=kind, id="t/x")) for name, kind in kinds.items()}
     return Entity(ref=Ref(type=shape.type, id="t/r"), attributes=attributes, parents=())
-
-
-# --- loading -------------------------------------------------------------------------------
-
-
-def _schema(core: str, schemas: Sequence[Source]) -> cedarpy.Schema:
-    named = ", ".join(each.name for each in schemas) or "the core schema"
-    try:
-        schema = cedarpy.Schema.from_str("\n".join([core, *(each.text for each in schemas)]))
-    except ValueError as error:
-        raise PolicyInvalid(f"{named}: {error}", hint="core types cannot be declared again") from error
-    walls = cedarpy.validate_policies(bundle.WALLS, schema)
-    if not walls:
-        raise PolicyInvalid(
-            f"{named}: a type cannot stand behind the walls: {walls.errors[0].error}",
-            hint="every type an action applies to needs the attribute `tenant: Tenant`, every principal is a User",
-        )
-    return schema
-
-
-def _parsed(source: Source) -> Est:
-    try:
-        est: Est = orjson.loads(cedarpy.policies_to_json_str(source.text))
-    except ValueError as error:
-        raise PolicyInvalid(f"{source.name}: {error}", hint="mend the policy text") from error
-    return est
-
-
-def _validate(policies: Sequence[Source], schema: cedarpy.Schema) -> None:
-    """Strict validation, file by file, so that a message names its file and policy."""
-    for source in policies:
-        result = cedarpy.validate_policies(source.text, schema)
-        if not result:
-            ids = result.id_annotations_by_policy_id
-            shown = [f"policy `{ids.get(each.policy_id, each.policy_id)}`: {each.error}" for each in result.errors[:5]]
-            raise PolicyInvalid(f"{source.name}: {'; '.join(shown)}", hint="policies are validated strictly")
-
-
-def _contextless(core: str, schemas: Sequence[Source]) -> cedarpy.Schema:
-    """The schema with an empty context, for policies that do not look at theirs: reading one is half of an answer."""
-    bare = _CONTEXT.sub("type Context = {};", core)
-    return cedarpy.Schema.from_str("\n".join([bare, *(each.text for each in schemas)]))
-
-
-def _slices(
-    policies: Sequence[Policy], schemas: Mapping[bool, cedarpy.Schema], actions: Sequence[str]
-) -> dict[str, _Slice]:
-    probes = _scope_probes(policies)
-    texts = {policy.id: tuple(_text(part) for part in bundle.conditions(policy.est)) for policy in policies}
-    slices: dict[str, _Slice] = {}
-    for action in actions:
-        silent = _silent(action, probes, schemas[True])
-        chosen = [policy for policy in policies if orjson.dumps(policy.est["action"]) not in silent]
-        pairs: dict[str, Est] = {}
-        for number, policy in enumerate(chosen):
-            for place, part in enumerate(bundle.conditions(policy.est)):
-                pairs[f"{number}.{place}.t"] = bundle.permit(part)
-                pairs[f"{number}.{place}.f"] = bundle.permit(part, "unless")
-        context = any(map(_looks_at_context, chosen)) or not _takes_no_context(action, schemas[False])
-        slices[action] = _Slice(
-            policies=_policy_set({policy.id: policy.est for policy in chosen}),
-            parts=tuple(_Part(policy=policy, texts=texts[policy.id]) for policy in chosen),
-            probes=_policy_set(pairs),
-            schema=schemas[context],
-            context=context,
-            owed=_owed(chosen),
-        )
-    return slices
-
-
-def _owed(policies: Sequence[Policy]) -> dict[str, Owed]:
-    return {
-        policy.id: Owed(policy=policy.id, obligations=policy.obligations)
-        for policy in policies
-        if policy.obligations != obligations.NONE
-    }
-
-
-def _looks_at_context(policy: Policy) -> bool:
-    # in Cedar's JSON a variable is spelled so and a text never is, for in a text the quotes are escaped
-    return b'{"Var":"context"}' in orjson.dumps(policy.est)
-
-
-def _takes_no_context(action: str, schema: cedarpy.Schema) -> bool:
-    """Whether an action's context is the core's; one of its own has attributes that must be there."""
-    request = {**_probe(action), "context": "{}"}
-    asked = cedarpy.is_authorized(request, cedarpy.PolicySet.from_str(""), checked((), schema), schema=schema)
-    return asked.decision is not cedarpy.Decision.NoDecision
-
-
-def _scope_probes(policies: Sequence[Policy]) -> dict[bytes, cedarpy.PolicySet]:
-    """For each distinct action scope, a policy set that allows exactly the actions in it."""
-    scopes = {orjson.dumps(policy.est["action"]): policy.est["action"] for policy in policies}
-    return {key: _policy_set({"scope": bundle.covering(scope)}) for key, scope in scopes.items()}
-
-
-def _silent(action: str, probes: Mapping[bytes, cedarpy.PolicySet], schema: cedarpy.Schema) -> set[bytes]:
-    """The action scopes that the engine itself says do not cover this action; a group may, so names are no measure."""
-    nobody = checked((), schema)
-    asked = {key: cedarpy.is_authorized(_probe(action), probe, nobody, schema=schema) for key, probe in probes.items()}
-    return {key for key, result in asked.items() if result.decision is cedarpy.Decision.Deny}
-
-
-def _probe(action: str) -> dict[str, Any]:
-    return {
-        "principal": {"type": "User", "id": "t/p"},
-        "action": action_of(action),
-        "resource": {"type": "Tool", "id": "t"},
-        "context": '{"client":{"__entity":{"type":"Client","id":"c"}},"scopes":[],"now":0}',
-    }
-
-
-def _document(policies: Mapping[str, Est]) -> str:
-    return orjson.dumps({"templates": {}, "staticPolicies": policies, "templateLinks": []}).decode()
-
-
-def _policy_set(policies: Mapping[str, Est]) -> cedarpy.PolicySet:
-    return cedarpy.PolicySet.from_json_str(_document(policies))
-
-
-def _text(condition: Est) -> str:
-    written: str = cedarpy.policies_from_json_str(_document({"p": bundle.permit(condition)}))
-    return bundle.tidy(written[written.index("when {") + 6 : written.rindex("}")])
