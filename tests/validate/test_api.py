@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import yaml
 
-from onbehalf.config import OpenapiUpstream
 from onbehalf.errors import ConfigInvalid
 from onbehalf.validate.api import read_document, read_operation
 from onbehalf.validate.api_schema import exposed
@@ -117,12 +114,3 @@ def test_an_object_open_to_anything_is_found(schema: dict[str, Any]) -> None:
 
 def test_a_harmless_argument_is_not_found() -> None:
     assert exposed("status", {"type": "string"}) == []
-
-
-def test_the_sample_in_the_documents_is_a_configuration() -> None:
-    text = (ROOT / "docs" / "your-api.md").read_text(encoding="utf-8")
-    settings = msgspec.convert(yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])["orders"], OpenapiUpstream)
-    data = (ROOT / "src" / "onbehalf" / "demo" / "orders.json").read_bytes()
-    known = read_document(data).places
-    assert {each.remote for each in settings.tools.values()} <= known.keys()
-    assert len(hashlib.sha256(data).hexdigest()) == len(settings.digest.partition(":")[2])
