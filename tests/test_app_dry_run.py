@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from company import Company, company, said
+from company import Company, company, said, wait_for
 from onbehalf.backend import MemoryReplay, read_keys, verify_call
 from onbehalf.errors import OnbehalfError
 from onbehalf.model import UnixTime
@@ -153,9 +153,15 @@ def here(around: tuple[Company, Shop]) -> tuple[Company, Shop]:
 
 
 def told(made: Company) -> str:
-    found = said("explain", "last", "-c", made.config)
-    assert found.code == 0, found.err
-    return " ".join(found.out.split())
+    """The story of the last call, once its outcome is on record: an answer does not wait for that."""
+
+    def text() -> str:
+        found = said("explain", "last", "-c", made.config)
+        assert found.code == 0, found.err
+        return " ".join(found.out.split())
+
+    wait_for(lambda: "No outcome is on record" not in text(), what="the outcome", said=text)
+    return text()
 
 
 def test_it_is_tried_decided_and_done_each_by_a_token_of_its_own(here: tuple[Company, Shop]) -> None:

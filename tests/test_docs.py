@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from onbehalf import config, config_directory, config_upstreams
+from onbehalf import config, config_directory, config_signals, config_upstreams
 from onbehalf.app import sketched
 from onbehalf.validate import people
 
@@ -19,8 +19,11 @@ STRUCTS = (
     config.ToolSettings, config.RowsSettings, config.LookupSettings,
     config.ParameterSettings, config.EntitySettings, config.HierarchySettings, config_upstreams.ExploreSettings,
     config_upstreams.ExploredSettings, config_upstreams.PageSettings, config.DryRunSettings, config.LoginSettings,
-    config.ApprovalSettings, config_directory.DirectorySettings,
+    config_upstreams.FurtherSettings, config_upstreams.AuthorizationSettings, config_upstreams.AccountSettings,
+    config.ApprovalSettings, config.BrokerSettings, config.BrokerLogin, config.BrokerClient,
+    config_directory.DirectorySettings,
     config_directory.FeedSettings, config_directory.ScimSettings, config_directory.ClaimsSettings,
+    config_signals.StreamSettings, config_signals.PollSettings, config_signals.VerificationSettings,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
@@ -79,3 +82,18 @@ def test_python_in_the_documents_imports_what_there_is(document: Path) -> None:
             if line.startswith(("from ", "import ")):
                 exec(line, {})
         compile(block, str(document), "exec")
+
+
+def test_the_example_of_the_broker_is_a_configuration() -> None:
+    (example,) = blocks(ROOT / "docs" / "broker.md", "yaml")
+    settings = config.parse(example)
+    assert [each.issuer for each in settings.issuers] == ["https://gateway.example.com"]
+
+
+def test_the_example_of_an_api_of_another_domain_is_a_configuration() -> None:
+    _, example, accounts = blocks(ROOT / "docs" / "your-api.md", "yaml")
+    head = "gateway: {resource: https://g.example/mcp}\nissuers: [{issuer: https://l.example, tenant: acme}]\n"
+    settings = config.parse(head + example.replace("sha256:…", f"sha256:{'0' * 64}"))
+    assert settings.upstreams["partner"].authorization.grant == "jwt-bearer"  # type: ignore[union-attr]
+    settings = config.parse(head + accounts.replace("sha256:…", f"sha256:{'0' * 64}"))
+    assert settings.upstreams["code"].account.title == "Code"  # type: ignore[union-attr]

@@ -27,7 +27,7 @@ def around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]
         port = free_port()
         own = f"http://127.0.0.1:{port}"
         (document,) = blocks(PAGE, "json")
-        (upstream,) = blocks(PAGE, "yaml")
+        upstream, *_ = blocks(PAGE, "yaml")
         (schema,) = blocks(PAGE, "cedarschema")
         (policies,) = blocks(PAGE, "cedar")
         (code,) = blocks(PAGE, "python")

@@ -104,6 +104,32 @@ HOLES: dict[str, tuple[str, ...]] = {
     "groups that did not fit into a token were taken for none": (
         "validate/test_claims_people.py::test_groups_that_are_too_many_for_a_token_are_not_taken_for_none",
     ),
+    "one client's consent, or none, let another client in (confused deputy)": (
+        "test_broker.py::test_the_page_names_client_scopes_and_where_it_leads_before_the_login_is_asked_anything",
+        "test_broker.py::test_consent_phishing_a_yes_that_another_browser_or_site_sends_is_none",
+        "test_broker.py::test_a_yes_is_taken_once",
+    ),
+    "a login begun by one browser ended in another": (
+        "test_broker.py::test_code_injection_a_login_that_comes_back_to_another_browser_ends_there",
+        "test_broker.py::test_mix_up_an_answer_that_names_another_issuer_is_refused_before_its_code_is_used",
+    ),
+    "redirect addresses were compared by prefix, or errors redirected to anywhere": (
+        "test_broker.py::test_redirect_tricks_an_address_that_is_not_exactly_the_clients_is_never_answered",
+        "test_broker.py::test_a_bad_request_is_shown_and_the_client_told_only_by_a_person_who_follows_the_link",
+    ),
+    "a client id that is a URL made the server fetch from inside": (
+        "test_broker_clients.py::test_ssrf_an_id_that_leads_into_the_house_is_not_fetched",
+        "test_broker_clients.py::test_what_a_clients_server_answers_is_bounded_and_never_followed",
+    ),
+    "an attacker's account at another system became a victim's, or a victim's an attacker's": (
+        "test_connect_accounts.py::test_the_link_is_its_persons_own_whoever_opens_it",
+        "test_connect_accounts.py::test_an_answer_that_comes_to_another_browser_or_twice_connects_nothing",
+        "doors/test_vault_sqlite.py::test_what_is_moved_to_another_owner_does_not_open",
+    ),
+    "a refresh made a revoked login young again": (
+        "test_broker.py::test_a_login_from_before_a_person_was_stopped_is_worth_nothing_for_good",
+        "test_broker.py::test_refresh_replay_ends_the_login_for_thief_and_owner",
+    ),
     "ids resolved without asking for the tenant again": (
         "test_gateway.py::test_a_lookup_that_finds_another_resource_allows_nothing",
         "doors/test_engine_cedar.py::test_a_row_of_another_tenant_is_denied_even_by_a_bundle_that_permits_all",

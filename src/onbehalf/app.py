@@ -19,7 +19,12 @@ from prometheus_client import CollectorRegistry
 
 from onbehalf import config
 from onbehalf.build import Paths, Ports, dialect_of, mcp_server, narrowed, open_approvals, open_database, open_upstream
+from onbehalf.build_accounts import open_accounts
+from onbehalf.build_authorization import open_authorization
+from onbehalf.build_broker import open_broker, pages_login, serve_broker
+from onbehalf.build_further import open_further
 from onbehalf.build_people import load_people, open_people
+from onbehalf.build_signals import open_signals
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.directory_feeds import Feeding
@@ -30,12 +35,16 @@ from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.inbound_admin import AdminApp
 from onbehalf.doors.inbound_approve_login import Logins
 from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
+from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.issuer_http import IssuerCallers
+from onbehalf.doors.issuer_metadata import IssuerMetadata
+from onbehalf.doors.key_file import KeyFile
 from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.doors.meter_prometheus import PrometheusMeter
 from onbehalf.doors.once_sqlite import SqliteOnce
 from onbehalf.doors.signer_file import FileSigner
+from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
 from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, LedgerUnavailable, OnbehalfError
 from onbehalf.gateway import Gateway, Offer, Standing
@@ -96,6 +105,7 @@ class App:
     sketches: Mapping[str, Tool]
     state: _State
     logins: Logins | None = None
+    broker: KeyFile | None = None
     problems: dict[str, str] = field(default_factory=dict)
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -142,6 +152,9 @@ class App:
     async def _reload_keys(self) -> tuple[Json, Json]:
         before: list[Json] = [*self.signer.kids]
         await asyncio.to_thread(self.signer.reload)
+        if self.broker is not None:
+            await asyncio.to_thread(self.broker.reload)
+            await self.callers.warm()
         return before, [*self.signer.kids]
 
     def fed(self, tenant: str, outcome: Loaded | OnbehalfError) -> None:
@@ -257,28 +270,47 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
             settings, places, stack, known=known, note=lambda kind, facts: app._note(kind, facts),
             record=lambda kind, facts: ledger.follow(_entry(kind, facts)),
         )  # fmt: skip
+        signals = await open_signals(settings, places, stack, revoked=told.known, ledger=ledger)
+        people = signals.people(told.known)
         signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
         once = SqliteOnce.open(places.once)
         stack.callback(once.close)
+        broker = open_broker(settings, places, stack, now())
         callers = IssuerCallers(
             settings.issuers, resource=gateway_settings.resource, kept=kept_claims(settings.directory.claims),
-            insecure_http=gateway_settings.insecure_http_for_tests,
+            insecure_http=gateway_settings.insecure_http_for_tests, own=broker.own if broker is not None else None,
         )  # fmt: skip
         stack.push_async_callback(callers.aclose)
+        mirror = None
+        if broker is None:  # which has metadata of its own
+            mirror = IssuerMetadata(
+                settings.issuers[0], IssuerFetcher(insecure_http=gateway_settings.insecure_http_for_tests)
+            )
+            stack.push_async_callback(mirror.aclose)
         registry = CollectorRegistry()
         meter = PrometheusMeter(registry)
         state = _State(standing=Standing(engine=engine, offers={}))
-        ports = Ports(clock=now, callers=callers, directory=told.known, ledger=ledger)
-        approving, pages, logins = open_approvals(settings, places, stack, ports=ports) or (None, None, None)
+        ports = Ports(clock=now, callers=callers, directory=people, ledger=ledger)
+        own = pages_login(broker, settings, places, stack, now) if broker is not None else None
+        approving, pages, logins = open_approvals(settings, places, stack, ports=ports, own=own) or (None,) * 3
+        accounts = open_accounts(settings, places, stack, ports=ports, logins=logins)
         gateway = Gateway(
-            clock=now, ids=fresh_call_id, callers=callers, directory=told.known, ledger=ledger, signer=signer,
+            clock=now, ids=fresh_call_id, callers=callers, directory=people, ledger=ledger, signer=signer,
             meter=meter, once=once, changes=once, standing=lambda: state.standing, max_rows=limits.rows,
             trip=lambda name: app.withdraw(name, _disagreeing(name)), secret=open_mask_key(places.keys),
-            approving=approving,
+            approving=approving, connecting=accounts.connecting if accounts is not None else None,
         )  # fmt: skip
+        catalogue = _catalogue(sketches, state, signer, mirror)
+        chained = open_authorization(settings, places, stack, now)
+        oauth = None
+        if broker is not None:
+            oauth = serve_broker(broker, settings, places, stack, ports=ports, callers=callers, scopes=catalogue.scopes)
         public = PublicApp(
-            gateway, settings, catalogue=_catalogue(sketches, state, signer), meter=meter,
-            server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), pages=pages, scim=told.pushed,
+            gateway, settings, catalogue=catalogue, meter=meter, pages=pages, scim=told.pushed, oauth=oauth,
+            connect=accounts.pages if accounts is not None else None,
+            signals=signals.pushed, assertions=chained.app if chained is not None else None,
+            txn=open_further(settings, places, issuer=trust_domain(settings), signer=signer, ports=ports),
+            server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"),
         )  # fmt: skip
         problems: dict[str, str] = {}
         meter.watch_problems(lambda: len(problems))
@@ -286,10 +318,12 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
             settings=settings, paths=places, gateway=gateway, public=public,
             admin=AdminApp(ready=_ready(ledger, callers), alive={"ledger": lambda: ledger.closed}, metrics=registry),
             callers=callers, directory=told.file, ledger=ledger, signer=signer, sketches=sketches, state=state,
-            problems=problems, logins=logins,
+            problems=problems, logins=logins, broker=broker.keys if broker is not None else None,
         )  # fmt: skip
         await app.ledger.append(_start(app))
-        await _connect(app, stack, pause)
+        signals.begin(stack, note=app._note, problems=problems)
+        bearers = {name: each for opened in (chained, accounts) if opened for name, each in opened.authorizers.items()}
+        await _connect(app, stack, pause, bearers)
         if settings.directory.feeds:
             feeding = Feeding(
                 settings.directory, directory=told.file, base=places.config.parent, clock=now, told=app.fed
@@ -309,16 +343,18 @@ def sketched(settings: Settings) -> dict[str, Tool]:
     return found
 
 
-async def _connect(app: App, stack: contextlib.AsyncExitStack, pause: _Pause) -> None:
+async def _connect(
+    app: App, stack: contextlib.AsyncExitStack, pause: _Pause, authorizers: Mapping[str, BearerSource]
+) -> None:
     """Issuers' keys fetched, databases open, MCP servers asked; those that do not answer are asked again."""
     await app.callers.warm()
     servers: dict[str, McpUpstreamServer] = {}
     for name, upstream in app.settings.upstreams.items():
         if isinstance(upstream, McpUpstream):
-            servers[name] = mcp_server(upstream, app.settings)
+            servers[name] = mcp_server(upstream, app.settings, base=app.paths.config.resolve().parent)
             stack.push_async_callback(servers[name].aclose)
             continue
-        door, made = await open_upstream(name, upstream, app.paths, app.settings)
+        door, made = await open_upstream(name, upstream, app.paths, app.settings, authorizers.get(name))
         stack.push_async_callback(door.aclose)
         for tool in made:
             app.offer(Offer(tool=tool, check=route.prepare(tool.schema), upstream=door))
@@ -355,7 +391,9 @@ def _ledger(places: Paths, settings: Settings) -> SqliteLedger:
     return SqliteLedger.open(places.ledger, keys=open_ledger_keys(places.keys, origin=origin), origin=origin, now=now)
 
 
-def _catalogue(sketches: Mapping[str, Tool], state: _State, signer: FileSigner) -> Catalogue:
+def _catalogue(
+    sketches: Mapping[str, Tool], state: _State, signer: FileSigner, mirror: IssuerMetadata | None
+) -> Catalogue:
     scopes = frozenset(scope for tool in sketches.values() if tool.exposed for scope in tool.scopes)
 
     def tool(name: str) -> Tool | None:
@@ -363,9 +401,9 @@ def _catalogue(sketches: Mapping[str, Tool], state: _State, signer: FileSigner) 
         return offer.tool if offer is not None and offer.tool.exposed else None
 
     def asked() -> frozenset[str]:
-        return scopes | state.standing.engine.purposes
+        return scopes | state.standing.engine.scopes
 
-    return Catalogue(tool=tool, scopes=asked, jwks=signer.jwks)
+    return Catalogue(tool=tool, scopes=asked, jwks=signer.jwks, issuer=mirror.document if mirror is not None else None)
 
 
 def _ready(ledger: SqliteLedger, callers: IssuerCallers) -> dict[str, Callable[[], str]]:

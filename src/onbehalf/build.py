@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,12 +29,14 @@ from onbehalf.config import (
 from onbehalf.doors.approvals_sqlite import SqliteApprovals
 from onbehalf.doors.engine_cedar_scope import Narrowed
 from onbehalf.doors.inbound_approve import PATH, ApprovePages
-from onbehalf.doors.inbound_approve_login import Logins
+from onbehalf.doors.inbound_approve_login import Logins, PageLogin
 from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.issuer_login import IssuerLogin
 from onbehalf.doors.ledger_keys import open_mask_key
 from onbehalf.doors.secret_reference import resolved
+from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
+from onbehalf.doors.upstream_receipts import open_receipts
 from onbehalf.doors.upstream_sql import SqliteUpstream, Statement
 from onbehalf.doors.wall_sqlite import SqliteWall
 from onbehalf.errors import ConfigInvalid
@@ -95,6 +98,16 @@ class Paths:
         return self.data / "approvals.db"
 
     @property
+    def broker(self) -> Path:
+        """Grants and clients of the sign-in broker."""
+        return self.data / "broker.db"
+
+    @property
+    def vault(self) -> Path:
+        """People's own logins at upstreams."""
+        return self.data / "vault.db"
+
+    @property
     def revocations(self) -> Path:
         """Who is stopped."""
         return self.data / "revocations.db"
@@ -141,7 +154,11 @@ def _layout(upstream: SqlUpstream | PostgresUpstream) -> Layout:
 
 
 async def open_upstream(
-    name: str, upstream: SqlUpstream | PostgresUpstream | OpenapiUpstream, places: Paths, settings: Settings
+    name: str,
+    upstream: SqlUpstream | PostgresUpstream | OpenapiUpstream,
+    places: Paths,
+    settings: Settings,
+    authorizer: BearerSource | None = None,
 ) -> tuple[SqliteUpstream | PostgresDatabase | OpenapiServer, list[Tool]]:
     """One upstream whose tools are known from the configuration and what it names. Raises ConfigInvalid."""
     if isinstance(upstream, OpenapiUpstream):
@@ -149,7 +166,8 @@ async def open_upstream(
         from onbehalf.doors.upstream_openapi_configured import open_openapi
 
         insecure = settings.gateway.insecure_http_for_tests
-        return await open_openapi(name, upstream, base=places.config.resolve().parent, insecure_http=insecure)
+        base = places.config.resolve().parent
+        return await open_openapi(name, upstream, base=base, insecure_http=insecure, authorizer=authorizer)
     return await open_database(name, upstream, places, settings)
 
 
@@ -195,8 +213,8 @@ def _text(tool: str, upstream: str, settings: ToolSettings) -> str:
     return settings.statement if found is None else explore.trial(found.tables)
 
 
-def mcp_server(upstream: McpUpstream, settings: Settings) -> McpUpstreamServer:
-    """One MCP server behind the gateway; nothing is sent yet. Raises ConfigInvalid."""
+def mcp_server(upstream: McpUpstream, settings: Settings, *, base: Path) -> McpUpstreamServer:
+    """One MCP server behind the gateway; nothing is sent yet. `base` is onbehalf.yaml's place. Raises ConfigInvalid."""
     return McpUpstreamServer(
         upstream.url,
         audience=upstream.audience or upstream.url,
@@ -204,15 +222,22 @@ def mcp_server(upstream: McpUpstream, settings: Settings) -> McpUpstreamServer:
         timeout=upstream.timeout_seconds,
         response_bytes=upstream.response_bytes,
         insecure_http=settings.gateway.insecure_http_for_tests,
+        receipts=open_receipts(upstream.receipt_keys, base=base),
     )
 
 
 def open_approvals(
-    settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, ports: Ports
+    settings: Settings,
+    places: Paths,
+    stack: contextlib.AsyncExitStack,
+    *,
+    ports: Ports,
+    own: Callable[[str], PageLogin] | None = None,
 ) -> tuple[Approving, ApprovePages, Logins] | None:
-    """How people approve calls, where some issuer lets them log in to the pages for it. Raises ConfigInvalid."""
+    """How people approve calls, where some issuer lets them log in to the pages for it. `own` makes the gateway's own
+    login, given the redirect address. Raises ConfigInvalid."""
     rules = [(rule, rule.login) for rule in settings.issuers if rule.login is not None]
-    if not rules:
+    if not rules and own is None:
         return None
     gateway, base = settings.gateway, places.config.resolve().parent
     resource = urlsplit(gateway.resource)
@@ -222,16 +247,18 @@ def open_approvals(
     stack.callback(kept.close)
     fetcher = IssuerFetcher(insecure_http=gateway.insecure_http_for_tests)
     stack.push_async_callback(fetcher.aclose)
-    issuers = [
+    issuers: list[PageLogin] = [
         IssuerLogin(
             rule, login, fetcher, resource=gateway.resource, redirect_uri=f"{origin}{PATH}back",
             secret=_secret(login, base),
         )
         for rule, login in rules
     ]  # fmt: skip
+    if own is not None:
+        issuers.append(own(f"{origin}{PATH}back"))
     approving = Approving(
         clock=ports.clock, fresh=lambda: secrets.token_urlsafe(32), approvals=kept, directory=ports.directory,
-        ledger=ports.ledger, url=f"{origin}{PATH}", issuers=frozenset(rule.issuer for rule, _ in rules),
+        ledger=ports.ledger, url=f"{origin}{PATH}", issuers=frozenset(each.rule.issuer for each in issuers),
         lifetime_s=gateway.approvals.lifetime_seconds, secret=secret,
     )  # fmt: skip
     session_seconds = gateway.approvals.session_seconds

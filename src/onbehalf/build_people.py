@@ -22,7 +22,6 @@ from onbehalf.doors.inbound_scim import ScimApp
 from onbehalf.doors.revocations_sqlite import Revocations
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json, digest
-from onbehalf.ports import Directory
 from onbehalf.validate import people
 
 __all__ = ["OpenedPeople", "load_people", "open_people"]
@@ -38,7 +37,7 @@ class OpenedPeople:
     providers push them, None where none does."""
 
     file: SqliteDirectory
-    known: Directory
+    known: RevokedPeople
     pushed: ScimApp | None
 
 

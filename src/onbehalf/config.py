@@ -8,14 +8,16 @@ door's work: this file turns text into `Settings` and knows no path's content.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
 import yaml
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from onbehalf.config_broker import BrokerClient, BrokerLogin, BrokerSettings
 from onbehalf.config_directory import (
+    Algorithm,
     ClaimsSettings,
     DirectorySettings,
     FeedSettings,
@@ -23,11 +25,16 @@ from onbehalf.config_directory import (
     Place,
     Reference,
     ScimSettings,
+    TenantClaim,
     require_feeds,
 )
+from onbehalf.config_signals import PollSettings, StreamSettings, VerificationSettings, require_streams
 from onbehalf.config_upstreams import (
+    AccountSettings,
+    AuthorizationSettings,
     DryRunSettings,
     EntitySettings,
+    FurtherSettings,
     HierarchySettings,
     LookupSettings,
     McpUpstream,
@@ -45,13 +52,39 @@ from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
 
 __all__ = [
-    "ApprovalSettings", "DryRunSettings", "EntitySettings", "GatewaySettings", "HierarchySettings", "IssuerSettings",
-    "Limits", "LoginSettings", "LookupSettings", "McpUpstream", "OpenapiToolSettings", "OpenapiUpstream",
-    "ParameterSettings", "PostgresUpstream", "RowsSettings", "Settings", "SqlUpstream", "TenantClaim", "ToolSettings",
-    "json_schema", "parse", "row_attributes",
+    "TENANT_CLAIM",
+    "ApprovalSettings",
+    "BrokerClient",
+    "BrokerLogin",
+    "BrokerSettings",
+    "DryRunSettings",
+    "EntitySettings",
+    "GatewaySettings",
+    "HierarchySettings",
+    "IssuerSettings",
+    "Limits",
+    "LoginSettings",
+    "LookupSettings",
+    "McpUpstream",
+    "OpenapiToolSettings",
+    "OpenapiUpstream",
+    "ParameterSettings",
+    "PostgresUpstream",
+    "RowsSettings",
+    "Settings",
+    "SqlUpstream",
+    "TenantClaim",
+    "ToolSettings",
+    "broker_issuer",
+    "json_schema", "login_rule",
+    "parse",
+    "row_attributes",
+    "token_issuers",
 ]  # fmt: skip
 
-Algorithm = Literal["RS256", "PS256", "ES256", "EdDSA", "Ed25519"]
+
+TENANT_CLAIM = "tenant"
+"""Of the broker's access tokens, where its login may speak for several tenants."""
 
 
 class Limits(Keys, frozen=True):
@@ -99,13 +132,6 @@ class GatewaySettings(Keys, frozen=True):
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
 
 
-class TenantClaim(Keys, frozen=True):
-    """The tenant is read from `claim`, and must be one of `allowed`."""
-
-    claim: str
-    allowed: Annotated[tuple[str, ...], Meta(min_length=1)]
-
-
 class LoginSettings(Keys, frozen=True):
     """The gateway as a client of an issuer, with which people log in to its pages. Its redirect address is
     `/approvals/back` of the resource's origin. Without a secret it is a public client. `scope` is asked for as it is.
@@ -142,9 +168,11 @@ class Settings(Keys, frozen=True):
     """The whole of `onbehalf.yaml`."""
 
     gateway: GatewaySettings
-    issuers: Annotated[tuple[IssuerSettings, ...], Meta(min_length=1)]
     upstreams: dict[Name, SqlUpstream | PostgresUpstream | McpUpstream | OpenapiUpstream]
+    issuers: tuple[IssuerSettings, ...] = ()
     directory: DirectorySettings = field(default_factory=DirectorySettings)
+    signals: tuple[StreamSettings, ...] = ()
+    broker: BrokerSettings | None = None
 
 
 class _UniqueLoader(yaml.SafeLoader):
@@ -176,11 +204,15 @@ def parse(text: str) -> Settings:
         settings = msgspec.convert(value, Settings)
     except msgspec.ValidationError as error:
         raise ConfigInvalid(_explained(str(error)), hint="docs/config.md describes every key") from error
+    settings = _with_broker(settings)
     for url in (
         settings.gateway.resource,
         *(each.url for each in settings.upstreams.values() if isinstance(each, McpUpstream | OpenapiUpstream)),
     ):
         _require_url(url)
+    for upstream in settings.upstreams.values():
+        if isinstance(upstream, OpenapiUpstream):
+            _require_one_bearer(upstream, settings)
     for issuer in settings.issuers:
         _require_url(issuer.issuer)
         _require_https(issuer.issuer, settings)
@@ -197,10 +229,61 @@ def parse(text: str) -> Settings:
             )
     require_feeds(settings.directory)
     _require_speakers(settings)
+    _require_signals(settings)
     names = [name for upstream in settings.upstreams.values() for name in upstream.tools]
     if len(set(names)) != len(names):
         raise ConfigInvalid("two upstreams offer a tool of one name", hint="tool names are unique within a gateway")
     return settings
+
+
+def broker_issuer(settings: Settings) -> str:
+    """The issuer identifier of the gateway's own authorization server: the origin of its resource."""
+    resource = urlsplit(settings.gateway.resource)
+    return f"{resource.scheme}://{resource.netloc}"
+
+
+def login_rule(login: BrokerLogin) -> IssuerSettings:
+    """The broker's login as an issuer: whose keys are asked for, and for whom it may speak."""
+    return IssuerSettings(
+        issuer=login.issuer, tenant=login.tenant, algorithms=login.algorithms, metadata=login.metadata
+    )
+
+
+def _with_broker(settings: Settings) -> Settings:
+    """The settings with the broker as the first issuer: some clients look at no other. Raises ConfigInvalid."""
+    broker = settings.broker
+    if broker is None:
+        if not settings.issuers:
+            raise ConfigInvalid(
+                "nobody can log in: `issuers` is empty, and there is no `broker`",
+                hint="list the company's authorization server under `issuers`, or set up `broker`",
+            )
+        return settings
+    _require_url(settings.gateway.resource)
+    for url in (broker.login.issuer, *(client.jwks_uri for client in broker.clients if client.jwks_uri)):
+        _require_url(url)
+        _require_https(url, settings)
+    tenant = broker.login.tenant
+    if not isinstance(tenant, str):
+        tenant = TenantClaim(claim=TENANT_CLAIM, allowed=tenant.allowed)
+    own = IssuerSettings(issuer=broker_issuer(settings), tenant=tenant, algorithms=("EdDSA",), outage_seconds=0)
+    return msgspec.structs.replace(settings, issuers=(own, *settings.issuers))
+
+
+def _require_one_bearer(upstream: OpenapiUpstream, settings: Settings) -> None:
+    """See that an API gets one `Authorization` at most, from a server that is asked over https."""
+    own = [name for name in upstream.headers if name.lower() == "authorization"]
+    if len(own) + (upstream.authorization is not None) + (upstream.account is not None) > 1:
+        raise ConfigInvalid(
+            "an upstream has two of `authorization`, `account` and a header `Authorization`",
+            hint="it takes one of them",
+        )
+    urls = [upstream.authorization.token_endpoint] if upstream.authorization else []
+    if upstream.account is not None:
+        urls += [upstream.account.authorization_endpoint, upstream.account.token_endpoint]
+    for url in urls:
+        _require_url(url)
+        _require_https(url, settings)
 
 
 def _require_speakers(settings: Settings) -> None:
@@ -219,6 +302,29 @@ def _require_speakers(settings: Settings) -> None:
                 f"the issuer `{told.issuer}` may not speak for the tenant `{told.tenant}`",
                 hint="name one of its tenants, or allow it this one under `issuers`",
             )
+
+
+def _require_signals(settings: Settings) -> None:
+    """See that a stream names people of known logins, and tenants of these, and is reached over https."""
+    speakers = {issuer.issuer: issuer.tenant for issuer in settings.issuers}
+    if settings.broker is not None:
+        speakers[settings.broker.login.issuer] = settings.broker.login.tenant
+    require_streams(settings.signals, speakers)
+    for stream in settings.signals:
+        asked = [each.url for each in (stream.poll, stream.verification) if each is not None]
+        for url in filter(None, (stream.issuer, stream.metadata, stream.jwks, *asked)):
+            _require_url(url)
+            _require_https(url, settings)
+
+
+def token_issuers(stream: StreamSettings, settings: Settings) -> tuple[str, ...]:
+    """Whose access tokens have, as `sub`, what the stream's events name: the issuer itself, and the broker where that
+    is the login behind it, unless people are called by another claim there."""
+    logins, broker = stream.logins or stream.issuer, settings.broker
+    found = [issuer.issuer for issuer in settings.issuers if issuer.issuer == logins]
+    if broker is not None and broker.login.issuer == logins and broker.login.subject_claim == "sub":
+        found.append(broker_issuer(settings))
+    return tuple(found)
 
 
 def _require_url(url: str) -> None:
@@ -275,10 +381,17 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$", (Settings,)),
     (r"\$\.gateway", (GatewaySettings,)),
     (r"\$\.gateway\.limits", (Limits,)),
+    (r"\$\.broker", (BrokerSettings,)),
+    (r"\$\.broker\.login", (BrokerLogin,)),
+    (r"\$\.broker\.login\.tenant", (TenantClaim,)),
+    (r"\$\.broker\.clients\[(\d+|\.\.\.)\]", (BrokerClient,)),
     (r"\$\.directory", (DirectorySettings,)),
     (r"\$\.directory\.feeds\[(\d+|\.\.\.)\]", (FeedSettings,)),
     (r"\$\.directory\.scim\[(\d+|\.\.\.)\]", (ScimSettings,)),
     (r"\$\.directory\.claims\[(\d+|\.\.\.)\]", (ClaimsSettings,)),
+    (r"\$\.signals\[(\d+|\.\.\.)\]", (StreamSettings,)),
+    (r"\$\.signals.*\.poll", (PollSettings,)),
+    (r"\$\.signals.*\.verification", (VerificationSettings,)),
     (r"\$\.issuers\[\d+\]|\$\.issuers\[\.\.\.\]", (IssuerSettings,)),
     (r"\$\.issuers.*\.tenant", (TenantClaim,)),
     (r"\$\.upstreams\[\.\.\.\]", (SqlUpstream, PostgresUpstream, McpUpstream, OpenapiUpstream)),
@@ -288,6 +401,9 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.upstreams.*\.hierarchies\[\d+\]|\$\.upstreams.*\.hierarchies\[\.\.\.\]", (HierarchySettings,)),
     (r"\$\.upstreams.*\.resource", (LookupSettings,)),
     (r"\$\.upstreams.*\.dry_run", (DryRunSettings,)),
+    (r"\$\.upstreams.*\.further", (FurtherSettings,)),
+    (r"\$\.upstreams.*\.authorization", (AuthorizationSettings,)),
+    (r"\$\.upstreams.*\.account", (AccountSettings,)),
     (r"\$\.upstreams.*\.bound\[\.\.\.\]", (ParameterSettings,)),
 )
 

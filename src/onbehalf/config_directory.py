@@ -12,8 +12,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from onbehalf.errors import ConfigInvalid
 
 __all__ = [
-    "ClaimsSettings", "DirectorySettings", "FeedSettings", "Keys", "Place", "Reference", "ScimSettings",
-    "require_feeds",
+    "Algorithm", "ClaimsSettings", "DirectorySettings", "FeedSettings", "Keys", "Place", "Reference", "ScimSettings",
+    "TenantClaim", "require_feeds",
 ]  # fmt: skip
 
 Place = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]+$")]
@@ -23,6 +23,16 @@ Reference = Annotated[str, Meta(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x
 
 class Keys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A section: an unknown key in it is an error."""
+
+
+Algorithm = Literal["RS256", "PS256", "ES256", "EdDSA", "Ed25519"]
+
+
+class TenantClaim(Keys, frozen=True):
+    """The tenant is read from `claim`, and must be one of `allowed`."""
+
+    claim: str
+    allowed: Annotated[tuple[str, ...], Meta(min_length=1)]
 
 
 class FeedSettings(Keys, frozen=True):

@@ -12,9 +12,10 @@ from msgspec import UNSET, Meta, UnsetType
 from onbehalf.config_directory import Keys, Place, Reference
 
 __all__ = [
-    "DryRunSettings", "EntitySettings", "ExploreSettings", "ExploredSettings", "HierarchySettings", "LookupSettings",
-    "McpUpstream", "Name", "OpenapiToolSettings", "OpenapiUpstream", "PageSettings", "ParameterSettings",
-    "PostgresUpstream", "RowsSettings", "SqlUpstream", "ToolSettings", "Url",
+    "AccountSettings", "AuthorizationSettings", "DryRunSettings", "EntitySettings", "ExploreSettings",
+    "ExploredSettings", "FurtherSettings", "HierarchySettings", "LookupSettings", "McpUpstream", "Name",
+    "OpenapiToolSettings", "OpenapiUpstream", "PageSettings", "ParameterSettings", "PostgresUpstream", "RowsSettings",
+    "SqlUpstream", "ToolSettings", "Url",
 ]  # fmt: skip
 
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
@@ -188,10 +189,57 @@ class PostgresUpstream(_DatabaseUpstream, frozen=True, kw_only=True, tag_field="
     """Take an `sslmode` below `verify-full` beyond loopback. Danger: whoever sits between may read and answer."""
 
 
+class FurtherSettings(Keys, frozen=True):
+    """The backend behind this upstream may call further in the name of whoever it was called for: it gets call tokens
+    for the upstreams `to`, with its upstream's name and `secret`, of at least 32 characters."""
+
+    secret: Reference
+    to: Annotated[tuple[Name, ...], Meta(min_length=1)]
+
+
+class AuthorizationSettings(Keys, frozen=True):
+    """An API of another domain, which takes access tokens of its own authorization server. The gateway gets one for
+    each person, by an assertion that it signs, presented as a grant (`jwt-bearer`, ID-JAG) or exchanged
+    (`token-exchange`, RFC 8693).
+
+    `issuer` is that server, as it calls itself, `token_endpoint` where it is asked, `client_id` and `client_secret` the
+    gateway's own there. `resource` is what tokens are for, by default the API's `url`; `scope` is asked for as it is.
+    """
+
+    issuer: Url
+    token_endpoint: Url
+    client_id: Annotated[str, Meta(min_length=1, max_length=500)]
+    client_secret: Reference
+    grant: Literal["jwt-bearer", "token-exchange"] = "jwt-bearer"
+    resource: str = ""
+    scope: str = ""
+
+
+class AccountSettings(Keys, frozen=True):
+    """An API where people have accounts of their own (such as GitHub or Jira). Each person connects theirs, once, in a
+    browser; calls are then made with that account's token.
+
+    `authorization_endpoint` and `token_endpoint` are the API's authorization server, `client_id` and `client_secret`
+    the gateway's own there; its redirect address is `/connect/back` of the resource's origin. `issuer` is how that
+    server calls itself, where it names itself in its answers (RFC 9207). `parameters` are sent with every request for
+    an authorization, such as `access_type: offline`. `title` is what people are shown.
+    """
+
+    authorization_endpoint: Url
+    token_endpoint: Url
+    client_id: Annotated[str, Meta(min_length=1, max_length=500)]
+    client_secret: Reference
+    scope: str = ""
+    issuer: str = ""
+    title: Annotated[str, Meta(max_length=100)] = ""
+    parameters: dict[Annotated[str, Meta(pattern="^[a-z_]{1,50}$")], str] = {}
+
+
 class McpUpstream(Keys, frozen=True, tag_field="kind", tag="mcp"):
     """An MCP server over Streamable HTTP. `audience` is who its call tokens are for, by default `url`.
 
-    `protocol` is the MCP revision to speak; `auto` asks the server. `response_bytes` bounds an answer.
+    `protocol` is the MCP revision to speak; `auto` asks the server. `response_bytes` bounds an answer. `receipt_keys`
+    is a file with the JWK Set of the server's receipt keys: with it, an answer without a good receipt is a failure.
     """
 
     url: Url
@@ -200,6 +248,8 @@ class McpUpstream(Keys, frozen=True, tag_field="kind", tag="mcp"):
     protocol: Literal["auto", "2026-07-28", "2025-11-25", "2025-06-18"] = "auto"
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 20.0
     response_bytes: Annotated[int, Meta(ge=1024, le=64 * 2**20)] = 1 * 2**20
+    further: FurtherSettings | None = None
+    receipt_keys: str = ""
 
 
 class DryRunSettings(Keys, frozen=True):
@@ -235,7 +285,8 @@ class OpenapiUpstream(Keys, frozen=True, tag_field="kind", tag="openapi"):
 
     `document` is a path relative to the configuration file, or an https URL on one of `document_hosts`; `digest` is
     `sha256:` and the hex digest of its bytes. `headers` are the gateway's own credentials, by reference.
-    `audience` is who its call tokens are for, by default `url`. `response_bytes` bounds an answer.
+    `audience` is who its call tokens are for, by default `url`. `response_bytes` bounds an answer. `receipt_keys` is
+    a file with the JWK Set of the backend's receipt keys: with it, an answer without a good receipt is a failure.
     """
 
     url: Url
@@ -247,6 +298,10 @@ class OpenapiUpstream(Keys, frozen=True, tag_field="kind", tag="openapi"):
     audience: str = ""
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 20.0
     response_bytes: Annotated[int, Meta(ge=1024, le=64 * 2**20)] = 1 * 2**20
+    further: FurtherSettings | None = None
+    receipt_keys: str = ""
+    authorization: AuthorizationSettings | None = None
+    account: AccountSettings | None = None
     private_network: bool = False
     """The server is within a private network. Danger: whoever answers for its name can lead calls to other servers
     within; loopback and link-local addresses stay refused."""

@@ -20,6 +20,8 @@ class OnbehalfError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.call = ""
+        """The id of the call on record, where it is on record."""
 
 
 # --- configuration: the house is not built -------------------------------------------------
@@ -62,6 +64,13 @@ class LoginFailed(OnbehalfError):
 
     code = "login_failed"
     status = 403
+
+
+class SignalsUnavailable(OnbehalfError):
+    """A security event could not be kept, so it was not taken."""
+
+    code = "signals_unavailable"
+    status = 503
 
 
 class RequestRefused(OnbehalfError):
@@ -217,6 +226,12 @@ class ClaimRefused(IdentifyError):
     code = "claim_refused"
 
 
+class StateRefused(ClaimRefused):
+    """A verification event does not have the `state` that was asked for (SSF 1.0)."""
+
+    code = "state_refused"
+
+
 class TokenExpired(IdentifyError):
     code = "token_expired"
 
@@ -294,6 +309,20 @@ class ScopeMissing(ValidateError):
         self.scopes = scopes
 
 
+class StepUpNeeded(ScopeMissing):
+    """A policy asks for more of the token or the login: scopes, one of some `acr`, at most `max_age` seconds since it
+    (RFC 9470)."""
+
+    code = "step_up_needed"
+
+    def __init__(
+        self, message: str, *, scopes: frozenset[str], acr: tuple[str, ...], max_age: int | None, hint: str = ""
+    ) -> None:
+        super().__init__(message, scopes=scopes, hint=hint)
+        self.acr = acr
+        self.max_age = max_age
+
+
 class PersonUnknown(ValidateError):
     """The token is good, and the directory has no such person."""
 
@@ -304,6 +333,14 @@ class Blocked(ValidateError):
     """The person, the client or the tenant is stopped."""
 
     code = "blocked"
+
+
+class SignalsSilent(ValidateError):
+    """Nothing was heard for too long of who must be stopped, from a stream without which nobody is let in."""
+
+    code = "signals_silent"
+    status = 503
+    protocol = True
 
 
 class ClaimsUnusable(ValidateError):
@@ -392,6 +429,20 @@ class ApprovalUnknown(ValidateError):
     """There is no such approval for whoever asks: absent, over, or not theirs to see, which is one answer."""
 
     code = "approval_unknown"
+    status = 404
+
+
+class VaultUnavailable(ValidateError):
+    """People's own logins at upstreams cannot be read or kept; what needs one is not done."""
+
+    code = "vault_unavailable"
+    status = 503
+
+
+class ConnectionUnknown(ValidateError):
+    """Nothing that this person is asked to connect: it is not there, over, or another person's."""
+
+    code = "connection_unknown"
     status = 404
 
 
@@ -497,3 +548,10 @@ class RecordMissing(ExplainError):
 
     code = "record_missing"
     status = 404
+
+
+class ReceiptRefused(ExplainError):
+    """What a backend sent as its receipt of a call is none of this call."""
+
+    code = "receipt_refused"
+    status = 502

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from onbehalf.act import SHOWN_S, change_set, grant, once
 from onbehalf.approving import Approving
+from onbehalf.connecting import Connecting
 from onbehalf.errors import (
     ApprovalGone,
     ChangeStale,
@@ -94,6 +95,7 @@ class Gateway:
     trip: Callable[[str], None]
     secret: bytes = field(default=b"", repr=False)
     approving: Approving | None = None
+    connecting: Connecting | None = None
 
     async def who(self, presented: Presented) -> Caller:
         """Who calls, proven. Raises an IdentifyError."""
@@ -111,7 +113,7 @@ class Gateway:
         return [
             tool
             for tool, each in zip(exposed, said, strict=True)
-            if decide.offered(each, tool=tool, caller=caller, approvable=can)
+            if decide.offered(each, tool=tool, caller=caller, approvable=can, now=now)
         ]
 
     async def call(self, presented: Presented, request: ToolRequest) -> Reply:
@@ -129,6 +131,8 @@ class Gateway:
             call = route.route(request, tool=offer.tool, check=offer.check, arrival=arrival)
             call = walk.paged(call)
             decision = walk.decided(call, questions.about_tool(person, caller, call.tool, now))
+            if not isinstance(decision, Deny) and (waiting := await walk.unconnected(call)) is not None:
+                return waiting
             if not isinstance(decision, Deny) and call.tool.lookup is not None:
                 decision = await walk.decided_on_resource(call, decision.owed)
             ready = decision if isinstance(decision, Deny) else await walk.readied(decision)
@@ -145,6 +149,8 @@ class Gateway:
     async def _denied(self, deny: Deny) -> Reply:
         receipt = await self.ledger.append(entries.denial(deny))
         self.meter.decided(tool=deny.call.tool.name, decision="deny", code=deny.reason.code)
+        if deny.step_up is not None:
+            raise decide.step_up_needed(deny, deny.step_up)  # clients must see it as such
         return reply.denied(deny, receipt)
 
     async def _refused(self, call_id: CallId, error: ValidateError, caller: Caller, request: ToolRequest) -> Reply:
@@ -154,6 +160,7 @@ class Gateway:
         known = request.tool if request.tool in self.standing().offers else ""
         self.meter.decided(tool=known, decision="deny", code=error.code)
         if error.protocol:
+            error.call = call_id
             raise error
         return reply.refused(call_id, error, receipt)
 
@@ -207,6 +214,16 @@ class _Walk:
                 asked = questions.about_row(call.person, call.caller, call.tool, call.at, found[0], people)
                 return self.decided(call, asked, besides)
         return self.decided(call, questions.about_missing(call.person, call.caller, call.tool, call.at, missing))
+
+    async def unconnected(self, call: ToolCall) -> Reply | None:
+        """What to tell a person who has to connect their account at the upstream first."""
+        connecting = self.house.connecting
+        waiting = None if connecting is None else await connecting.needed(call)
+        if waiting is None:
+            return None
+        receipt = await self.house.ledger.append(entries.unconnected(call))
+        self.house.meter.decided(tool=call.tool.name, decision="ask", code="connection_needed")
+        return reply.connecting(call.id, receipt, waiting)
 
     async def readied(self, decision: Allow | Ask) -> Allow | Deny | Reply:
         """What comes before doing it: for a writing call that it is the first of its kind, where its upstream can try

@@ -43,6 +43,10 @@ class Evidence:
     token: Digest
     issued_at: UnixTime
     expires_at: UnixTime
+    acr: str = ""
+    """How the person logged in (OpenID Connect Core section 2), "" where the token does not say."""
+    auth_time: UnixTime | None = None
+    """When they did, where the token says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +170,8 @@ class Obligations:
     """What permits demand of what they let through; as it stands here, nothing.
 
     `columns` are the only fields of a row that may go on, `masks` says how fields go on, `max_rows` is the most rows of
-    one answer, `purposes` what it may be used for, `approve` who must have approved it, all of them.
+    one answer, `purposes` what it may be used for, `approve` who must have approved it, all of them. `scopes` are what
+    the token must have, all of them, `acr` one of which the login was, at most `max_age` seconds ago.
     """
 
     columns: frozenset[str] | Every = "every"
@@ -174,6 +179,18 @@ class Obligations:
     max_rows: int | Every = "every"
     purposes: frozenset[str] | Every = "every"
     approve: frozenset[Approver] = frozenset()
+    scopes: frozenset[str] = frozenset()
+    acr: frozenset[str] | Every = "every"
+    max_age: int | Every = "every"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepUp:
+    """What a token must show for a call that is permitted otherwise, whole: scopes, one `acr`, a login that recent."""
+
+    scopes: frozenset[str]
+    acr: tuple[str, ...] = ()
+    max_age: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +273,8 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deny:
-    """The call may not be done. `reason.code` and `remedy` go to the model; `candidates` to people only."""
+    """The call may not be done. `reason.code` and `remedy` go to the model; `candidates` to people only. `step_up` is
+    what would change that."""
 
     call: ToolCall
     resource: Ref
@@ -265,6 +283,7 @@ class Deny:
     candidates: tuple[Candidate, ...]
     policy: Digest
     revision: int
+    step_up: StepUp | None = None
 
 
 Decision: TypeAlias = Allow | Ask | Deny
@@ -365,10 +384,11 @@ class CallToken:
 class Done:
     """The upstream answered. `rows` is the mapped part where the tool has a mapping; `content` the whole
     result as MCP members (`content`, `structuredContent`, `isError`). `digest` is over what changed, from an upstream
-    that can try a call first."""
+    that can try a call first; `receipt` what the backend itself signed about it, proven, or ""."""
 
     content: Mapping[str, Json] = field(repr=False)
     digest: str = ""
+    receipt: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,8 +101,8 @@ class Engine(Protocol):
         ...
 
     @property
-    def purposes(self) -> frozenset[str]:
-        """The scopes by which a person states a purpose that some policy demands."""
+    def scopes(self) -> frozenset[str]:
+        """The scopes that some policy demands, or by which a person states a purpose that one demands."""
         ...
 
     def narrowing(self, tool: Tool, question: Question) -> Predicate:

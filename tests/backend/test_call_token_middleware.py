@@ -17,7 +17,7 @@ from starlette.types import Message
 from backend.forging import encoded
 from backend.guarding import AUDIENCE, GATEWAY, asked, house, refused, run
 from backend.serving import Recorder
-from onbehalf.backend import MemoryReplay, VerifiedCall, asgi
+from onbehalf.backend import MemoryReplay, VerifiedCall, asgi_body
 from onbehalf.backend.asgi import CallTokenMiddleware
 from onbehalf.model import UnixTime
 
@@ -251,7 +251,7 @@ def test_a_proof_that_was_in_the_scope_before_is_taken_out() -> None:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asgi, "_BODY_SECONDS", 0.05)
+    monkeypatch.setattr(asgi_body, "BODY_SECONDS", 0.05)
     sent, app = asyncio.run(answered([{"type": "http.request", "body": b"{", "more_body": True}]))
     assert (sent[0]["status"], app.scopes) == (408, [])
     assert json.loads(sent[1]["body"])["error"]["data"]["code"] == "body_too_slow"

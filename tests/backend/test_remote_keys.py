@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -15,6 +19,17 @@ from onbehalf.backend.keys import CACHE_S, OUTAGE_S, RETRY_S, fetch_keys
 from onbehalf.errors import CallKeysUnavailable, CallTokenRefused
 
 URL = "https://gateway.test/jwks"
+
+
+BLOCKING: ContextVar[bool] = ContextVar("blocking", default=False)
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["awaited", "blocking"])
+def either_way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What holds of keys holds whether they are awaited, or asked for by a thread."""
+    token = BLOCKING.set(request.param)
+    yield
+    BLOCKING.reset(token)
 
 
 class Source:
@@ -40,7 +55,8 @@ class Source:
 
 def found(keys: RemoteKeys, kid: str) -> bool:
     try:
-        return asyncio.run(keys.find(kid)) == bytes(KEY.verify_key)
+        key = keys.find_blocking(kid) if BLOCKING.get() else asyncio.run(keys.find(kid))
+        return key == bytes(KEY.verify_key)
     except CallKeysUnavailable:
         raise
     except CallTokenRefused:
@@ -112,3 +128,19 @@ def test_an_answer_that_is_too_long_or_not_the_thing_itself_is_refused(status: i
                 await asyncio.to_thread(fetch_keys, f"{origin}/jwks?a=b")
 
     asyncio.run(walk())
+
+
+def test_of_many_threads_one_fetches_and_the_others_wait_for_it() -> None:
+    source = Source("a")
+    slow, go_on = source.fetch, threading.Event()
+
+    def fetch(url: str) -> bytes:
+        go_on.wait(10)
+        return slow(url)
+
+    keys = RemoteKeys(URL, issuer="i", timer=lambda: source.now, fetch=fetch)
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(keys.find_blocking, "a") for _ in range(8)]
+        go_on.set()
+        assert {each.result(10) for each in asked} == {bytes(KEY.verify_key)}
+    assert source.asked == 1

@@ -64,7 +64,7 @@ def test_what_the_real_signer_signs_the_backend_proves(tmp_path: Path) -> None:
         call=CALL, tenant="acme", person="alice", issuer="https://login.test", subject="sub-1", client="chat",
         agent="assistant/1.0", tool="update_ticket", action="tickets.update",
         arguments=digest(canonical(ARGUMENTS)), resource=Ref(type="Ticket", id="acme/T-1001"), record=receipt(),
-        expires_at=UnixTime(NOW + 30),
+        expires_at=UnixTime(NOW + 30), token_id=f"{CALL}.41",
     )  # fmt: skip
 
 

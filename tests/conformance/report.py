@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 import node_peers
+from conformance.authorization import section
 from conformance.example_server import LOCK, SDK
 from conformance.suite import REVISIONS, Result
 
@@ -57,7 +58,9 @@ def showing_less(direct: Mapping[str, Result], through: Mapping[str, Result]) ->
 
 def document(direct: Runs, through: Runs) -> str:
     """docs/conformance.md from both runs."""
-    return "\n".join((*_head(), *_summary(direct, through), *_reasons(), *_less(), *_all(direct, through), ""))
+    return "\n".join(
+        (*_head(), *_summary(direct, through), *_reasons(), *_less(), *_all(direct, through), *section(), "")
+    )
 
 
 def _head() -> Iterator[str]:

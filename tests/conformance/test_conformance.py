@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 
+from conformance.authorization import demands, missing
 from conformance.report import DOCUMENT, Runs, document, expected, showing_less
 from conformance.run import both
 from conformance.suite import REVISIONS
@@ -59,3 +60,10 @@ def test_every_scenario_expected_to_fail_has_a_reason_and_every_reason_a_scenari
 
 def test_the_page_about_conformance_is_what_the_suite_says_today(runs: tuple[Runs, Runs]) -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == document(*runs), "run `make conformance`"
+
+
+def test_every_demand_of_authorization_is_tried_by_tests_that_are_there_or_says_why_not() -> None:
+    assert missing() == []
+    for items in demands().values():
+        for each in items:
+            assert bool(each.get("tests")) != bool(each.get("why")), each["id"]

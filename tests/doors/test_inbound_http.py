@@ -84,10 +84,13 @@ def test_an_invalid_token_is_challenged_and_nothing_can_leave_the_quotes() -> No
 def test_a_missing_scope_is_a_403_that_names_all_scopes_of_the_operation() -> None:
     async def check(at: Door) -> None:
         answer = await at.post(call("scope"))
-        error = refused(answer, 403, -31403, "insufficient_scope")
+        assert answer.status_code == 403
+        result = answer.json()["result"]
         [challenge] = answer.headers.get_list("www-authenticate")
         assert 'scope="reviews:read team:read", error="insufficient_scope"' in challenge
-        assert error["data"]["mcp/www_authenticate"] == [challenge]
+        assert result["_meta"]["mcp/www_authenticate"] == [challenge]
+        assert result["_meta"]["onbehalf/denial"]["code"] == "insufficient_scope"
+        assert result["isError"] is True
 
     with_door(check)
 

@@ -27,7 +27,9 @@ def old_call(word: str = "hi") -> dict[str, Any]:
 
 def assert_code(answer: httpx.Response, status: int, code: str) -> None:
     assert answer.status_code == status, answer.text
-    assert answer.json()["error"]["data"]["onbehalf/denial"]["code"] == code
+    body = answer.json()
+    told = body["error"]["data"] if "error" in body else body["result"]["_meta"]
+    assert told["onbehalf/denial"]["code"] == code
 
 
 @pytest.mark.parametrize("thief", ["bob", "alice-elsewhere", "alice-of-other"])

@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from act.granted import ARGUMENTS, AUDIENCE, ISSUER, NOW, granted
+from onbehalf.act import LIFE_S
 from onbehalf.backend import MemoryReplay, read_keys, verify_call
-from onbehalf.doors import signer_file
-from onbehalf.doors.signer_file import CACHE_S, OVERLAP_S, FileSigner
+from onbehalf.doors import key_file
+from onbehalf.doors.signer_file import CACHE_S, FileSigner
 from onbehalf.errors import ConfigInvalid, SignerUnavailable
 from onbehalf.model import UnixTime
+
+OVERLAP_S = 2 * CACHE_S + LIFE_S
 
 
 def opened(directory: Path, now: int = NOW) -> FileSigner:
@@ -95,15 +98,15 @@ def test_a_file_that_holds_no_keys_is_refused_and_not_quoted(tmp_path: Path, con
 def test_a_file_with_one_key_in_two_places_is_refused(tmp_path: Path) -> None:
     opened(tmp_path)
     file = tmp_path / "calls.keys"
-    read = signer_file._read(file)
-    file.write_bytes(signer_file.msgspec.json.encode(signer_file._Stored(next=read.current, current=read.current)))
+    read = key_file._read(file)
+    file.write_bytes(key_file.msgspec.json.encode(key_file._Stored(next=read.current, current=read.current)))
     with pytest.raises(SignerUnavailable, match="one key twice"):
         opened(tmp_path)
 
 
 def test_nothing_secret_is_shown(tmp_path: Path) -> None:
     signer = opened(tmp_path)
-    stored = signer_file._read(tmp_path / "calls.keys")
+    stored = key_file._read(tmp_path / "calls.keys")
     shown = repr(signer) + repr(vars(signer)) + repr(stored) + repr(signer.jwks())
     assert stored.current.seed not in shown
     assert stored.next.seed not in shown
@@ -188,7 +191,7 @@ def test_lost_keys_are_all_replaced_at_once(tmp_path: Path) -> None:
 
 def test_the_private_half_of_a_former_key_is_not_kept(tmp_path: Path) -> None:
     signer = opened(tmp_path)
-    seed = signer_file._read(tmp_path / "calls.keys").current.seed
+    seed = key_file._read(tmp_path / "calls.keys").current.seed
     signer.rotate(later(CACHE_S))
     assert seed.encode() not in (tmp_path / "calls.keys").read_bytes()
 

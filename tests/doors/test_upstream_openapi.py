@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from act.granted import granted
 from doors.api_house import DOCUMENT, Server, answer, serving, settings
 from onbehalf.doors import upstream_openapi
-from onbehalf.doors.upstream_openapi_address import AddressRefused, judged, pinned
+from onbehalf.doors.outbound_address import AddressRefused, judged, pinned
 from onbehalf.doors.upstream_openapi_configured import open_openapi
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import CallToken, Done, Failed, Json, Outcome, Rows

@@ -104,10 +104,10 @@ def test_a_tool_is_offered_where_a_call_could_be_allowed() -> None:
         (YES, True), (replace(YES, allowed=False), False), (replace(YES, owed=(SHAPED,)), True),
         (replace(YES, owed=(APPROVED,)), False),
     ):  # fmt: skip
-        assert decide.offered(judgement, tool=tool(), caller=caller(), approvable=False) is shown
+        assert decide.offered(judgement, tool=tool(), caller=caller(), approvable=False, now=NOW) is shown
         assert isinstance(decided(judgement), Allow) is shown
     approved = replace(YES, owed=(APPROVED,))
-    assert decide.offered(approved, tool=tool(), caller=caller(), approvable=True)
+    assert decide.offered(approved, tool=tool(), caller=caller(), approvable=True, now=NOW)
 
 
 @given(

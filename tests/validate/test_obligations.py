@@ -9,7 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onbehalf.model import Allow, Approval, Approver, CallId, Digest, Json, Mask, Obligations, Owed, Ref, Tool
+from onbehalf.model import (
+    Allow,
+    Approval,
+    Approver,
+    CallId,
+    Digest,
+    Json,
+    Mask,
+    Obligations,
+    Owed,
+    Ref,
+    StepUp,
+    Tool,
+    UnixTime,
+)
 from onbehalf.validate import obligations, rows
 from onbehalf.validate.obligations import NONE, Kept, merge, read
 from validate.policy_house import DANA, NOW, SHAPE, caller, person, review, tool, tool_call
@@ -27,6 +41,9 @@ DEMANDS = st.builds(
     max_rows=st.one_of(st.just("every"), st.integers(1, 9)),
     purposes=st.one_of(st.just("every"), NAMES),
     approve=st.frozensets(st.sampled_from(APPROVERS)),
+    scopes=NAMES,
+    acr=st.one_of(st.just("every"), NAMES),
+    max_age=st.one_of(st.just("every"), st.integers(1, 9)),
 )
 
 
@@ -41,6 +58,9 @@ DEMANDS = st.builds(
         ("max_rows", "50", Obligations(max_rows=50)),
         ("purpose", "audit,pay-roll", Obligations(purposes=frozenset({"audit", "pay-roll"}))),
         ("approve", "two-person", Obligations(approve=frozenset({"two-person"}))),
+        ("scope", "a.read, b:write", Obligations(scopes=frozenset({"a.read", "b:write"}))),
+        ("acr", "urn:example:phr", Obligations(acr=frozenset({"urn:example:phr"}))),
+        ("max_age", " 300 ", Obligations(max_age=300)),
     ],
 )
 def test_each_annotation_is_read(kind: str, text: str, read_as: Obligations) -> None:
@@ -55,7 +75,8 @@ def test_each_annotation_is_read(kind: str, text: str, read_as: Obligations) -> 
         ("mask", "a"), ("mask", "a:"), ("mask", ":null"), ("mask", "a:Null"), ("mask", "a:null,a:hash"),
         ("mask", "a:b:null"), ("max_rows", "0"), ("max_rows", "-1"), ("max_rows", "1.5"), ("max_rows", "1000000"),
         ("max_rows", "٣"), ("max_rows", "5 0"), ("purpose", "Audit"), ("purpose", "a,a"), ("approve", "nobody"),
-        ("approve", "self,manager"),
+        ("approve", "self,manager"), ("scope", "a b"), ("scope", 'a"b'), ("scope", "a\\b"), ("acr", "a b"),
+        ("acr", "\u00e9"), ("max_age", "0"), ("max_age", "-5"), ("max_age", "1m"),
     ],
 )  # fmt: skip
 def test_what_an_annotation_cannot_mean_is_refused(kind: str, text: str) -> None:
@@ -87,6 +108,13 @@ def test_what_is_merged_is_as_strict_as_each(one: Obligations, other: Obligation
         assert both.purposes != "every"
         assert both.purposes <= one.purposes
     assert both.approve >= one.approve
+    assert both.scopes >= one.scopes
+    if one.acr != "every":
+        assert both.acr != "every"
+        assert both.acr <= one.acr
+    if one.max_age != "every":
+        assert both.max_age != "every"
+        assert both.max_age <= one.max_age
     stronger = dict(both.masks)
     assert all(MASKS.index(stronger[field]) >= MASKS.index(mask) for field, mask in one.masks)
 
@@ -98,8 +126,18 @@ def owed(policy: str = "p", **demands: str) -> Owed:
     return Owed(policy=policy, obligations=merge(read(kind, text) for kind, text in demands.items()))
 
 
+def unmet(
+    *demands: Owed, wanted: Tool | None = None, scopes: tuple[str, ...] = (), acr: str = "",
+    auth_time: int | None = None, now: int = 1_000_000,
+) -> obligations.Unmet | None:  # fmt: skip
+    who = caller(scopes=frozenset(scopes))
+    evidence = replace(who.evidence, acr=acr, auth_time=None if auth_time is None else UnixTime(auth_time))
+    who = replace(who, evidence=evidence)
+    return obligations.unmet(demands, tool=wanted or tool(), caller=who, now=UnixTime(now))
+
+
 def code(*demands: Owed, wanted: Tool | None = None, scopes: tuple[str, ...] = ()) -> str:
-    found = obligations.unmet(demands, tool=wanted or tool(), caller=caller(scopes=frozenset(scopes)))
+    found = unmet(*demands, wanted=wanted, scopes=scopes)
     return found.code if found else ""
 
 
@@ -123,6 +161,45 @@ def test_a_purpose_is_met_by_the_token_and_for_all_that_demand_one() -> None:
     assert code(one, other, scopes=("purpose:audit",)) == "purpose_not_shown"
     assert code(one, other, scopes=("purpose:payroll",)) == ""
     assert code(one, owed("z", purpose="other"), scopes=("purpose:audit", "purpose:other")) == "purpose_not_shown"
+
+
+def test_a_scope_is_met_by_all_that_are_demanded_and_a_challenge_names_them_whole() -> None:
+    one, other = owed("x", scope="payroll.read"), owed("y", scope="payroll.write,audit")
+    assert unmet(one, scopes=("payroll.read",)) is None
+    found = unmet(one, other, wanted=replace(tool(), scopes=frozenset({"t.read"})), scopes=("payroll.read",))
+    assert found
+    assert found.step_up == StepUp(scopes=frozenset({"t.read", "payroll.read", "payroll.write", "audit"}))
+    assert "audit" in found.remedy
+
+
+def test_a_login_is_of_a_demanded_kind_and_what_two_demand_is_what_both_take() -> None:
+    one, other = owed("x", acr="phr,phrh"), owed("y", acr="phrh,x")
+    assert unmet(one, acr="phr") is None
+    assert [bool(unmet(one, acr=acr)) for acr in ("", "PHR", "ph", "phr,phrh")] == [True] * 4
+    found = unmet(one, other, acr="phr")
+    assert found
+    assert found.step_up == StepUp(scopes=frozenset(), acr=("phrh",))
+    hopeless = unmet(one, owed("z", acr="other"), acr="phr")
+    assert hopeless
+    assert hopeless.step_up is None, "no login would change it"
+
+
+@given(age=st.integers(-200, 2000), max_age=st.integers(1, 1000))
+def test_a_login_is_recent_enough_or_not_and_one_without_a_time_or_from_the_future_never_is(
+    age: int, max_age: int
+) -> None:
+    demand, now = owed("x", max_age=str(max_age)), 1_000_000
+    found = unmet(demand, auth_time=now - age, now=now)
+    assert (found is None) == (-30 <= age <= max_age + 30)
+    assert unmet(demand) is not None
+    if found:
+        assert found.step_up == StepUp(scopes=frozenset(), max_age=max_age)
+
+
+def test_the_most_recent_login_that_anybody_demands_is_demanded() -> None:
+    found = unmet(owed("x", max_age="300"), owed("y", max_age="60", acr="phr"))
+    assert found
+    assert found.step_up == StepUp(scopes=frozenset(), acr=("phr",), max_age=60)
 
 
 # --- doing it ------------------------------------------------------------------------------

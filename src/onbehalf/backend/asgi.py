@@ -9,16 +9,17 @@ so that no other middleware reads the body first; several worker processes need 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from onbehalf.backend.keys import Keys, RemoteKeys, StaticKeys, read_keys
+from onbehalf.backend.asgi_body import ClientGone, read_body, replayed
+from onbehalf.backend.asgi_receipts import result_receipted
+from onbehalf.backend.keys import Keys, keys_from
+from onbehalf.backend.receipt import ReceiptKey, make_receipt
 from onbehalf.backend.replay import MemoryReplay, Replay
 from onbehalf.backend.verify import VerifiedCall, look, prove, use_up
 from onbehalf.errors import (
@@ -33,8 +34,12 @@ from onbehalf.errors import (
     MethodRefused,
     OnbehalfError,
 )  # fmt: skip
+from onbehalf.explain.backend_receipt import mcp_answer
 from onbehalf.model import Json, UnixTime
 from onbehalf.strict_json import NotStrict, strict_object
+
+if TYPE_CHECKING:  # what a backend runs needs nothing of it
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["SCOPE_KEY", "CallTokenMiddleware"]
 
@@ -51,7 +56,6 @@ _RPC: tuple[tuple[type[OnbehalfError], int], ...] = (
     (HeaderMismatch, -32020),
     (OnbehalfError, -32600),
 )
-_BODY_SECONDS = 10.0
 _DEPTH = 64
 
 
@@ -64,37 +68,35 @@ class _Request:
     params: Mapping[str, Json]
 
 
-class _Gone(Exception):
-    """The client went away; there is no one to answer."""
-
-
 class CallTokenMiddleware:
     """`app`, reached only by calls that the gateway `issuer` signed for `audience`.
 
     The gateway's keys are fetched from `jwks_url` when first needed, or given as `jwks`. `replay` is by default a
     memory of this process. The proven call is in `scope["onbehalf.call"]` as a `VerifiedCall`; `Txn-Token` goes no
-    further. Answers of the app are passed on as they come.
+    further. Answers of the app are passed on as they come; with
+    `receipts` the result of a call is signed for.
     """
 
     def __init__(
         self, app: ASGIApp, *, issuer: str, audience: str, jwks_url: str = "",
         jwks: Mapping[str, Json] | Keys | None = None, replay: Replay | None = None, max_body_bytes: int = 2**20,
+        receipts: ReceiptKey | None = None,
         clock: Callable[[], UnixTime] = lambda: UnixTime(int(time.time())), insecure_http_for_tests: bool = False,
     ) -> None:  # fmt: skip
         if not issuer or not audience:
             raise ConfigInvalid("call tokens need an issuer and an audience", hint="name the gateway and this backend")
-        if bool(jwks_url) == (jwks is not None):
-            raise ConfigInvalid("expected exactly one of `jwks_url` and `jwks`")
         self._app, self._issuer, self._audience = app, issuer, audience
-        self._keys: Keys
-        if jwks is None:
-            self._keys = RemoteKeys(jwks_url, issuer=issuer, insecure_http_for_tests=insecure_http_for_tests)
-        elif isinstance(jwks, Mapping):
-            self._keys = StaticKeys(read_keys(jwks, issuer=issuer))
+        if jwks is None or isinstance(jwks, Mapping):
+            self._keys: Keys = keys_from(
+                issuer=issuer, jwks_url=jwks_url, jwks=jwks, insecure_http_for_tests=insecure_http_for_tests
+            )
+        elif jwks_url:
+            raise ConfigInvalid("expected exactly one of `jwks_url` and `jwks`")
         else:
             self._keys = jwks
         self._replay = replay if replay is not None else MemoryReplay(since=clock())
         self._max_body_bytes = max_body_bytes
+        self._receipts = receipts
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,7 +113,7 @@ class CallTokenMiddleware:
             body = await self._body(scope, receive)
             request = _parsed(body)
             call = await self._admitted(scope, request)
-        except _Gone:
+        except ClientGone:
             return
         except OnbehalfError as error:
             await _refuse(send, error, request.id if request else None)
@@ -120,7 +122,19 @@ class CallTokenMiddleware:
         passed = {key: value for key, value in scope.items() if key != SCOPE_KEY} | {"headers": headers}
         if call is not None:
             passed[SCOPE_KEY] = call
-        await self._app(passed, _replayed(body, receive), send)
+            if self._receipts is not None:
+                send = result_receipted(send, partial(self._vouch, call, self._receipts))
+        await self._app(passed, replayed(body, receive), send)
+
+    def _vouch(self, call: VerifiedCall, key: ReceiptKey, result: Mapping[str, Json]) -> str:
+        """The receipt of a tool's result; "" where it has no one spelling, so that the gateway will not take it."""
+        try:
+            answer = mcp_answer(result)
+        except ValueError:
+            return ""
+        return make_receipt(
+            call, key=key, backend=self._audience, gateway=self._issuer, answer=answer, status=200, now=self._clock()
+        )
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body of a POST, bounded in size and time."""
@@ -130,23 +144,7 @@ class CallTokenMiddleware:
         encodings = [value.strip().lower() for name, value in scope["headers"] if name.lower() == b"content-encoding"]
         if any(encoding != b"identity" for encoding in encodings):
             raise MediaTypeRefused("a compressed body is not read here", hint="send it as it is")
-        parts: list[bytes] = []
-        left = self._max_body_bytes
-        try:
-            async with asyncio.timeout(_BODY_SECONDS):
-                while True:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        raise _Gone
-                    part = message.get("body", b"")
-                    left -= len(part)
-                    if left < 0:
-                        raise BodyTooLarge(f"the body is longer than {self._max_body_bytes} bytes")
-                    parts.append(part)
-                    if not message.get("more_body", False):
-                        return b"".join(parts)
-        except TimeoutError as error:
-            raise BodyTooSlow(f"the body did not arrive within {_BODY_SECONDS:g} s") from error
+        return await read_body(receive, most=self._max_body_bytes)
 
     async def _admitted(self, scope: Scope, request: _Request) -> VerifiedCall | None:
         """The proven call; None for a method that needs none. Raises OnbehalfError."""
@@ -202,20 +200,6 @@ def _check_mirrors(scope: Scope, request: _Request) -> None:
     for name, value in scope["headers"]:
         if name.lower() == b"mcp-method" and value.decode("latin-1") != request.method:
             raise HeaderMismatch("the `Mcp-Method` header is not the body's method")
-
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """The body once, and then whatever comes, such as that the client went away."""
-    given = False
-
-    async def next_message() -> Message:
-        nonlocal given
-        if not given:
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        return await receive()
-
-    return next_message
 
 
 async def _refuse(send: Send, error: OnbehalfError, request_id: Json) -> None:

@@ -8,8 +8,10 @@ Trust: whoever answers at the JWK Set's URL can sign calls for any person; hence
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import ssl
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -23,7 +25,17 @@ from onbehalf.errors import CallKeysUnavailable, CallTokenRefused, ConfigInvalid
 from onbehalf.identify.keys import KeysRefused, public_keys
 from onbehalf.model import Json, canonical
 
-__all__ = ["CACHE_S", "OUTAGE_S", "RETRY_S", "Keys", "RemoteKeys", "StaticKeys", "read_keys"]
+__all__ = [
+    "CACHE_S",
+    "OUTAGE_S",
+    "RETRY_S",
+    "BlockingKeys",
+    "Keys",
+    "RemoteKeys",
+    "StaticKeys",
+    "keys_from",
+    "read_keys",
+]
 
 CACHE_S = 300.0
 """How long fetched keys are used without asking again, and so how long a withdrawn key is still believed."""
@@ -34,6 +46,8 @@ _TIMEOUT_S = 5.0
 _MAX_BYTES = 65_536
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
+_FETCH_FAILS = (OSError, ValueError, http.client.HTTPException, TimeoutError, CallKeysUnavailable)
+
 Fetch = Callable[[str], bytes]
 
 
@@ -43,6 +57,25 @@ class Keys(Protocol):
     async def find(self, key_id: str) -> bytes:
         """The 32 bytes of a key. Raises CallTokenRefused for an unknown id, CallKeysUnavailable for no answer."""
         ...
+
+
+class BlockingKeys(Protocol):
+    """As `Keys`, for a thread that may wait: what WSGI needs."""
+
+    def find_blocking(self, key_id: str) -> bytes:
+        """The 32 bytes of a key. Raises CallTokenRefused for an unknown id, CallKeysUnavailable for no answer."""
+        ...
+
+
+def keys_from(
+    *, issuer: str, jwks_url: str, jwks: Mapping[str, Json] | None, insecure_http_for_tests: bool = False
+) -> RemoteKeys | StaticKeys:
+    """Keys of a URL or of a JWK Set, whichever is given. Raises ConfigInvalid for none or both."""
+    if bool(jwks_url) == (jwks is not None):
+        raise ConfigInvalid("expected exactly one of `jwks_url` and `jwks`")
+    if jwks is None:
+        return RemoteKeys(jwks_url, issuer=issuer, insecure_http_for_tests=insecure_http_for_tests)
+    return StaticKeys(read_keys(jwks, issuer=issuer))
 
 
 def read_keys(document: bytes | Mapping[str, Json], *, issuer: str) -> Mapping[str, bytes]:
@@ -72,9 +105,16 @@ class StaticKeys:
         """The key. Raises CallTokenRefused for an unknown id."""
         return _known(self._keys, key_id)
 
+    def find_blocking(self, key_id: str) -> bytes:
+        """As `find`."""
+        return _known(self._keys, key_id)
+
 
 class RemoteKeys:
-    """Keys of a JWK Set at a URL, fetched when first needed and kept `CACHE_S`."""
+    """Keys of a JWK Set at a URL, fetched when first needed and kept `CACHE_S`.
+
+    One server asks either by `find`, from one event loop, or by `find_blocking`, from any number of threads.
+    """
 
     def __init__(
         self, url: str, *, issuer: str, insecure_http_for_tests: bool = False,
@@ -91,6 +131,7 @@ class RemoteKeys:
         self._keys: Mapping[str, bytes] = {}
         self._fetched_at = self._tried_at = float("-inf")
         self._one = asyncio.Lock()
+        self._one_thread = threading.Lock()
 
     async def find(self, key_id: str) -> bytes:
         """The key. Raises CallTokenRefused for an unknown id, CallKeysUnavailable for no answer."""
@@ -98,6 +139,19 @@ class RemoteKeys:
             async with self._one:
                 if not self._fresh(key_id) and self._timer() - self._tried_at >= RETRY_S:
                     await self._refresh()
+        return self._believed(key_id)
+
+    def find_blocking(self, key_id: str) -> bytes:
+        """As `find`, for threads: one of them fetches, for some seconds, and the others wait for it."""
+        if not self._fresh(key_id):
+            with self._one_thread:
+                if not self._fresh(key_id) and self._timer() - self._tried_at >= RETRY_S:
+                    self._tried_at = self._timer()
+                    with contextlib.suppress(*_FETCH_FAILS):  # `_believed` says when the known keys are too old
+                        self._take(self._fetch(self._url))
+        return self._believed(key_id)
+
+    def _believed(self, key_id: str) -> bytes:
         if self._timer() - self._fetched_at > OUTAGE_S:
             raise CallKeysUnavailable("the gateway's keys cannot be fetched", hint=f"look at {self._url}")
         return _known(self._keys, key_id)
@@ -111,9 +165,12 @@ class RemoteKeys:
         try:
             async with asyncio.timeout(2 * _TIMEOUT_S):
                 document = await asyncio.to_thread(self._fetch, self._url)
-            self._keys = read_keys(document, issuer=self._issuer)
-        except (OSError, ValueError, http.client.HTTPException, TimeoutError, CallKeysUnavailable):
+            self._take(document)
+        except _FETCH_FAILS:
             return
+
+    def _take(self, document: bytes) -> None:
+        self._keys = read_keys(document, issuer=self._issuer)
         self._fetched_at = self._timer()
 
 

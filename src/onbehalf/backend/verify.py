@@ -41,6 +41,7 @@ class VerifiedCall:
 
     `issuer` and `subject` are how the person logged in, `client` through which OAuth client and `agent` with which
     program (as it calls itself, "" if it did not). `call` is the call's id and `record` its place in the gateway's log.
+    `token_id` is the call token's own id: one call may be sent more than once (a lookup first), with a token for each.
     """
 
     call: str
@@ -56,6 +57,7 @@ class VerifiedCall:
     resource: Ref
     record: Receipt
     expires_at: UnixTime
+    token_id: str
 
 
 def verify_call(
@@ -156,7 +158,6 @@ def _call(claims: Mapping[str, Json], expires_at: UnixTime) -> VerifiedCall:
         raise CallTokenRefused("the call token's `sub` is not a person of its tenant", hint=_HINT)
     if _text(claims, "scope") != action:
         raise CallTokenRefused("the call token's `scope` is not its action", hint=_HINT)
-    _text(claims, "jti")
     return VerifiedCall(
         call=_text(claims, "txn"),
         tenant=tenant,
@@ -171,6 +172,7 @@ def _call(claims: Mapping[str, Json], expires_at: UnixTime) -> VerifiedCall:
         resource=Ref(type=_text(resource, "type"), id=_text(resource, "id")),
         record=Receipt(index=_time(record, "index"), leaf=Digest(_text(record, "leaf"))),
         expires_at=expires_at,
+        token_id=_text(claims, "jti"),
     )
 
 

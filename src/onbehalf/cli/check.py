@@ -9,18 +9,29 @@ import asyncio
 import contextlib
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 
 from onbehalf.app import Paths, load_people, load_settings, mcp_server, narrowed, open_database, paths, sketched
 from onbehalf.build import open_upstream
+from onbehalf.cli.check_person import Who, shown
+from onbehalf.cli.check_signals import said_of_streams
 from onbehalf.cli.deny_path import open_doors, wide_doors
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
-from onbehalf.config import IssuerSettings, McpUpstream, OpenapiUpstream, PostgresUpstream, Settings, SqlUpstream
+from onbehalf.config import (
+    IssuerSettings,
+    McpUpstream,
+    OpenapiUpstream,
+    PostgresUpstream,
+    Settings,
+    SqlUpstream,
+    broker_issuer,
+    login_rule,
+)
 from onbehalf.doors.clock_remote import clock_offset
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_file import is_feed
@@ -65,17 +76,27 @@ class _Findings:
             self.say("problem", what, error.message, error.hint)
 
 
-def check(config: ConfigFile = Path("onbehalf.yaml"), as_json: AsJson = False) -> None:
+def check(
+    config: ConfigFile = Path("onbehalf.yaml"),
+    as_json: AsJson = False,
+    person: Annotated[
+        str, typer.Option("--as", help="TENANT/PERSON: also say which tools this person is shown, and why not.")
+    ] = "",
+    client: Annotated[str, typer.Option(help="With --as: the OAuth client id they use.")] = "onbehalf-check",
+    scope: Annotated[str | None, typer.Option(help="With --as: the scopes of their token; else all.")] = None,
+) -> None:
     """Check everything before anyone relies on it, and that what must be denied is.
 
     Configuration, policies, people, databases, MCP servers, issuers and the clock, one line each
     with what to do. Changes nothing; the gateway may be running. Exit 1 if there is a problem;
-    warnings are for you to judge.
+    warnings are for you to judge. "Connected, but no tools": --as TENANT/PERSON says why, tool by
+    tool; these lines are about the person, and change the exit code only where no tool is shown.
 
-    Example: onbehalf check --config onbehalf.yaml
+    Example: onbehalf check --config onbehalf.yaml --as acme/alice
     """
     logging.getLogger("onbehalf").addHandler(logging.NullHandler())  # what doors log stands among the findings
-    found = asyncio.run(_checked(config))
+    who = Who.parsed(person, client=client, scope=scope) if person else None
+    found = asyncio.run(_checked(config, who))
     problems = sum(each.level == "problem" for each in found)
     if as_json:
         rows: list[Json] = [
@@ -96,7 +117,7 @@ def _print(found: list[_Finding], problems: int) -> None:
     screen.print(f"\n{problems or 'No'} problem{'' if problems == 1 else 's'} found.")
 
 
-async def _checked(config: Path) -> list[_Finding]:
+async def _checked(config: Path, who: Who | None) -> list[_Finding]:
     findings = _Findings()
     with findings.trying("configuration"):
         settings = load_settings(config)
@@ -113,7 +134,25 @@ async def _checked(config: Path) -> list[_Finding]:
         _policies(findings, places, settings, sketches)
         await _upstreams(findings, settings, places)
         await _issuers(findings, settings)
+        with findings.trying("signals"):
+            base = places.config.resolve().parent
+            async for said in said_of_streams(settings, base=base, revocations=places.revocations):
+                findings.say(*said)
+        if who is not None:
+            await _shown(findings, who, settings, places, sketches)
     return findings.found
+
+
+async def _shown(
+    findings: _Findings, who: Who, settings: Settings, places: Paths, sketches: Mapping[str, Tool]
+) -> None:
+    """What one person is shown. That a policy keeps a tool from somebody is no problem of the gateway."""
+    missing = {each.what: each.text for each in findings.found if each.level == "problem"}
+    with findings.trying(f"{who.tenant}/{who.name}"):
+        for each in await shown(who, settings, places, sketches, missing=missing):
+            hidden = each.what.startswith("tool ") and each.level == "problem"
+            level: _Level = "warning" if hidden else each.level
+            findings.say(level, f"{who.tenant}/{who.name}: {each.what}", each.text, each.hint)
 
 
 def _people(findings: _Findings, places: Paths, settings: Settings) -> None:
@@ -152,7 +191,7 @@ def _policies(findings: _Findings, places: Paths, settings: Settings, sketches: 
             findings.say("problem", "deny path", text, "do not serve; look for a too wide `permit`, and report this")
         if not opened:
             findings.say("ok", "deny path", "every tool refuses a person who left, and rows of another tenant")
-        without = [each.issuer for each in settings.issuers if each.login is None]
+        without = [each.issuer for each in settings.issuers if each.login is None and not _is_own(settings, each)]
         if engine.asking and without:
             findings.say(
                 "warning", "approvals", f"`{min(engine.asking)}` demands an approval, and people of {without[0]} "
@@ -186,7 +225,7 @@ async def _upstreams(findings: _Findings, settings: Settings, places: Paths) -> 
                     route.prepare(tool.schema)
                     _tool(findings, tool, pinned=True)
             else:
-                await _server(findings, name, upstream, settings)
+                await _server(findings, name, upstream, settings, places)
 
 
 async def _postgres(
@@ -212,8 +251,8 @@ async def _postgres(
         _tool(findings, tool, pinned=True)
 
 
-async def _server(findings: _Findings, name: str, upstream: McpUpstream, settings: Settings) -> None:
-    server = mcp_server(upstream, settings)
+async def _server(findings: _Findings, name: str, upstream: McpUpstream, settings: Settings, places: Paths) -> None:
+    server = mcp_server(upstream, settings, base=places.config.resolve().parent)
     try:
         described = await server.describe()
     finally:
@@ -258,27 +297,39 @@ def _tool(findings: _Findings, tool: Tool, *, pinned: bool) -> None:
 
 
 async def _issuers(findings: _Findings, settings: Settings) -> None:
-    async with _callers(settings) as callers:
+    issuers = _asked(settings)
+    async with _callers(settings, issuers) as callers:
         await callers.warm()
         problems = callers.problems()
         for text in problems:
             findings.say("problem", "issuer", text, "is its URL exactly as in `iss`, and can this machine reach it?")
         if not problems:
-            findings.say("ok", "issuers", f"the keys of {_count(len(settings.issuers), 'issuer')} could be had")
+            findings.say("ok", "issuers", f"the keys of {_count(len(issuers), 'issuer')} could be had")
         try:
             await callers.prove(Presented(token="e30.e30.e30"), now=now())  # noqa: S106  # no secret: three empty objects
         except IdentifyError as error:
             findings.say("ok", "identity", f"an unsigned token is refused ({error.code})")
         else:
             findings.say("problem", "identity", "an unsigned token was believed", "do not serve; report this")
-    for issuer in settings.issuers:
+    for issuer in issuers:
         await _clock(findings, issuer)
 
 
+def _is_own(settings: Settings, issuer: IssuerSettings) -> bool:
+    return settings.broker is not None and issuer.issuer == broker_issuer(settings)
+
+
+def _asked(settings: Settings) -> Sequence[IssuerSettings]:
+    """Who has to answer for anybody to get in: the broker is this gateway itself, but its login is not."""
+    if settings.broker is None:
+        return settings.issuers
+    return (login_rule(settings.broker.login), *(each for each in settings.issuers if not _is_own(settings, each)))
+
+
 @contextlib.asynccontextmanager
-async def _callers(settings: Settings) -> AsyncIterator[IssuerCallers]:
+async def _callers(settings: Settings, issuers: Sequence[IssuerSettings]) -> AsyncIterator[IssuerCallers]:
     gateway = settings.gateway
-    callers = IssuerCallers(settings.issuers, resource=gateway.resource, insecure_http=gateway.insecure_http_for_tests)
+    callers = IssuerCallers(issuers, resource=gateway.resource, insecure_http=gateway.insecure_http_for_tests)
     try:
         yield callers
     finally:

@@ -9,19 +9,22 @@ from typing import Annotated
 import typer
 
 from onbehalf.app import Paths, load_settings, paths, trust_domain
+from onbehalf.broker.grant import KIND
+from onbehalf.build_broker import BROKER_KEYS
 from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json, quoted
 from onbehalf.doors.clock_system import now
+from onbehalf.doors.key_file import KeyFile
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.errors import ConfigInvalid
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Show and rotate the keys that sign call tokens.", no_args_is_help=True)
+app = typer.Typer(help="Show and rotate the keys that sign call tokens, and those of the broker.", no_args_is_help=True)
 
 
 @app.command("show")
 def show(config: ConfigFile = Path("onbehalf.yaml"), as_json: AsJson = False) -> None:
-    """Print the ids of the signing keys, and the record's public key.
+    """Print the ids of the keys that sign call tokens, and the record's public key.
 
     With --json also the keys themselves, as /.well-known/jwks.json serves them: backends check
     call tokens with those. The line of the record is what an auditor needs as --vkey.
@@ -52,6 +55,9 @@ def rotate(
     published until no token of it can be alive. A running gateway takes it over on SIGHUP.
     Run it as the user that the gateway runs as, or the gateway cannot read the new file.
 
+    Where the gateway is an authorization server itself (`broker`), the keys of its access tokens are
+    rotated too; with --lost everybody's client then gets a new access token.
+
     With --lost every key is new and none of the old is published any more. Backends that keep
     keys refuse calls until they ask again, at most 5 minutes, and believe the old keys as long:
     restart them if you cannot wait.
@@ -59,6 +65,9 @@ def rotate(
     Example: onbehalf keys rotate && kill -HUP <process id of the gateway>
     """
     places, signer = _signer(config)
+    broker = _broker(config)
+    if broker is not None:
+        broker.rotate(now(), lost=lost)
     signer.rotate(now(), lost=lost)
     screen = console()
     screen.print("All keys are new." if lost else "Rotated.")
@@ -72,6 +81,14 @@ def _signer(config: Path) -> tuple[Paths, FileSigner]:
     settings = load_settings(config)
     places = paths(config, settings)
     return places, FileSigner(places.keys, issuer=trust_domain(settings))
+
+
+def _broker(config: Path) -> KeyFile | None:
+    settings = load_settings(config)
+    path = paths(config, settings).keys / BROKER_KEYS
+    if settings.broker is None or not path.exists():
+        return None
+    return KeyFile(path, kind=KIND, lifetime_s=settings.broker.access_seconds)
 
 
 def _log_pub(path: Path) -> str:

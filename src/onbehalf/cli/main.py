@@ -12,7 +12,7 @@ import sys
 import typer
 
 from onbehalf.app import VERSION
-from onbehalf.cli import audit, check, db, demo, explain, init, keys, people, revoke, serve
+from onbehalf.cli import audit, check, connect, db, demo, explain, init, keys, people, revoke, serve
 from onbehalf.cli.screen import console, plain, show_error
 from onbehalf.errors import LedgerCorrupt, OnbehalfError
 
@@ -27,6 +27,7 @@ decided on the server (deny by default), and put on a record that anyone can che
 [bold]Your own?[/bold]  onbehalf init      writes onbehalf.yaml, people.yaml and policies, commented
            onbehalf check     says what is missing before anyone relies on it
            onbehalf serve     runs the gateway
+           onbehalf connect   says what to paste into ChatGPT, Claude, Cursor or VS Code
 [bold]Audit?[/bold]     onbehalf explain   tells one call in sentences: onbehalf explain last
            onbehalf audit     checks, lists and proves the record: onbehalf audit verify
 """
@@ -58,6 +59,7 @@ app.command("init")(init.init)
 app.command("demo")(demo.demo)
 app.command("serve")(serve.serve)
 app.command("check")(check.check)
+app.command("connect")(connect.connect)
 app.command("doctor", hidden=True, help="The same as `check`.")(check.check)
 app.command("explain")(explain.explain)
 app.add_typer(audit.app, name="audit")

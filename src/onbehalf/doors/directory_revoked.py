@@ -51,6 +51,9 @@ class RevokedPeople:
         self._fresh_until = 0.0
         self._version: tuple[int, int, int] | None = None
         self._standing = _Standing()
+        self._ended: dict[_Key, UnixTime] = {}
+        self._seq = 0
+        self._marks: tuple[int, ...] = ()
 
     async def person(self, caller: Caller) -> Person:
         """The caller's own slice, of whom nobody has stopped.
@@ -61,13 +64,22 @@ class RevokedPeople:
         person = await self._directory.person(caller)
         self._renew()
         standing = self._standing
-        if standing.blocked or standing.before:
-            _require(standing, caller, person)
+        if standing.blocked or standing.before or self._ended:
+            _require(standing, self._ended, caller, person)
         return person
 
     async def people(self, tenant: str, ids: Iterable[str]) -> Sequence[Entity]:
         """Of others, who are stopped too: rows that name them are others' to see. Raises DirectoryUnavailable."""
         return await self._directory.people(tenant, ids)
+
+    def look(self) -> None:
+        """Take over now what was written: every call that begins after this is judged by it. Where it cannot be read,
+        every call is refused."""
+        self._fresh_until = 0.0
+        try:
+            self._renew()
+        except DirectoryUnavailable as error:
+            _log.error("nobody is let in: %s", error.message)
 
     def _renew(self) -> None:
         now = self._monotonic()
@@ -77,9 +89,7 @@ class RevokedPeople:
             version = self._revocations.version()
             if self._version is None or version[1:] == self._version[1:]:
                 if version != self._version:
-                    found = self._revocations.all()
-                    self._standing = _standing(found)
-                    self._noted(found)
+                    self._take()
                 self._version, self._fresh_until = version, now + _FRESH_SECONDS
                 return
             problem = "another file is in its place"
@@ -89,8 +99,21 @@ class RevokedPeople:
             f"who is stopped cannot be read: {problem}", hint="nothing was done; tell whoever runs the gateway"
         )
 
-    def _noted(self, found: Sequence[Revocation]) -> None:
-        """Put on record what is not: that somebody was stopped, and that they were let go."""
+    def _take(self) -> None:
+        """Read what changed. Raises sqlite3.Error."""
+        for ended in self._revocations.ended(after=self._seq):
+            key = (ended.kind, ended.tenant, ended.name)
+            self._ended[key] = max(UnixTime(ended.at + _TOLERANCE_S), self._ended.get(key, UnixTime(0)))
+            self._seq = ended.seq
+        marks = self._revocations.marks()
+        if marks != self._marks:
+            found = self._revocations.all()
+            self._standing = _standing(found)
+            self._marks = marks if self._noted(found) else ()
+
+    def _noted(self, found: Sequence[Revocation]) -> bool:
+        """Put on record what is not: that somebody was stopped, and that they were let go. Whether all is."""
+        whole = True
         for each in found:
             wanted = 1 if each.lifted is None else 2
             facts: dict[str, Json] = {
@@ -105,6 +128,8 @@ class RevokedPeople:
                     self._revocations.note(each.id, wanted)
             except LedgerUnavailable as error:  # who is stopped is stopped; without a record nobody else acts either
                 _log.error("revocation %d is not on record: %s", each.id, error.message)
+                whole = False
+        return whole
 
 
 def _standing(found: Sequence[Revocation]) -> _Standing:
@@ -117,16 +142,17 @@ def _standing(found: Sequence[Revocation]) -> _Standing:
     )
 
 
-def _require(standing: _Standing, caller: Caller, person: Person) -> None:
+def _require(standing: _Standing, ended: Mapping[_Key, UnixTime], caller: Caller, person: Person) -> None:
     """Raises Blocked and TokenRevoked."""
     tenant = caller.tenant
     keys: tuple[_Key, ...] = (
         ("person", tenant, person.ref.id.removeprefix(f"{tenant}/")),
         ("client", tenant, caller.client),
+        ("login", tenant, f"{caller.evidence.issuer} {caller.subject}"),
         ("tenant", tenant, ""),
     )
     for key in keys:
         if key in standing.blocked:
             raise Blocked(f"this {key[0]} is stopped", hint="ask whoever runs the gateway; a new login does not help")
-    if any(caller.evidence.issued_at <= standing.before.get(key, -1) for key in keys):
+    if any(caller.evidence.issued_at <= max(standing.before.get(key, -1), ended.get(key, -1)) for key in keys):
         raise TokenRevoked("the token is from before a revocation", hint="log in again; it can take half a minute")

@@ -113,10 +113,10 @@ class CedarEngine:
         return self._policy
 
     @property
-    def purposes(self) -> frozenset[str]:
-        """The scopes by which a person states a purpose that some policy demands."""
+    def scopes(self) -> frozenset[str]:
+        """The scopes that some policy demands, or by which a person states a purpose that one demands."""
         owed = (each for slice_ in self._slices.values() for each in slice_.owed.values())
-        return frozenset(scope for each in owed for scope in obligations.purpose_scopes(each.obligations))
+        return frozenset(scope for each in owed for scope in obligations.demanded_scopes(each.obligations))
 
     @property
     def asking(self) -> frozenset[str]:

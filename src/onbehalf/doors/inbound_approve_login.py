@@ -13,25 +13,37 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import Generic, TypeVar
+from typing import Protocol
 
-from onbehalf.doors.issuer_login import IssuerLogin, Redirected
+from onbehalf.config import IssuerSettings
+from onbehalf.doors.issuer_login import Redirected
+from onbehalf.doors.kept import Kept, digest_of, fresh
 from onbehalf.errors import LoginFailed
-from onbehalf.model import Caller
+from onbehalf.model import Caller, Presented
 from onbehalf.ports import Callers, Clock
 
-__all__ = ["Logins", "Session"]
-
-T = TypeVar("T")
+__all__ = ["Logins", "PageLogin", "Session"]
 
 _LOGIN_SECONDS = 300.0
-_MOST = 1000
 _NAME_BYTES = 32
 _AGAIN = "open the link you were given and log in anew"
+
+
+class PageLogin(Protocol):
+    """A login at one issuer, with an access token for this gateway at its end."""
+
+    rule: IssuerSettings
+    client_id: str
+
+    async def address(self, *, state: str, verifier: str) -> str:
+        """Where to send the browser. Raises LoginFailed."""
+        ...
+
+    async def redeemed(self, back: Redirected, *, verifier: str) -> Presented:
+        """The access token that the code stands for, unproven. Raises LoginFailed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +62,7 @@ class Session:
 class _Login:
     """A login under way, at one issuer, in one browser, to go on at one approval."""
 
-    issuer: IssuerLogin
+    issuer: PageLogin
     browser: bytes
     verifier: str = field(repr=False)
     approval: str
@@ -61,7 +73,7 @@ class Logins:
 
     def __init__(
         self,
-        issuers: Sequence[IssuerLogin],
+        issuers: Sequence[PageLogin],
         callers: Callers,
         *,
         clock: Clock,
@@ -71,76 +83,43 @@ class Logins:
         self.issuers = tuple(issuers)
         self._callers = callers
         self._clock = clock
-        self._under_way: _Kept[_Login] = _Kept(_LOGIN_SECONDS, monotonic)
-        self._sessions: _Kept[Session] = _Kept(session_seconds, monotonic)
+        self._under_way: Kept[_Login] = Kept(_LOGIN_SECONDS, monotonic)
+        self._sessions: Kept[Session] = Kept(session_seconds, monotonic)
 
     async def begun(self, issuer: int, approval: str, browser: str) -> tuple[str, str]:
         """Where to send the browser, and the name it is to keep while it is away. Raises LoginFailed."""
         if not 0 <= issuer < len(self.issuers):
             raise LoginFailed("there is no such login", hint=_AGAIN)
-        at, state, verifier = self.issuers[issuer], _fresh(), _fresh()
-        name = browser if len(browser) == len(state) else _fresh()  # several logins of one browser may be under way
+        at, state, verifier = self.issuers[issuer], fresh(), fresh()
+        name = browser if len(browser) == len(state) else fresh()  # several logins of one browser may be under way
         address = await at.address(state=state, verifier=verifier)
-        login = _Login(issuer=at, browser=_digest(name), verifier=verifier, approval=approval)
-        self._under_way.put(_digest(state), login)
+        login = _Login(issuer=at, browser=digest_of(name), verifier=verifier, approval=approval)
+        self._under_way.put(state, login)
         return address, name
 
     async def ended(self, state: str, back: Redirected, browser: str) -> tuple[str, str]:
         """The name of the session, and the approval to go on with. Raises LoginFailed and IdentifyErrors."""
-        login = self._under_way.take(_digest(state))
-        if login is None or not hmac.compare_digest(login.browser, _digest(browser)):
+        login = self._under_way.take(state)
+        if login is None or not hmac.compare_digest(login.browser, digest_of(browser)):
             raise LoginFailed("this login was not begun in this browser, or is over", hint=_AGAIN)
         presented = await login.issuer.redeemed(back, verifier=login.verifier)
         caller = await self._callers.prove(presented, now=self._clock())
         # A token of another issuer or client was not given for this login, whoever signed it.
         if caller.evidence.issuer != login.issuer.rule.issuer or caller.client != login.issuer.client_id:
             raise LoginFailed("the token is of another login", hint="tell whoever runs the gateway")
-        name = _fresh()
-        self._sessions.put(_digest(name), Session(caller=caller, forms=secrets.token_bytes(_NAME_BYTES)))
+        name = fresh()
+        self._sessions.put(name, Session(caller=caller, forms=secrets.token_bytes(_NAME_BYTES)))
         return name, login.approval
 
     def session(self, name: str) -> Session | None:
         """The session of that name, if it is not over."""
-        return self._sessions.get(_digest(name)) if name else None
+        return self._sessions.get(name) if name else None
 
     def end(self, name: str) -> None:
         """Log out."""
-        self._sessions.take(_digest(name))
+        self._sessions.take(name)
 
     def end_all(self) -> None:
         """End every session and login: whoever they are of must be proven anew."""
         self._sessions.clear()
         self._under_way.clear()
-
-
-class _Kept(Generic[T]):
-    """At most so many values, each for so many seconds; the oldest go when there are more."""
-
-    def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
-        self._seconds, self._monotonic = seconds, monotonic
-        self._values: OrderedDict[bytes, tuple[float, T]] = OrderedDict()
-
-    def put(self, name: bytes, value: T) -> None:
-        self._values[name] = (self._monotonic() + self._seconds, value)
-        while len(self._values) > _MOST:
-            self._values.popitem(last=False)
-
-    def get(self, name: bytes) -> T | None:
-        until, value = self._values.get(name, (0.0, None))
-        return value if until > self._monotonic() else None
-
-    def take(self, name: bytes) -> T | None:
-        value = self.get(name)
-        self._values.pop(name, None)
-        return value
-
-    def clear(self) -> None:
-        self._values.clear()
-
-
-def _fresh() -> str:
-    return secrets.token_urlsafe(_NAME_BYTES)
-
-
-def _digest(name: str) -> bytes:
-    return sha256(name.encode("utf-8", "replace")).digest()

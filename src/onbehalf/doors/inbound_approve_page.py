@@ -9,8 +9,6 @@ Trust: nothing shown is believed; a page is only ever for whoever is logged in, 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,25 +22,10 @@ from onbehalf.model import Json
 if TYPE_CHECKING:
     from onbehalf.approving import Look
 
-__all__ = ["HEADERS", "approval", "login", "message"]
+__all__ = ["HEADERS", "approval", "login", "message", "page", "shown"]
 
-_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-
-HEADERS: Sequence[tuple[bytes, bytes]] = (
-    (b"content-type", b"text/html; charset=utf-8"),
-    (
-        b"content-security-policy",
-        f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'self'; "
-        "frame-ancestors 'none'".encode(),
-    ),
-    (b"cache-control", b"no-store"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"referrer-policy", b"same-origin"),  # `no-referrer` would take the Origin from our own forms
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-)
-"""Sent with every page and redirect."""
+HEADERS: Sequence[tuple[bytes, bytes]] = ((b"cross-origin-opener-policy", b"same-origin"),)
+"""Sent with every page and redirect, beside those of all pages."""
 
 _ASKED = {
     "self": "the person whose call this is",
@@ -58,7 +41,7 @@ def login(issuers: Sequence[str], approval: str) -> str:
         f"Log in at {escape(urlsplit(issuer).netloc)}</a>"
         for at, issuer in enumerate(issuers)
     )
-    return _page(
+    return page(
         "Log in to see what you are asked",
         "<p>An AI client wants something done that a person must approve. Log in as yourself to see what it is.</p>"
         f'<div class="acts">{links}</div>',
@@ -67,8 +50,8 @@ def login(issuers: Sequence[str], approval: str) -> str:
 
 def message(title: str, text: str, hint: str) -> str:
     """A page that says one thing, and what to do."""
-    parts = "".join(f"<p>{_shown(_sentence(each))}</p>" for each in (text, hint) if each)
-    return _page(title, parts)
+    parts = "".join(f"<p>{shown(_sentence(each))}</p>" for each in (text, hint) if each)
+    return page(title, parts)
 
 
 def approval(look: Look, *, token: str, now: int) -> str:
@@ -77,17 +60,17 @@ def approval(look: Look, *, token: str, now: int) -> str:
     tool, person = _map(about.get("tool")), _map(about.get("person"))
     name = _text(tool, "title") or _text(tool, "name")
     verb = "change something" if tool.get("writes") is True else "read something"
-    who = f"<strong>{_shown(_text(person, 'name'))}</strong> ({_shown(_text(person, 'id'))})"
+    who = f"<strong>{shown(_text(person, 'name'))}</strong> ({shown(_text(person, 'id'))})"
     said = (
-        f"<p>The AI client <code>{_shown(_text(about, 'client'))}</code> wants to {verb} in "
-        f"{'your name' if look.mine else f'the name of {who}'}, with the tool <strong>{_shown(name)}</strong> "
-        f"(<code>{_shown(_text(tool, 'name'))}</code>).</p>"
+        f"<p>The AI client <code>{shown(_text(about, 'client'))}</code> wants to {verb} in "
+        f"{'your name' if look.mine else f'the name of {who}'}, with the tool <strong>{shown(name)}</strong> "
+        f"(<code>{shown(_text(tool, 'name'))}</code>).</p>"
     )
     described = _text(tool, "description")
-    return _page(
+    return page(
         _TITLES[look.state],
         said
-        + (f'<p class="soft">{_shown(described)}</p>' if described else "")
+        + (f'<p class="soft">{shown(described)}</p>' if described else "")
         + _state(look)
         + _arguments(_map(about.get("arguments")), _list(about.get("bound")))
         + _changes(about.get("changes"))
@@ -116,7 +99,7 @@ def _arguments(arguments: Mapping[str, Json], bound: Sequence[Json]) -> str:
     if not arguments:
         return "<h2>What was sent</h2><p>Nothing but the tool's name.</p>"
     rows = "".join(
-        f"<tr><th scope=row>{_shown(name)}{' <small>set by the gateway</small>' if name in bound else ''}</th>"
+        f"<tr><th scope=row>{shown(name)}{' <small>set by the gateway</small>' if name in bound else ''}</th>"
         f"<td>{_value(value)}</td></tr>"
         for name, value in arguments.items()
     )
@@ -133,7 +116,7 @@ def _changes(changes: Json) -> str:
         return f'<h2>What would change</h2><div class="wide">{_value(changes)}</div>'
     maps = [_map(row) for row in rows]
     names = [*dict.fromkeys(name for row in maps for name in row)]
-    head = "".join(f"<th scope=col>{_shown(name)}</th>" for name in names)
+    head = "".join(f"<th scope=col>{shown(name)}</th>" for name in names)
     body = "".join(f"<tr>{''.join(f'<td>{_cell(row, name)}</td>' for name in names)}</tr>" for row in maps)
     count = "1 row, as it would be" if len(maps) == 1 else f"{len(maps)} rows, as they would be"
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -149,11 +132,11 @@ def _terms(look: Look, about: Mapping[str, Json], now: int) -> str:
     minutes = max(1, (look.approval.until - now + 59) // 60)
     until = datetime.fromtimestamp(look.approval.until, UTC).strftime("%H:%M UTC")
     left = "1 minute" if minutes == 1 else f"{minutes} minutes"
-    policies = ", ".join(f"<code>{_shown(str(each))}</code>" for each in _list(about.get("policies")))
+    policies = ", ".join(f"<code>{shown(str(each))}</code>" for each in _list(about.get("policies")))
     by = f" Demanded by {policies}." if policies else ""
     return (
         f'<p class="soft">To be approved by {asked}, within {left} (until {until}).{by} On record as '
-        f"<code>{_shown(look.approval.call)}</code>, and so is what you say here.</p>"
+        f"<code>{shown(look.approval.call)}</code>, and so is what you say here.</p>"
     )
 
 
@@ -166,13 +149,14 @@ def _form(look: Look, token: str) -> str:
     return f'<form method="post" action="/approvals/{quote(look.approval.id)}" class="acts">{hidden}{yes}{no}</form>'
 
 
-def _page(title: str, body: str, *, who: str = "") -> str:
-    named = f"<b>{_shown(who)}</b>" if who else ""
+def page(title: str, body: str, *, who: str = "", about: str = "approvals", head: str = "") -> str:
+    """One page of the gateway's. `body` and `head` are markup already, the rest is escaped."""
+    named = f"<b>{shown(who)}</b>" if who else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} · onbehalf</title><style>{STYLE}</style></head>"
-        f"<body><header>onbehalf <span>approvals</span>{named}</header>"
+        f"{head}<title>{escape(title)} · onbehalf</title><style>{STYLE}</style></head>"
+        f"<body><header>onbehalf <span>{escape(about)}</span>{named}</header>"
         f"<main><h1>{escape(title)}</h1>{body}</main></body></html>"
     )
 
@@ -181,10 +165,11 @@ def _value(value: Json) -> str:
     """A value as JSON spells it; texts without their quotes, for a person."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
     empty = ' class="soft"' if value in ("", None) else ""
-    return f"<pre{empty}>{_shown(text) if text else 'empty'}</pre>"
+    return f"<pre{empty}>{shown(text) if text else 'empty'}</pre>"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """A text with nothing hidden in it, escaped."""
     return escape("".join(each if each.isprintable() or each == "\n" else _spelled(each) for each in text))
 
 

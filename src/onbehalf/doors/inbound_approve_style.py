@@ -20,7 +20,7 @@ header span { font-weight: 400; opacity: .75; }
 header b { float: right; font-weight: 400; }
 main { max-width: 46rem; margin: 1.5rem auto; padding: 1.25rem 1.5rem 1.75rem; background: var(--paper);
   border: 1px solid var(--line); border-radius: .75rem; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem; }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem; overflow-wrap: anywhere; }
 h2 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
 p { margin: 0 0 .75rem; overflow-wrap: anywhere; }
 .soft, small { color: var(--soft); font-weight: 400; }

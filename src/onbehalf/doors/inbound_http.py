@@ -5,8 +5,8 @@ What every request to the MCP endpoint passes, in order:
 7 method and media types; 8 body bounded in size, time and depth, and with one meaning, and a large one read for a
 proven caller only; 9 room for one more call; 10 the era by version. From 8 on, what is wrong is told to a proven
 caller only. Whatever is refused leaves through inbound_refusal. The metadata of RFC 9728 and the gateway's public
-keys need no token; the approval pages and SCIM prove who comes in their own way. Imports the other inbound files, and
-no other door.
+keys need no token; the approval pages, SCIM and security events prove who comes in their own way. Imports the other
+inbound files, and no other door.
 
 Trust: this port faces clients. TLS ends before it; whatever ends it can read tokens, but no header it adds is read.
 """
@@ -14,20 +14,31 @@ Trust: this port faces clients. TLS ends before it; whatever ends it can read to
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from onbehalf.config import Limits, Settings
 from onbehalf.doors.inbound_approve import PATH, ApprovePages
+from onbehalf.doors.inbound_assertions import PATH as ASSERTIONS_PATH
+from onbehalf.doors.inbound_assertions import AssertionsApp
 from onbehalf.doors.inbound_body import is_small, parse, read
+from onbehalf.doors.inbound_connect import PATH as CONNECT_PATH
+from onbehalf.doors.inbound_connect import ConnectPages
 from onbehalf.doors.inbound_headers import bearer, check_media, refuse_token_in_query, unique
 from onbehalf.doors.inbound_mcp import Modern, ServerName, request_id, within
+from onbehalf.doors.inbound_oauth import PATH as OAUTH_PATH
+from onbehalf.doors.inbound_oauth import OauthApp
 from onbehalf.doors.inbound_older import Older, SessionLimits
 from onbehalf.doors.inbound_refusal import Challenges, refusal
 from onbehalf.doors.inbound_scim import PATH as SCIM_PATH
 from onbehalf.doors.inbound_scim import ScimApp
+from onbehalf.doors.inbound_signals import PATH as SIGNALS_PATH
+from onbehalf.doors.inbound_signals import SignalsApp
+from onbehalf.doors.inbound_txn import PATH as TXN_PATH
+from onbehalf.doors.inbound_txn import TxnApp
 from onbehalf.doors.inbound_wire import ClientGone, Exchange, Receive, Scope, Send, send_json
 from onbehalf.doors.mcp_words import HANDSHAKE_PROTOCOL_VERSIONS
 from onbehalf.errors import (
@@ -46,7 +57,10 @@ __all__ = ["Catalogue", "PublicApp", "ServerName", "SessionLimits"]
 _log = logging.getLogger(__name__)
 _HANDSHAKE = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
 _WELL_KNOWN = "/.well-known/oauth-protected-resource"
+_AS = "/.well-known/oauth-authorization-server"
+_OIDC = "/.well-known/openid-configuration"
 _PUBLIC_HEADERS = ((b"access-control-allow-origin", b"*"),)
+_Beside: TypeAlias = ApprovePages | ScimApp | OauthApp | TxnApp | AssertionsApp | ConnectPages | SignalsApp
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Bodies may wait for calls, but not without end: this many arrivals per admitted call.
 _ARRIVALS_PER_CALL = 4
@@ -54,11 +68,13 @@ _ARRIVALS_PER_CALL = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """What is publicly known of the house: exposed tools by name, all their scopes, and the public keys."""
+    """What is publicly known of the house: exposed tools by name, all their scopes, the public keys, and what the
+    first issuer publishes of itself (None while it cannot be had)."""
 
     tool: Callable[[str], Tool | None]
     scopes: Callable[[], frozenset[str]]
     jwks: Callable[[], Mapping[str, Json]]
+    issuer: Callable[[], Awaitable[Mapping[str, Json] | None]] | None = None
 
 
 class PublicApp:
@@ -78,6 +94,11 @@ class PublicApp:
         sessions: SessionLimits | None = None,
         pages: ApprovePages | None = None,
         scim: ScimApp | None = None,
+        signals: SignalsApp | None = None,
+        oauth: OauthApp | None = None,
+        txn: TxnApp | None = None,
+        assertions: AssertionsApp | None = None,
+        connect: ConnectPages | None = None,
     ) -> None:
         gateway = settings.gateway
         resource = urlsplit(gateway.resource)
@@ -88,6 +109,7 @@ class PublicApp:
         self._hosts = _hosts(settings)
         self._origins = frozenset(text.lower().encode() for text in (origin, *gateway.origins))
         self._metadata_paths = frozenset({_WELL_KNOWN, _WELL_KNOWN + suffix})
+        self._mirror_paths = frozenset({_AS, _AS + suffix}) if catalogue.issuer else frozenset[str]()
         self._metadata: dict[str, Json] = {
             "resource": gateway.resource,
             "authorization_servers": [issuer.issuer for issuer in settings.issuers],
@@ -100,7 +122,13 @@ class PublicApp:
         self._meter = meter
         self._modern = Modern(house, tool=catalogue.tool, server=server, limits=gateway.limits)
         self._older = Older(house, server=server, limits=gateway.limits, sessions=sessions or SessionLimits())
-        self._beside = [(path, app) for path, app in ((PATH, pages), (SCIM_PATH, scim)) if app is not None]
+        beside = (
+            (PATH, pages), (SCIM_PATH, scim), (OAUTH_PATH, oauth), (TXN_PATH, txn), (ASSERTIONS_PATH, assertions),
+            (CONNECT_PATH, connect), (SIGNALS_PATH, signals),
+        )  # fmt: skip
+        self._beside = [(path, app) for path, app in beside if app is not None]
+        self._oauth = oauth
+        self._server_paths = frozenset({_AS, _AS + suffix, _OIDC, _OIDC + suffix}) if oauth is not None else frozenset()
         self._arrivals = 0
         self._calls = 0
 
@@ -132,7 +160,7 @@ class PublicApp:
 
     # --- what needs no token ---------------------------------------------------------------
 
-    async def _passed(self, app: ApprovePages | ScimApp, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _passed(self, app: _Beside, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             headers = unique(scope["headers"])
             self._require_host(headers)
@@ -148,8 +176,13 @@ class PublicApp:
             answer = {"status": "ok"}  # the process serves; readiness is the admin port's to say
         elif path in self._metadata_paths:
             answer = {**self._metadata, "scopes_supported": [*sorted(self._catalogue.scopes())]}
+        elif self._oauth is not None and path in self._server_paths:
+            answer = self._oauth.metadata()
         elif path == "/.well-known/jwks.json":
             answer = dict(self._catalogue.jwks())
+        elif path in self._mirror_paths:
+            await self._mirror(scope, send)
+            return
         else:
             await send_json(send, 404, {"error": "not_found"})
             return
@@ -157,6 +190,23 @@ class PublicApp:
             await send_json(send, 405, {"error": "method_not_allowed"}, ((b"allow", b"GET"),))
             return
         await send_json(send, 200, answer, _PUBLIC_HEADERS)
+
+    async def _mirror(self, scope: Scope, send: Send) -> None:
+        """The first issuer's own metadata, for clients that look for it here."""
+        if scope["method"] != "GET":
+            await send_json(send, 405, {"error": "method_not_allowed"}, ((b"allow", b"GET"),))
+            return
+        try:
+            self._require_host(unique(scope["headers"]))  # what causes a fetch is done under our own name only
+        except OnbehalfError as error:
+            await send_json(send, error.status, {"error": error.code})
+            return
+        assert self._catalogue.issuer is not None  # INVARIANT: there is no such path without it
+        found = await self._catalogue.issuer()
+        if found is None:
+            await send_json(send, 502, {"error": "issuer_unavailable"}, _PUBLIC_HEADERS)
+            return
+        await send_json(send, 200, dict(found), _PUBLIC_HEADERS)
 
     # --- the MCP endpoint ------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from onbehalf.errors import (
     ParametersInvalid,
     RequestRefused,
     ScopeMissing,
+    StepUpNeeded,
     TokenMissing,
     UnknownMethod,
     UnknownTool,
@@ -54,6 +55,7 @@ _RPC: tuple[tuple[type[OnbehalfError], int, int], ...] = (
 _CLASSES: tuple[tuple[type[OnbehalfError], str], ...] = (
     (TokenMissing, "an access token is needed"),
     (IdentifyError, "who calls is not proven"),
+    (StepUpNeeded, "this needs another login"),
     (ScopeMissing, "the access token lacks a scope this needs"),
     (UnknownTool, "there is no such tool for you"),
     (ArgumentsRefused, "the arguments do not fit this tool"),
@@ -82,6 +84,9 @@ class Challenges:
         # RFC 6750 section 3.1: no error code where no credentials were sent
         if not isinstance(error, TokenMissing):
             parts.append(f'error="{_oauth_code(error)}"')
+            if isinstance(error, StepUpNeeded):  # RFC 9470 section 3
+                parts += [f'acr_values="{_quotable(" ".join(error.acr))}"'] if error.acr else []
+                parts += [] if error.max_age is None else [f'max_age="{error.max_age}"']
             if error.hint:
                 parts.append(f'error_description="{_quotable(error.hint)}"')
         return "Bearer " + ", ".join(parts)
@@ -89,7 +94,10 @@ class Challenges:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """One refusal in its three forms. `data` is JSON-RPC's, and `_meta` of a tool result; `headers` are HTTP's."""
+    """One refusal in its three forms. `data` is JSON-RPC's, and `_meta` of a tool result; `headers` are HTTP's.
+
+    With `result` the body is a tool's result: hosts look there for what another login must be.
+    """
 
     status: int
     code: str
@@ -97,9 +105,14 @@ class Refusal:
     message: str
     data: dict[str, Json]
     headers: tuple[tuple[bytes, bytes], ...]
+    result: bool = False
 
     def body(self, request_id: Json) -> dict[str, Json]:
-        """The JSON-RPC error object."""
+        """The JSON-RPC answer: an error object, or a tool result that is an error."""
+        if self.result:
+            said: list[Json] = [{"type": "text", "text": f"Denied: {self.message}"}]
+            told: dict[str, Json] = {"content": said, "isError": True, "_meta": self.data, "resultType": "complete"}
+            return {"jsonrpc": "2.0", "id": request_id, "result": told}
         return {
             "jsonrpc": "2.0",
             "id": request_id,
@@ -107,12 +120,12 @@ class Refusal:
         }
 
 
-def refusal(error: OnbehalfError, challenges: Challenges, *, call: str = "") -> Refusal:
-    """How an error leaves the gateway. `call` is its id on record, where there is one."""
+def refusal(error: OnbehalfError, challenges: Challenges) -> Refusal:
+    """How an error leaves the gateway."""
     rpc, status = next(((rpc, status) for kind, rpc, status in _RPC if isinstance(error, kind)), (0, error.status))
     if not rpc:
         rpc = -32603 if status == 500 else -32600 if status == 400 else -(31000 + status)
-    denial: dict[str, Json] = {"code": error.code, "call": call, "remedy": error.hint}
+    denial: dict[str, Json] = {"code": error.code, "call": error.call, "remedy": error.hint}
     data: dict[str, Json] = {"onbehalf/denial": denial}
     headers: list[tuple[bytes, bytes]] = []
     if isinstance(error, VersionUnsupported):
@@ -127,7 +140,15 @@ def refusal(error: OnbehalfError, challenges: Challenges, *, call: str = "") -> 
         headers.append((b"allow", b"POST"))
     if isinstance(error, BodyTooLarge | BodyTooSlow):
         headers.append((b"connection", b"close"))  # the rest of the body is not read
-    return Refusal(status=status, code=error.code, rpc=rpc, message=_said(error), data=data, headers=tuple(headers))
+    return Refusal(
+        status=status,
+        code=error.code,
+        rpc=rpc,
+        message=_said(error),
+        data=data,
+        headers=tuple(headers),
+        result=isinstance(error, ScopeMissing),
+    )
 
 
 def _login_helps(error: OnbehalfError) -> bool:
@@ -137,6 +158,8 @@ def _login_helps(error: OnbehalfError) -> bool:
 
 
 def _oauth_code(error: OnbehalfError) -> str:
+    if isinstance(error, StepUpNeeded) and (error.acr or error.max_age is not None):
+        return "insufficient_user_authentication"
     if isinstance(error, ScopeMissing):
         return "insufficient_scope"
     return "invalid_request" if isinstance(error, CredentialsRefused) else "invalid_token"

@@ -24,10 +24,10 @@ from onbehalf.identify import KeysRefused, PublicKey, public_keys
 from onbehalf.model import Json
 from onbehalf.strict_json import NotStrict, strict_object
 
-__all__ = ["FetchFailed", "IssuerFetcher"]
+__all__ = ["KEYS_BYTES", "FetchFailed", "IssuerFetcher"]
 
 _METADATA_BYTES = 64 * 1024
-_KEYS_BYTES = 256 * 1024
+KEYS_BYTES = 256 * 1024
 _DEPTH = 16
 _MAX_URL = 2048
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
@@ -35,7 +35,12 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class FetchFailed(Exception):
-    """The keys cannot be had. The message is a clause for a person, and holds nothing of what was sent."""
+    """It cannot be had. The message is a clause for a person, and holds nothing of what was sent. `status` is HTTP's,
+    where there was an answer with another than 200."""
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class IssuerFetcher:
@@ -59,7 +64,7 @@ class IssuerFetcher:
         try:
             async with asyncio.timeout(self._seconds):
                 found = await self.metadata(rule, "jwks_uri")
-                document = await self._get(str(found["jwks_uri"]), _KEYS_BYTES, "its JWK Set")
+                document = await self._get(str(found["jwks_uri"]), KEYS_BYTES, "its JWK Set")
         except TimeoutError as error:
             raise FetchFailed(f"it did not answer within {self._seconds:g} s") from error
         try:
@@ -144,7 +149,7 @@ class IssuerFetcher:
 
 async def _answered(response: Response, limit: int, what: str) -> bytes:
     if response.status != 200:
-        raise FetchFailed(f"{what} was answered with HTTP status {response.status}")
+        raise FetchFailed(f"{what} was answered with HTTP status {response.status}", status=response.status)
     if response.get_header("content-encoding") not in (None, "identity"):
         raise FetchFailed(f"{what} came packed, which nobody asked for")
     return await _whole(response, limit, what)

@@ -15,17 +15,28 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol
 
 from onbehalf.config import IssuerSettings
 from onbehalf.doors.issuer_fetch import IssuerFetcher
-from onbehalf.doors.issuer_keys import IssuerKeys
+from onbehalf.doors.issuer_keys import IssuerKeys, KeySource
 from onbehalf.errors import ConfigInvalid, UnknownIssuer
 from onbehalf.identify import TOLERANCE_S, PublicKey, check_algorithm, check_tenants, peek, verify
-from onbehalf.model import Caller, Presented, UnixTime
+from onbehalf.model import Caller, Json, Presented, UnixTime
 
-__all__ = ["IssuerCallers"]
+__all__ = ["IssuerCallers", "OwnIssuer"]
 
 _KEPT = 10_000
+
+
+class OwnIssuer(KeySource, Protocol):
+    """This gateway's own authorization server: its keys are not fetched, and it knows which grants are over."""
+
+    issuer: str
+
+    def refuse(self, claims: Mapping[str, Json]) -> None:
+        """Raises TokenRevoked for proven claims of a token whose grant is over."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +59,11 @@ class IssuerCallers:
         resource: str,
         insecure_http: bool = False,
         kept: Mapping[str, frozenset[str]] | None = None,
+        own: OwnIssuer | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`resource` is this gateway's, the one `aud`; `kept` maps an issuer to the claims that the directory is to
-        know. Raises ConfigInvalid."""
+        know, `own` is asked about tokens of its own. Raises ConfigInvalid."""
         self._resource = resource
         self._claims = dict(kept or {})
         self._monotonic = monotonic
@@ -62,7 +74,9 @@ class IssuerCallers:
             check_tenants(rule)
             if rule.issuer in self._issuers:
                 raise ConfigInvalid(f"the issuer `{rule.issuer}` stands twice", hint="one entry per issuer")
-            self._issuers[rule.issuer] = IssuerKeys(rule, self._fetcher, monotonic=monotonic)
+            source = own if own is not None and rule.issuer == own.issuer else self._fetcher
+            self._issuers[rule.issuer] = IssuerKeys(rule, source, monotonic=monotonic)
+        self._own = own
         self._kept: OrderedDict[bytes, _Proven] = OrderedDict()
         self._epoch = 0
 
@@ -116,6 +130,8 @@ class IssuerCallers:
         key = await keys.find(peeked.key_id)
         kept = self._claims.get(keys.rule.issuer, frozenset())
         caller = verify(peeked, rule=keys.rule, key=key, audience=self._resource, now=now, kept=kept)
+        if self._own is not None and keys.rule.issuer == self._own.issuer:
+            self._own.refuse(peeked.claimed)
         if epoch == self._epoch:
             self._kept[name] = _Proven(caller=caller, key=key, keys=keys, ends=caller.evidence.expires_at + TOLERANCE_S)
             if len(self._kept) > _KEPT:

@@ -15,13 +15,14 @@ import logging
 from collections.abc import Callable, Mapping
 from math import inf
 from types import MappingProxyType
+from typing import Protocol
 
 from onbehalf.config import IssuerSettings
-from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher
+from onbehalf.doors.issuer_fetch import FetchFailed
 from onbehalf.errors import IssuerUnavailable, UnknownKey
 from onbehalf.identify import PublicKey
 
-__all__ = ["FRESH_S", "UNKNOWN_KEY_S", "IssuerKeys"]
+__all__ = ["FRESH_S", "UNKNOWN_KEY_S", "IssuerKeys", "KeySource"]
 
 FRESH_S = 240.0
 """After this, keys are fetched again."""
@@ -36,15 +37,23 @@ _IDLE_S = 300.0
 _log = logging.getLogger(__name__)
 
 
+class KeySource(Protocol):
+    """Where an issuer's keys come from."""
+
+    async def keys(self, rule: IssuerSettings) -> Mapping[str, PublicKey]:
+        """The keys that the issuer publishes now, by id. Raises FetchFailed."""
+        ...
+
+
 class IssuerKeys:
     """The keys of the issuer of `rule`. All times are of `monotonic`, in seconds."""
 
-    def __init__(self, rule: IssuerSettings, fetcher: IssuerFetcher, *, monotonic: Callable[[], float]) -> None:
+    def __init__(self, rule: IssuerSettings, source: KeySource, *, monotonic: Callable[[], float]) -> None:
         self.rule = rule
         self.by_id: Mapping[str, PublicKey] = MappingProxyType({})
         """INVARIANT: a key that stayed the same stays the same object, so that identity tells whether it did."""
         self.fresh_until = -inf
-        self._fetcher = fetcher
+        self._source = source
         self._monotonic = monotonic
         self._usable_until = -inf
         self._tried_at = -inf
@@ -119,7 +128,7 @@ class IssuerKeys:
 
     async def _fetch(self, began: float) -> None:
         try:
-            found = await self._fetcher.keys(self.rule)
+            found = await self._source.keys(self.rule)
         except FetchFailed as error:
             self._failure = str(error)
             _log.warning("the keys of issuer `%s` cannot be fetched: %s", self.rule.issuer, error)

@@ -1,8 +1,8 @@
-"""The gateway as a client of an issuer, so that a person can log in to its pages with a browser.
+"""The gateway as a client of an issuer, so that a person can log in with a browser: to its pages, or for a client.
 
-Authorization code with PKCE (S256), `state` and the gateway's own `resource`; the response's `iss` is checked where it
-is given or promised (RFC 9207). What the code is redeemed for is an access token for this gateway, to be proven like
-any other: nothing else of the answer is looked at. Must not keep logins (inbound_approve_login.py) or prove a token.
+Authorization code with PKCE (S256) and `state`; the response's `iss` is checked where it is given or promised (RFC
+9207). For the pages, what the code is redeemed for is an access token for this gateway, to be proven like any other.
+Must not keep logins (inbound_approve_login.py, inbound_oauth.py) or prove a token.
 
 Trust: the issuer says who logged in, and only in a token that it signed; the browser brings the code and may lie.
 """
@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from urllib.parse import quote_plus, urlencode
 
 from onbehalf.config import IssuerSettings, LoginSettings
@@ -22,10 +23,11 @@ from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher
 from onbehalf.errors import LoginFailed
 from onbehalf.model import Json, Presented
 
-__all__ = ["IssuerLogin", "Redirected"]
+__all__ = ["CodeLogin", "IssuerLogin", "Redirected"]
 
 _METADATA_SECONDS = 300.0
 _CODE = re.compile(r"[\x20-\x7e]{1,2048}")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint")
 
 
@@ -38,31 +40,28 @@ class Redirected:
     error: str
 
 
-class IssuerLogin:
-    """Logins at one issuer. Made anywhere, used within one event loop; the fetcher is closed by whoever gave it."""
+class CodeLogin:
+    """Authorization codes of one issuer. Made anywhere, used within one event loop; the fetcher is closed by whoever
+    gave it. `asked` is sent with every authorization request, `redeeming` with every code. With `endpoints` no
+    metadata is fetched."""
 
     def __init__(
-        self,
-        rule: IssuerSettings,
-        login: LoginSettings,
-        fetcher: IssuerFetcher,
-        *,
-        resource: str,
-        redirect_uri: str,
-        secret: str = "",
+        self, rule: IssuerSettings, fetcher: IssuerFetcher, *, client_id: str, redirect_uri: str, secret: str = "",
+        asked: Mapping[str, str], redeeming: Mapping[str, str], endpoints: Mapping[str, Json] = MappingProxyType({}),
         monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.rule = rule
-        self.client_id = login.client_id
-        self._scope = login.scope
+        self.client_id = client_id
         self._fetcher = fetcher
-        self._resource = resource
         self._redirect_uri = redirect_uri
         self._secret = secret
+        self._asked = {name: value for name, value in asked.items() if value}
+        self._redeeming = dict(redeeming)
         self._monotonic = monotonic
+        self._endpoints = dict(endpoints)
         self._known: tuple[float, Mapping[str, Json]] = (0.0, {})
 
-    async def address(self, *, state: str, verifier: str) -> str:
+    async def address(self, *, state: str, verifier: str, more: Mapping[str, str] = _NOTHING) -> str:
         """Where to send the browser. `verifier` is 43 characters or more that nobody else knows. Raises LoginFailed."""
         metadata = await self._metadata()
         methods = metadata.get("code_challenge_methods_supported")
@@ -70,15 +69,14 @@ class IssuerLogin:
             raise LoginFailed("the issuer does not take PKCE with S256", hint="tell whoever runs the gateway")
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         asked = {
-            "response_type": "code", "client_id": self.client_id, "redirect_uri": self._redirect_uri, "state": state,
-            "code_challenge": challenge, "code_challenge_method": "S256", "resource": self._resource,
-            **({"scope": self._scope} if self._scope else {}),
+            **more, "response_type": "code", "client_id": self.client_id, "redirect_uri": self._redirect_uri,
+            "state": state, "code_challenge": challenge, "code_challenge_method": "S256", **self._asked,
         }  # fmt: skip
         endpoint = str(metadata["authorization_endpoint"])
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(asked)}"
 
-    async def redeemed(self, back: Redirected, *, verifier: str) -> Presented:
-        """The access token that the code stands for, unproven. Raises LoginFailed."""
+    async def redeemed(self, back: Redirected, *, verifier: str) -> Mapping[str, Json]:
+        """What the token endpoint answers to the code, nothing of it proven. Raises LoginFailed."""
         metadata = await self._metadata()
         # RFC 9207 section 2.4: before anything else of the response is believed
         promised = metadata.get("authorization_response_iss_parameter_supported") is True
@@ -88,24 +86,30 @@ class IssuerLogin:
             raise LoginFailed("the issuer did not log you in", hint="log in anew, or ask whoever looks after logins")
         fields = {
             "grant_type": "authorization_code", "code": back.code, "redirect_uri": self._redirect_uri,
-            "code_verifier": verifier, "resource": self._resource,
+            "code_verifier": verifier, **self._redeeming,
         }  # fmt: skip
+        try:
+            return await self._posted(fields)
+        except FetchFailed as error:
+            raise LoginFailed(f"the code could not be redeemed: {error}", hint="log in anew") from error
+
+    async def renewed(self, refresh: str) -> Mapping[str, Json]:
+        """What the token endpoint answers to a refresh token. Raises LoginFailed, FetchFailed."""
+        return await self._posted({"grant_type": "refresh_token", "refresh_token": refresh})
+
+    async def _posted(self, fields: dict[str, str]) -> Mapping[str, Json]:
+        metadata = await self._metadata()
         headers: dict[str, str] = {}
         if self._secret:  # RFC 6749 section 2.3.1: each part is form-encoded first
             pair = f"{quote_plus(self.client_id)}:{quote_plus(self._secret)}"
             headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         else:
             fields["client_id"] = self.client_id
-        try:
-            answer = await self._fetcher.post(str(metadata["token_endpoint"]), fields, headers)
-        except FetchFailed as error:
-            raise LoginFailed(f"the code could not be redeemed: {error}", hint="log in anew") from error
-        token, kind = answer.get("access_token"), answer.get("token_type")
-        if not isinstance(token, str) or not isinstance(kind, str) or kind.lower() != "bearer":
-            raise LoginFailed("the issuer gave no bearer token", hint="tell whoever runs the gateway")
-        return Presented(token=token)
+        return await self._fetcher.post(str(metadata["token_endpoint"]), fields, headers)
 
     async def _metadata(self) -> Mapping[str, Json]:
+        if self._endpoints:
+            return self._endpoints
         fetched, known = self._known
         if known and self._monotonic() - fetched < _METADATA_SECONDS:
             return known
@@ -115,3 +119,30 @@ class IssuerLogin:
             raise LoginFailed(f"the issuer cannot be asked: {error}", hint="try again later") from error
         self._known = (self._monotonic(), known)
         return known
+
+
+class IssuerLogin:
+    """Logins at one issuer of access tokens for this gateway, `resource`."""
+
+    def __init__(
+        self, rule: IssuerSettings, login: LoginSettings, fetcher: IssuerFetcher, *, resource: str, redirect_uri: str,
+        secret: str = "",
+    ) -> None:  # fmt: skip
+        self.rule = rule
+        self.client_id = login.client_id
+        self._codes = CodeLogin(
+            rule, fetcher, client_id=login.client_id, redirect_uri=redirect_uri, secret=secret,
+            asked={"resource": resource, "scope": login.scope}, redeeming={"resource": resource},
+        )  # fmt: skip
+
+    async def address(self, *, state: str, verifier: str) -> str:
+        """Where to send the browser. `verifier` is 43 characters or more that nobody else knows. Raises LoginFailed."""
+        return await self._codes.address(state=state, verifier=verifier)
+
+    async def redeemed(self, back: Redirected, *, verifier: str) -> Presented:
+        """The access token that the code stands for, unproven. Raises LoginFailed."""
+        answer = await self._codes.redeemed(back, verifier=verifier)
+        token, kind = answer.get("access_token"), answer.get("token_type")
+        if not isinstance(token, str) or not isinstance(kind, str) or kind.lower() != "bearer":
+            raise LoginFailed("the issuer gave no bearer token", hint="tell whoever runs the gateway")
+        return Presented(token=token)

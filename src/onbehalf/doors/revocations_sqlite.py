@@ -1,7 +1,8 @@
-"""Who is stopped, in one SQLite file: people, clients and whole tenants, until somebody lets them go on.
+"""Who is stopped, in one SQLite file: people, clients, logins and whole tenants, until somebody lets them go on.
 
-Written by `onbehalf revoke`, read by the gateway, which is told of a change by SQLite itself. Nothing is ever deleted:
-what was lifted stays, for the tokens from before it are worth nothing for good. Must not know how a call is refused
+Written by `onbehalf revoke` and by security events (revocations_signalled.py), read by the gateway, which is told of a
+change by SQLite itself. Nothing is ever deleted: what was lifted stays, for the tokens from before it are worth nothing
+for good. A login's name is its issuer, a blank, and its subject. Must not know how a call is refused
 (directory_revoked.py).
 
 Trust: whoever can write this file can stop anybody, and let go whom others stopped.
@@ -15,23 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from onbehalf.errors import ConfigInvalid
+from onbehalf.doors.revocations_schema import opened
 from onbehalf.model import UnixTime
 
-__all__ = ["Kind", "Revocation", "Revocations"]
+__all__ = ["Ended", "Kind", "Revocation", "Revocations"]
 
-Kind = Literal["person", "client", "tenant"]
+Kind = Literal["person", "client", "tenant", "login"]
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS revocation (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL CHECK (kind IN ('person', 'client', 'tenant')),
-  tenant TEXT NOT NULL CHECK (tenant <> ''), name TEXT NOT NULL CHECK ((name = '') = (kind = 'tenant')),
-  at INTEGER NOT NULL, blocks INTEGER NOT NULL CHECK (blocks IN (0, 1)), by TEXT NOT NULL, reason TEXT NOT NULL,
-  lifted INTEGER, lifted_by TEXT NOT NULL DEFAULT '', noted INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE TRIGGER IF NOT EXISTS revocation_kept BEFORE DELETE ON revocation
-BEGIN SELECT RAISE(ABORT, 'a revocation is lifted, never removed'); END;
-"""
 _COLUMNS = "id, kind, tenant, name, at, blocks, by, reason, lifted, lifted_by, noted"
 
 
@@ -58,6 +49,17 @@ class Revocation:
         return self.blocks and self.lifted is None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """Tokens that were issued until `at` ended by a security event. `seq` counts such changes."""
+
+    seq: int
+    kind: Kind
+    tenant: str
+    name: str
+    at: UnixTime
+
+
 class Revocations:
     """The file. Made by `open`; every method raises sqlite3.Error where it cannot be read or written."""
 
@@ -69,17 +71,7 @@ class Revocations:
     @classmethod
     def open(cls, path: Path, *, busy_seconds: float = 5.0) -> Revocations:
         """The file, made where there is none. For `busy_seconds` it is waited for who writes. Raises ConfigInvalid."""
-        try:
-            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=busy_seconds)
-            path.chmod(0o600)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigInvalid(
-                f"`{path}` cannot be used: {error}", hint="without it nobody can be stopped; see that it can be written"
-            ) from error
-        return cls(path, connection)
+        return cls(path, opened(path, busy_seconds=busy_seconds))
 
     def close(self) -> None:
         """Close the file."""
@@ -91,10 +83,22 @@ class Revocations:
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         return version, found.st_dev, found.st_ino
 
+    def marks(self) -> tuple[int, ...]:
+        """Other values whenever `all` is other than before; quicker than that."""
+        query = "SELECT coalesce(max(id), 0), count(lifted), coalesce(sum(noted), 0) FROM revocation"
+        return tuple(self._connection.execute(query).fetchone())
+
     def all(self) -> Sequence[Revocation]:
         """Every one that ever was, in order."""
         rows = self._connection.execute(f"SELECT {_COLUMNS} FROM revocation ORDER BY id")  # noqa: S608
         return [_revocation(row) for row in rows]
+
+    def ended(self, *, after: int) -> Sequence[Ended]:
+        """What security events ended, or ended anew, after the change of this number, in order."""
+        rows = self._connection.execute(
+            "SELECT seq, kind, tenant, name, ended FROM signalled WHERE seq > ? ORDER BY seq", (after,)
+        )
+        return [Ended(seq=seq, kind=kind, tenant=tenant, name=name, at=at) for seq, kind, tenant, name, at in rows]
 
     def add(
         self, kind: Kind, tenant: str, name: str, *, at: UnixTime, blocks: bool, by: str, reason: str

@@ -34,8 +34,10 @@ from onbehalf.doors.mcp_words import (
 )
 from onbehalf.doors.upstream_mcp_answer import Described, definition, described, done
 from onbehalf.doors.upstream_mcp_wire import Answer, Garbage, Late, NotSent, Rejected, ServerAsks, Wire, WireError
-from onbehalf.errors import ConfigInvalid, UpstreamUnavailable
-from onbehalf.model import CallToken, Failed, Json, Outcome, ToolCall
+from onbehalf.doors.upstream_receipts import Receipts
+from onbehalf.errors import ConfigInvalid, ReceiptRefused, UpstreamUnavailable
+from onbehalf.explain.backend_receipt import META, mcp_answer
+from onbehalf.model import CallToken, Done, Failed, Json, Outcome, ToolCall
 
 __all__ = ["Described", "McpUpstreamServer", "definition"]
 
@@ -91,9 +93,11 @@ class McpUpstreamServer:
 
     def __init__(
         self, url: str, *, audience: str, protocol: str = "auto", timeout: float, response_bytes: int,
-        insecure_http: bool = False,
+        insecure_http: bool = False, receipts: Receipts | None = None,
     ) -> None:  # fmt: skip
         """`timeout` in seconds bounds one call with any handshake. Raises ConfigInvalid; nothing is connected yet.
+
+        With `receipts`, a result that the server did not sign for is a failure, and what was done is not known.
 
         Danger: `insecure_http` lets call tokens and data travel in the clear beyond this machine.
         """
@@ -105,6 +109,7 @@ class McpUpstreamServer:
         self._protocol = protocol
         self._timeout = timeout
         self._bytes = response_bytes
+        self._receipts = receipts
         self._wire: Wire | None = None
         self._closed = False
         self._line: _Line | None = None
@@ -145,7 +150,7 @@ class McpUpstreamServer:
                 departure.left = answer.error not in _UNREAD_CODES
                 raise WireError(f"the server answered with error {answer.error}")
             self._trouble = ""
-            return done(answer.result)
+            return self._receipted(answer.result, token)
         except Exception as error:  # a failure is a value, whatever it was; it goes on record
             return self._failed(error, unknown=departure.left and call.tool.writes)
 
@@ -219,6 +224,21 @@ class McpUpstreamServer:
             if mirror:
                 headers.update(sdk_headers().mcp_param_headers(mirror, orjson.loads(call.arguments)))
         return _request(line, request_id, "tools/call", params), headers
+
+    def _receipted(self, result: Mapping[str, Json], token: CallToken) -> Done:
+        """The result; only with a good receipt, where those are asked for. Raises ReceiptRefused, WireError."""
+        found = done(result)
+        if self._receipts is None:
+            return found
+        meta = result.get("_meta")
+        given = meta.get(META) if isinstance(meta, dict) else None
+        try:
+            answer = mcp_answer(found.content)
+        except ValueError as error:
+            raise Garbage("the result has no canonical form, which its receipt needs") from error
+        text = given if isinstance(given, str) else ""
+        receipt = self._receipts.require(text, token, answer=answer, status=200)
+        return Done(content=found.content, digest=found.digest, receipt=receipt)
 
     def _failed(self, error: Exception, *, unknown: bool) -> Failed:
         code, message = _classed(error)
@@ -349,6 +369,8 @@ def _classed(error: Exception) -> tuple[str, str]:
     """The stable code of a failure, and a message of our own words."""
     if isinstance(error, TimeoutError | Late):
         return "upstream_timed_out", "the server did not answer in time"
+    if isinstance(error, ReceiptRefused):
+        return error.code, error.message
     if isinstance(error, NotSent):
         return "upstream_unavailable", str(error)
     if isinstance(error, ServerAsks):

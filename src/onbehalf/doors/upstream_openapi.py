@@ -24,7 +24,10 @@ from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError
 from pyreqwest.response import Response
 
 from onbehalf.doors.outbound import plain_client
-from onbehalf.doors.upstream_openapi_address import AddressRefused, pinned
+from onbehalf.doors.outbound_address import AddressRefused, pinned
+from onbehalf.doors.upstream_authorization import AuthorizationFailed, BearerSource
+from onbehalf.doors.upstream_receipts import Receipts
+from onbehalf.errors import ReceiptRefused
 from onbehalf.model import CallToken, Done, Failed, Json, Outcome, ToolCall
 from onbehalf.strict_json import NotStrict, strict_json
 from onbehalf.validate.api import Operation
@@ -54,9 +57,13 @@ class OpenapiServer:
 
     def __init__(
         self, url: str, *, audience: str, operations: Mapping[str, Operation], headers: Mapping[str, str],
-        timeout: float, response_bytes: int, private_network: bool,
+        timeout: float, response_bytes: int, private_network: bool, receipts: Receipts | None = None,
+        authorizer: BearerSource | None = None,
     ) -> None:  # fmt: skip
-        """`url` is checked already; nothing is connected or resolved yet. `timeout` in seconds bounds one call."""
+        """`url` is checked already; nothing is connected or resolved yet. `timeout` in seconds bounds one call.
+
+        With `receipts`, an answer that the backend did not sign for is a failure, and what was done is not known.
+        """
         self._url = url.rstrip("/")
         self._audience = audience
         self._operations = operations
@@ -64,6 +71,8 @@ class OpenapiServer:
         self._timeout = timeout
         self._bytes = response_bytes
         self._private = private_network
+        self._receipts = receipts
+        self._authorizer = authorizer
         self._client: Client | None = None
         self._making = asyncio.Lock()
         self._closed = False
@@ -123,11 +132,13 @@ class OpenapiServer:
         for name, value in self._headers.items():
             builder = builder.header(name, value, is_sensitive=True)
         builder = builder.header("Txn-Token", token.compact, is_sensitive=True)
+        if self._authorizer is not None:
+            builder = builder.header("Authorization", f"Bearer {await self._bearer(call)}", is_sensitive=True)
         if request.body is not None:
             builder = builder.header("content-type", "application/json").body_bytes(request.body)
         try:
             async with builder.build_streamed() as response:
-                return await self._answered(call, response)
+                return await self._answered(call, response, token)
         except PyreqwestError as error:
             if _unsent(error):
                 await self._dropped(client)  # the name may lead elsewhere by now: it is resolved and judged anew
@@ -137,24 +148,46 @@ class OpenapiServer:
                 raise
             raise _Trouble("upstream_error", "the exchange broke off", sent=True) from error
 
-    async def _answered(self, call: ToolCall, response: Response) -> Done:
+    async def _bearer(self, call: ToolCall) -> str:
+        """The person's access token in the API's own domain. Raises _Trouble."""
+        assert self._authorizer is not None
+        try:
+            return await self._authorizer.bearer(call)
+        except AuthorizationFailed as error:
+            raise _Trouble("upstream_login_failed", str(error), sent=False) from error
+
+    async def _answered(self, call: ToolCall, response: Response, token: CallToken) -> Done:
         status = response.status
-        if status == 404 and not call.tool.writes and call.tool.rows is not None:
+        if status == 401 and self._authorizer is not None:
+            await self._authorizer.refused(call)
+        absent = status == 404 and not call.tool.writes and call.tool.rows is not None
+        if absent and self._receipts is None:
             return _done(call, None)  # absent and not yours are one answer
-        if not 200 <= status < 300:
+        if not 200 <= status < 300 and not absent:
             raise _refused(status, response.get_header("retry-after"))
         if response.get_header("content-encoding") not in (None, "identity"):
             raise _Trouble("upstream_garbage", "the answer came packed, which nobody asked for", sent=True)
         body = await self._whole(response)
-        if not body:
-            return _done(call, None)
+        receipt = self._receipt(response, token, body)
+        if not body or absent:
+            return _done(call, None, receipt)
         kind = (response.get_header("content-type") or "").partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise _Trouble("upstream_garbage", "the answer is not JSON", sent=True)
         try:
-            return _done(call, strict_json(body, depth=_DEPTH))
+            return _done(call, strict_json(body, depth=_DEPTH), receipt)
         except NotStrict as error:
             raise _Trouble("upstream_garbage", "the answer is not one unambiguous JSON value", sent=True) from error
+
+    def _receipt(self, response: Response, token: CallToken, body: bytes) -> str:
+        """The backend's receipt of this answer; "" where none is asked for. Raises _Trouble."""
+        if self._receipts is None:
+            return ""
+        given = response.get_header("onbehalf-receipt")
+        try:
+            return self._receipts.require(given, token, answer=body, status=response.status)
+        except ReceiptRefused as error:
+            raise _Trouble(error.code, error.message, sent=True) from error
 
     async def _whole(self, response: Response) -> bytes:
         parts: list[bytes] = []
@@ -210,16 +243,16 @@ def _refused(status: int, retry_after: str | None) -> _Trouble:
     return _Trouble(code, message, sent=not 400 <= status < 500 or status == 408)
 
 
-def _done(call: ToolCall, value: Json) -> Done:
+def _done(call: ToolCall, value: Json, receipt: str = "") -> Done:
     """The answer as an MCP result; that of a dry run with its digest. Raises _Trouble."""
     members: dict[str, Json] = {"content": [{"type": "text", "text": orjson.dumps(value).decode()}], "isError": False}
     if isinstance(value, dict | list):
         members["structuredContent"] = value
-    done = Done(content=members)
+    done = Done(content=members, receipt=receipt)
     if not call.dry:
         return done
     try:
-        return Done(content=members, digest=require_told(call.tool, value, done))
+        return Done(content=members, digest=require_told(call.tool, value, done), receipt=receipt)
     except Untold as error:
         raise _Trouble(
             "upstream_garbage", f"a dry run that does not say what would change: {error}", sent=True

@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 
 from onbehalf.config import OpenapiToolSettings, OpenapiUpstream
 from onbehalf.doors.secret_reference import resolved
+from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.upstream_openapi import OpenapiServer
 from onbehalf.doors.upstream_openapi_document import document_bytes
+from onbehalf.doors.upstream_receipts import open_receipts
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json, Tool
 from onbehalf.validate import tools
@@ -31,7 +33,12 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 async def open_openapi(
-    name: str, upstream: OpenapiUpstream, *, base: Path, insecure_http: bool = False
+    name: str,
+    upstream: OpenapiUpstream,
+    *,
+    base: Path,
+    insecure_http: bool = False,
+    authorizer: BearerSource | None = None,
 ) -> tuple[OpenapiServer, list[Tool]]:
     """The API named `name` and its tools; the server itself is not asked. Raises ConfigInvalid.
 
@@ -39,6 +46,7 @@ async def open_openapi(
     """
     _require_safe(upstream.url, insecure_http)
     headers = _credentials(upstream.headers, base)
+    own = [*headers, *(("Authorization",) if authorizer is not None else ())]
     document = read_document(
         await document_bytes(upstream.document, base=base, hosts=upstream.document_hosts, digest=upstream.digest)
     )
@@ -46,12 +54,13 @@ async def open_openapi(
     made: list[Tool] = []
     for tool, settings in upstream.tools.items():
         remote = settings.remote or tool
-        operations[remote] = read_operation(document, remote, own_headers=[*headers])
+        operations[remote] = read_operation(document, remote, own_headers=own)
         made.append(_tool(tool, name, settings, operations[remote]))
     door = OpenapiServer(
         upstream.url, audience=upstream.audience or upstream.url, operations=operations, headers=headers,
         timeout=upstream.timeout_seconds, response_bytes=upstream.response_bytes,
-        private_network=upstream.private_network,
+        private_network=upstream.private_network, receipts=open_receipts(upstream.receipt_keys, base=base),
+        authorizer=authorizer,
     )  # fmt: skip
     return door, made
 

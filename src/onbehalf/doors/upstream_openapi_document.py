@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pyreqwest.exceptions import PyreqwestError
 
 from onbehalf.doors.outbound import plain_client
-from onbehalf.doors.upstream_openapi_address import AddressRefused, pinned
+from onbehalf.doors.outbound_address import AddressRefused, pinned
 from onbehalf.errors import ConfigInvalid
 
 __all__ = ["document_bytes"]

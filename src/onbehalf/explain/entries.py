@@ -36,7 +36,7 @@ from onbehalf.model import (
     digest,
 )  # fmt: skip
 
-__all__ = ["Released", "about", "approval", "asked", "denial", "intent", "outcome", "refusal"]
+__all__ = ["Released", "about", "approval", "asked", "denial", "intent", "outcome", "refusal", "unconnected"]
 
 _MAX_REFUSED_BYTES = 16_384
 _UNTOUCHED = Applied()
@@ -124,6 +124,13 @@ def approval(of: Approval, voter: Caller, person: str, *, approves: bool, now: U
     return AuditEntry(kind="approval", call=of.call, at=now, facts=facts)
 
 
+def unconnected(call: ToolCall) -> AuditEntry:
+    """A call that is allowed, and waits for its person to connect their account at the upstream."""
+    facts = _about(call)
+    facts["decision"] = {"effect": "ask", "code": "connection_needed"}
+    return AuditEntry(kind="asked", call=call.id, at=call.at, facts=facts)
+
+
 def denial(deny: Deny) -> AuditEntry:
     """A decided refusal, condition by condition; the one record of such a call."""
     facts = _about(deny.call)
@@ -165,6 +172,8 @@ def outcome(
     if isinstance(result, Done):
         facts["outcome"] = {"status": "done", "code": "", "message": "", "unknown": False}
         facts["result_digest"] = digest(orjson.dumps(result.content, option=orjson.OPT_SORT_KEYS))
+        if result.receipt:
+            facts["backend_receipt"] = result.receipt
     else:
         status: Json = "failed"
         facts["outcome"] = {"status": status, "code": result.code, "message": result.message, "unknown": result.unknown}
@@ -209,6 +218,12 @@ def _owed(owed: Owed) -> dict[str, Json]:
         told["purpose"] = [*sorted(one.purposes)]
     if one.approve:
         told["approve"] = [*sorted(one.approve)]
+    if one.scopes:
+        told["scope"] = [*sorted(one.scopes)]
+    if one.acr != "every":
+        told["acr"] = [*sorted(one.acr)]
+    if one.max_age != "every":
+        told["max_age"] = one.max_age
     return told
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from onbehalf.errors import OnbehalfError
 from onbehalf.model import Applied, Approval, CallId, Deny, Failed, Json, Mask, Receipt, Reply, Waiting
 
-__all__ = ["answered", "denied", "failed", "previewed", "refused", "waiting"]
+__all__ = ["answered", "connecting", "denied", "failed", "previewed", "refused", "waiting"]
 
 _CLASSES = {
     "not_permitted": "you are not permitted to do this",
@@ -23,6 +23,7 @@ _CLASSES = {
     "unknown_tool": "there is no such tool for you",
     "approval_required": "this is permitted only with an approval",
     "approval_refused": "a person was asked to approve this, and refused",
+    "connection_needed": "this needs your own account at the system behind this tool",
     "purpose_not_shown": "this is permitted for a stated purpose only",
     "obligation_unmet": "what may be shown of this cannot be told from what may not",
 }
@@ -105,6 +106,19 @@ def waiting(call: CallId, approval: Approval, receipt: Receipt, *, url: str, by:
     return Reply(
         call=call, content=content, receipt=receipt, denial=answer.denial, waiting=Waiting(url=url, message=message)
     )
+
+
+def connecting(call: CallId, receipt: Receipt, asked: Waiting) -> Reply:
+    """A call that is done once its person connected their account: where, and that it must be sent again then."""
+    remedy = f"open {asked.url} and connect the account; then send the same call again" if asked.url else asked.message
+    answer = _refusal(call, "connection_needed", remedy, receipt, verb="Waiting" if asked.url else "Denied")
+    meta = answer.content["_meta"]
+    assert isinstance(meta, dict)  # INVARIANT: _refusal made it
+    told: dict[str, Json] = {"onbehalf/connect": {"url": asked.url}} if asked.url else {}
+    return Reply(
+        call=call, content={**answer.content, "_meta": {**meta, **told}}, receipt=receipt, denial=answer.denial,
+        waiting=asked if asked.url else None,
+    )  # fmt: skip
 
 
 def refused(call: CallId, error: OnbehalfError, receipt: Receipt) -> Reply:

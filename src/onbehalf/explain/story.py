@@ -104,7 +104,7 @@ def _lines(record: Record, *, told: bool, aside: str) -> list[Line]:
     elif record.kind == "approval":
         say("decided", _voted(facts))
     elif record.kind in ("outcome", "unknown"):
-        say("came_back", _came_back(record.kind, facts, aside=aside))
+        say("came_back", _came_back(record.kind, facts, aside=aside) + _signed(facts))
         for owed in map(_map, _list(facts.get("obligations"))):
             say("condition", f"{_text(owed, 'policy')} had {_demands(owed)}: in {_value(owed.get('rows'))} rows")
     else:
@@ -178,6 +178,8 @@ def _allowed(decision: Mapping[str, Json]) -> str:
 
 def _waits(facts: Mapping[str, Json]) -> str:
     decision, approval = _map(facts.get("decision")), _map(facts.get("approval"))
+    if decision.get("code") == "connection_needed":
+        return "It waits until the person has connected their own account at this upstream (connection_needed)."
     policies = [str(policy) for policy in _list(decision.get("policies"))]
     until = approval.get("until")
     over = f" until {_time(until)}" if isinstance(until, int) else ""
@@ -205,6 +207,10 @@ def _deny(decision: Mapping[str, Json], say: Callable[[_Role, str], None]) -> No
             say("condition", f"{_clean(_text(conjunct, 'text'))}: {held}")
     if remedy := _text(decision, "remedy"):
         say("remedy", f"What to do: {_clean(remedy).rstrip('.')}.")
+
+
+def _signed(facts: Mapping[str, Json]) -> str:
+    return " The backend signed for its answer." if "backend_receipt" in facts else ""
 
 
 def _came_back(kind: str, facts: Mapping[str, Json], *, aside: str) -> str:
@@ -246,6 +252,12 @@ def _demands(owed: Mapping[str, Json]) -> str:
         said.append(f"the purpose {' or '.join(_words(owed.get('purpose')))}")
     if "approve" in owed:
         said.append(f"the approval of {' and '.join(_words(owed.get('approve')))}")
+    if "scope" in owed:
+        said.append(f"the scope {' and '.join(_words(owed.get('scope')))}")
+    if "acr" in owed:
+        said.append(f"a login by {' or '.join(_words(owed.get('acr')))}")
+    if "max_age" in owed:
+        said.append(f"a login at most {_value(owed.get('max_age'))} seconds before")
     return "; ".join(said)
 
 

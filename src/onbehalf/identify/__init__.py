@@ -1,18 +1,24 @@
 """Room 1, identify: who calls, a person through a client, proven from one access token.
 
 `compact` says what a token looks like before anything is proven, `keys` what an issuer's key is, `tenant` for whom
-an issuer may speak, and `verify` makes the one `Caller`. Must not hold a clock, a socket or a cache: the door
+an issuer may speak, and `verify` makes the one `Caller`. `id_token` and `assertion` prove logins and clients for the
+sign-in broker. Must not hold a clock, a socket or a cache: the door
 `issuer_http` has these.
 """
 
 from __future__ import annotations
 
+from onbehalf.identify.assertion import Asserted, Once, verify_client_assertion, verify_id_jag
 from onbehalf.identify.compact import MAX_TOKEN_BYTES, Peeked, peek
+from onbehalf.identify.id_token import LoggedIn, verify_id_token
 from onbehalf.identify.keys import KeysRefused, PublicKey, public_keys
+from onbehalf.identify.signal import SIGNAL_TYPE, verify_signal
+from onbehalf.identify.subject import read_subject
 from onbehalf.identify.tenant import check_tenants
-from onbehalf.identify.verify import TOLERANCE_S, check_algorithm, verify
+from onbehalf.identify.verify import TOLERANCE_S, check_algorithm, check_signed, verify
 
 __all__ = [
-    "MAX_TOKEN_BYTES", "TOLERANCE_S", "KeysRefused", "Peeked", "PublicKey", "check_algorithm",
-    "check_tenants", "peek", "public_keys", "verify",
+    "MAX_TOKEN_BYTES", "SIGNAL_TYPE", "TOLERANCE_S", "Asserted", "KeysRefused", "LoggedIn", "Once", "Peeked",
+    "PublicKey", "check_algorithm", "check_signed", "check_tenants", "peek", "public_keys", "read_subject", "verify",
+    "verify_client_assertion", "verify_id_jag", "verify_id_token", "verify_signal",
 ]  # fmt: skip

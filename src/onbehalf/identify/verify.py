@@ -28,7 +28,9 @@ from onbehalf.identify.keys import PublicKey
 from onbehalf.identify.tenant import tenant_of
 from onbehalf.model import Caller, Evidence, Json, UnixTime, canonical, digest
 
-__all__ = ["TOLERANCE_S", "check_algorithm", "verify"]
+__all__ = [
+    "TOLERANCE_S", "check_algorithm", "check_signed", "check_times", "media", "text_of", "time_of", "verify",
+]  # fmt: skip
 
 TOLERANCE_S = 30
 _MAX_NAME = 255
@@ -59,27 +61,22 @@ def verify(
     IdentifyError.
     """
     check_algorithm(peeked, rule)  # 1
-    if peeked.algorithm not in key.algorithms:
-        raise AlgorithmRefused(f"the key is not for `{peeked.algorithm}`", hint="RFC 8725 section 3.1")
-    if peeked.claimed_issuer != rule.issuer or key.issuer != rule.issuer:  # 2
-        raise UnknownIssuer(f"the token is not from `{rule.issuer}`")
-    if key.key_id != peeked.key_id:
-        raise UnknownKey("the key is not the one that the token names")
-    _check_signature(peeked, key)  # 3
+    check_signed(peeked, key, issuer=rule.issuer)  # 2, 3
     _check_type(peeked, rule)  # 4
     claims = peeked.claimed
     _check_audience(claims, audience)  # 5
-    issued_at, expires_at = _check_times(claims, now)  # 6
+    issued_at, expires_at = check_times(claims, now)  # 6
     if "cnf" in claims:  # 7
         raise ProofMissing(
             "the token is bound to a key, and a proof of it is not taken here", hint="use a bearer token"
         )
-    subject, client = _text(claims, "sub"), _text(claims, rule.client_claim)  # 8
+    subject, client = text_of(claims, "sub"), text_of(claims, rule.client_claim)  # 8
     actors, scopes = _actors(claims, rule.issuer), _scopes(claims, rule.scope_claim)
     tenant = tenant_of(claims, rule)  # 9
     evidence = Evidence(
         issuer=rule.issuer, key=key.key_id, algorithm=peeked.algorithm, token=digest(peeked.token),
-        issued_at=issued_at, expires_at=expires_at,
+        issued_at=issued_at, expires_at=expires_at, acr=text_of(claims, "acr") if "acr" in claims else "",
+        auth_time=time_of(claims, "auth_time") if "auth_time" in claims else None,
     )  # fmt: skip
     return Caller(
         subject=subject, tenant=tenant, client=client, actors=actors, scopes=scopes, evidence=evidence,
@@ -96,6 +93,17 @@ def check_algorithm(peeked: Peeked, rule: IssuerSettings) -> None:
         )
 
 
+def check_signed(peeked: Peeked, key: PublicKey, *, issuer: str) -> None:
+    """Raise an IdentifyError unless a key of this issuer, and the very one that is named, signed the token."""
+    if peeked.algorithm not in key.algorithms or peeked.algorithm not in _LIBRARY_NAME:
+        raise AlgorithmRefused(f"the key is not for `{peeked.algorithm}`", hint="RFC 8725 section 3.1")
+    if peeked.claimed_issuer != issuer or key.issuer != issuer:
+        raise UnknownIssuer(f"the token is not from `{issuer}`")
+    if key.key_id != peeked.key_id:
+        raise UnknownKey("the key is not the one that the token names")
+    _check_signature(peeked, key)
+
+
 def _check_signature(peeked: Peeked, key: PublicKey) -> None:
     # The library is given the very bytes that `peek` took apart: there is no second parser to disagree with.
     algorithm = JWSRegistry.algorithms[_LIBRARY_NAME[peeked.algorithm]]
@@ -109,14 +117,15 @@ def _check_signature(peeked: Peeked, key: PublicKey) -> None:
 
 
 def _check_type(peeked: Peeked, rule: IssuerSettings) -> None:
-    if not peeked.type or _media(peeked.type) not in map(_media, rule.token_types):
+    if not peeked.type or media(peeked.type) not in map(media, rule.token_types):
         raise WrongType(
             "the token's `typ` is not one of " + ", ".join(f"`{name}`" for name in rule.token_types),
             hint="send an access token, not an id token (RFC 9068 section 2.1)",
         )
 
 
-def _media(name: str) -> str:
+def media(name: str) -> str:
+    """The one spelling of a media type in `typ`."""
     # Media types compare without case, and `application/` may be left out (RFC 7515 section 4.1.9).
     return name.lower().removeprefix("application/")
 
@@ -133,27 +142,29 @@ def _check_audience(claims: Mapping[str, Json], audience: str) -> None:
         )
 
 
-def _check_times(claims: Mapping[str, Json], now: UnixTime) -> tuple[UnixTime, UnixTime]:
+def check_times(claims: Mapping[str, Json], now: UnixTime) -> tuple[UnixTime, UnixTime]:
     """`iat` and `exp`. Tolerance is for clocks that disagree, and works in favour of the token only."""
-    issued_at, expires_at = _time(claims, "iat"), _time(claims, "exp")
+    issued_at, expires_at = time_of(claims, "iat"), time_of(claims, "exp")
     if expires_at <= issued_at:
         raise ClaimRefused("`exp` is not after `iat`")
     if now >= expires_at + TOLERANCE_S:
         raise TokenExpired("the token has expired", hint="refresh it, or log in again")
-    begins = max(issued_at, _time(claims, "nbf")) if "nbf" in claims else issued_at
+    begins = max(issued_at, time_of(claims, "nbf")) if "nbf" in claims else issued_at
     if begins > now + TOLERANCE_S:
         raise TokenNotYetValid("the token is not valid yet", hint="check the clocks of the issuer and of this gateway")
     return issued_at, expires_at
 
 
-def _time(claims: Mapping[str, Json], name: str) -> UnixTime:
+def time_of(claims: Mapping[str, Json], name: str) -> UnixTime:
+    """A claim that is a time. Raises ClaimRefused."""
     value = claims.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LAST_TIME:
         raise ClaimRefused(f"`{name}` is missing or not whole seconds since 1970")
     return UnixTime(value)
 
 
-def _text(claims: Mapping[str, Json], name: str) -> str:
+def text_of(claims: Mapping[str, Json], name: str) -> str:
+    """A claim that is a name. Raises ClaimRefused."""
     value = claims.get(name)
     # `isprintable` refuses control and format characters: no two names look alike by an invisible one.
     if not isinstance(value, str) or not 1 <= len(value) <= _MAX_NAME or not value.isprintable() or not value.strip():
@@ -171,7 +182,7 @@ def _actors(claims: Mapping[str, Json], issuer: str) -> tuple[str, ...]:
             raise ClaimRefused(f"`act` is not a chain of at most {_MAX_ACTORS} objects")
         if actor.get("iss", issuer) != issuer:
             raise ClaimRefused("an actor in `act` is of another issuer than the token")
-        actors.append(_text(actor, "sub"))
+        actors.append(text_of(actor, "sub"))
         inner = actor
     return tuple(actors)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
-from onbehalf.validate.route import identity_like
+from onbehalf.validate.identity_names import identity_like
 
 __all__ = ["References", "exposed", "kinds", "shown"]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from onbehalf.errors import StepUpNeeded
 from onbehalf.model import (
     Allow,
     Approval,
@@ -28,14 +29,16 @@ from onbehalf.model import (
     Predicate,
     Question,
     Reason,
+    StepUp,
     Tool,
     ToolCall,
+    UnixTime,
 )
 from onbehalf.validate import obligations, route
 
 __all__ = [
     "DEFAULT_REMEDY", "approved", "as_tried", "asking", "decide", "looked_up", "may", "narrowed", "offered", "owing",
-    "tried", "unapproved",
+    "step_up_needed", "tried", "unapproved",
 ]  # fmt: skip
 
 DEFAULT_REMEDY = "Ask the owner of this data, or whoever looks after access in your company."
@@ -85,6 +88,13 @@ def unapproved(ask: Ask, *, code: str, remedy: str) -> Deny:
     )  # fmt: skip
 
 
+def step_up_needed(deny: Deny, needs: StepUp) -> StepUpNeeded:
+    """A denial that another login would change, as the error that carries what it must be."""
+    error = StepUpNeeded(deny.reason.text, scopes=needs.scopes, acr=needs.acr, max_age=needs.max_age, hint=deny.remedy)
+    error.call = deny.call.id
+    return error
+
+
 def _allow(decision: Allow | Ask) -> Allow:
     return Allow(
         call=decision.call, resource=decision.resource, policies=decision.policies, policy=decision.policy,
@@ -107,10 +117,13 @@ def owing(judgement: Judgement, besides: Sequence[Owed]) -> Judgement:
     return replace(judgement, owed=tuple(dict.fromkeys((*besides, *judgement.owed)))) if besides else judgement
 
 
-def offered(judgement: Judgement, *, tool: Tool, caller: Caller, approvable: bool) -> bool:
-    """Whether a tool may be shown to a caller: whether a call of it could be allowed, legs 2 to 6. `approvable` says
-    whether approvals can be given here at all."""
-    if not may(judgement) or obligations.unmet(judgement.owed, tool=tool, caller=caller) is not None:
+def offered(judgement: Judgement, *, tool: Tool, caller: Caller, approvable: bool, now: UnixTime) -> bool:
+    """Whether a tool may be shown to a caller: whether a call of it could be allowed, legs 2 to 6, now or after another
+    login. `approvable` says whether approvals can be given here at all."""
+    if not may(judgement):
+        return False
+    unmet = obligations.unmet(judgement.owed, tool=tool, caller=caller, now=now)
+    if unmet is not None and unmet.step_up is None:
         return False
     return approvable or not obligations.approvers(judgement.owed)
 
@@ -140,7 +153,7 @@ def decide(
     """
     own = _is_about(call, question)
     permitted = own and may(judgement)
-    unmet = obligations.unmet(judgement.owed, tool=call.tool, caller=call.caller) if permitted else None
+    unmet = obligations.unmet(judgement.owed, tool=call.tool, caller=call.caller, now=call.at) if permitted else None
     if permitted and unmet is None:
         allow = Allow(
             call=call,
@@ -160,6 +173,7 @@ def decide(
         candidates=named,
         policy=policy,
         revision=call.person.revision,
+        step_up=unmet.step_up if unmet else None,
     )
 
 

@@ -25,7 +25,9 @@ from onbehalf.model import (
     Mask,
     Obligations,
     Owed,
+    StepUp,
     Tool,
+    UnixTime,
     canonical,
 )
 from onbehalf.validate.rows import Row, showing
@@ -37,10 +39,10 @@ __all__ = [
     "Kept",
     "Unmet",
     "approvers",
+    "demanded_scopes",
     "keep",
     "merge",
     "of_call",
-    "purpose_scopes",
     "read",
     "unmet",
 ]
@@ -53,6 +55,8 @@ _APPROVERS: tuple[Approver, ...] = get_args(Approver)
 _MAX_NAMES = 100
 _COLUMN = re.compile(r"[^\s,:\x00-\x1f\x7f]{1,100}")
 _PURPOSE = re.compile(r"[a-z][a-z0-9_-]{0,49}")
+_WORD = re.compile(r"[!#-+\--\[\]-~]{1,100}")  # RFC 6749's characters of a scope, but for the comma
+_TOLERANCE_S = 30
 _COUNT = re.compile(r"[1-9][0-9]{0,5}")
 _PURPOSE_SCOPE = "purpose:"
 _HIDDEN_AT_LEAST = 8
@@ -86,6 +90,9 @@ def _both(one: Obligations, other: Obligations) -> Obligations:
         max_rows=_narrower(one.max_rows, other.max_rows, min),
         purposes=_narrower(one.purposes, other.purposes, frozenset.intersection),
         approve=one.approve | other.approve,
+        scopes=one.scopes | other.scopes,
+        acr=_narrower(one.acr, other.acr, frozenset.intersection),
+        max_age=_narrower(one.max_age, other.max_age, min),
     )
 
 
@@ -128,6 +135,20 @@ def _approve(text: str) -> Obligations:
     return Obligations(approve=frozenset({found}))
 
 
+def _scopes(text: str) -> Obligations:
+    return Obligations(scopes=_names(text, _WORD, "scopes such as `payroll.read`"))
+
+
+def _acr(text: str) -> Obligations:
+    return Obligations(acr=_names(text, _WORD, "authentication context classes such as `phr,phrh`"))
+
+
+def _max_age(text: str) -> Obligations:
+    if not _COUNT.fullmatch(text.strip()):
+        raise ValueError("seconds since the login, from 1 to 999999")
+    return Obligations(max_age=int(text))
+
+
 def _names(text: str, pattern: re.Pattern[str], expected: str) -> frozenset[str]:
     names = [part.strip() for part in text.split(",")]
     if len(names) > _MAX_NAMES or len(set(names)) != len(names) or not all(map(pattern.fullmatch, names)):
@@ -137,6 +158,7 @@ def _names(text: str, pattern: re.Pattern[str], expected: str) -> frozenset[str]
 
 KINDS: Final[Mapping[str, Callable[[str], Obligations]]] = {
     "columns": _columns, "mask": _masks, "max_rows": _max_rows, "purpose": _purposes, "approve": _approve,
+    "scope": _scopes, "acr": _acr, "max_age": _max_age,
 }  # fmt: skip
 """Every annotation that is an obligation, with what reads it."""
 
@@ -152,13 +174,16 @@ class Unmet:
     text: str
     remedy: str
     policy: str
+    step_up: StepUp | None = None
 
 
-def unmet(owed: Sequence[Owed], *, tool: Tool, caller: Caller) -> Unmet | None:
+def unmet(owed: Sequence[Owed], *, tool: Tool, caller: Caller, now: UnixTime) -> Unmet | None:
     """The first of these demands that cannot be met for this tool and caller, if there is one.
 
-    1 fields or rows of an answer that is not mapped; 2 a purpose that the access token was not given for. Whether a
-    row has the fields that are demanded is seen when it is there (`keep`). An approval can be asked for (`approvers`).
+    1 fields or rows of an answer that is not mapped; 2 a purpose that the access token was not given for; 3 scopes that
+    it does not have, or a login that is not of the kind or as recent as demanded: a new login may change that. Whether
+    a row has the fields that are demanded is seen when it is there (`keep`). An approval can be asked for
+    (`approvers`).
     """
     if not owed:
         return None
@@ -169,7 +194,46 @@ def unmet(owed: Sequence[Owed], *, tool: Tool, caller: Caller) -> Unmet | None:
             return _not_mapped(each, tool)
     if demands.purposes != "every" and not _shown(demands, caller):  # 2
         return _no_purpose(next(each for each in owed if each.obligations.purposes != "every"), demands.purposes)
-    return None
+    return _step_up(owed, demands, tool, caller, now)  # 3
+
+
+def _step_up(owed: Sequence[Owed], demands: Obligations, tool: Tool, caller: Caller, now: UnixTime) -> Unmet | None:
+    """What of the token or login is lacking, told whole: whatever a new login brings must do for all of it."""
+    lacking = [f"the scope `{each}`" for each in sorted(demands.scopes - caller.scopes)]
+    if demands.acr != "every" and caller.evidence.acr not in demands.acr:
+        kinds = " or ".join(f"`{each}`" for each in sorted(demands.acr))
+        lacking.append(f"a login by {kinds}" if kinds else "a login of several kinds, of which none is all")
+    if demands.max_age != "every" and not _recent(caller, demands.max_age, now):
+        lacking.append(f"a login at most {demands.max_age} seconds ago")
+    if not lacking:
+        return None
+    wanted = ", and ".join(lacking)
+    by = next(each.policy for each in owed if _asks_of_login(each.obligations))
+    hopeless = demands.acr == frozenset()
+    return Unmet(
+        code="step_up_needed",
+        text=f"`{by}` permits this, but demands {wanted}.",
+        remedy="Nobody can log in so; tell who runs this gateway."
+        if hopeless
+        else f"Log in again: this needs {wanted}.",
+        policy=by,
+        step_up=None
+        if hopeless
+        else StepUp(
+            scopes=frozenset(tool.scopes) | demands.scopes,
+            acr=() if demands.acr == "every" else tuple(sorted(demands.acr)),
+            max_age=None if demands.max_age == "every" else demands.max_age,
+        ),
+    )
+
+
+def _asks_of_login(demands: Obligations) -> bool:
+    return bool(demands.scopes) or demands.acr != "every" or demands.max_age != "every"
+
+
+def _recent(caller: Caller, max_age: int, now: UnixTime) -> bool:
+    at = caller.evidence.auth_time
+    return at is not None and at <= now + _TOLERANCE_S and now <= at + max_age + _TOLERANCE_S
 
 
 def approvers(owed: Sequence[Owed]) -> frozenset[Approver]:
@@ -186,13 +250,10 @@ def _not_mapped(by: Owed, tool: Tool) -> Unmet:
     )
 
 
-def purpose_scopes(demands: Obligations) -> frozenset[str]:
-    """The scopes that a token may be given for these purposes."""
-    return (
-        frozenset()
-        if demands.purposes == "every"
-        else frozenset(f"{_PURPOSE_SCOPE}{each}" for each in demands.purposes)
-    )
+def demanded_scopes(demands: Obligations) -> frozenset[str]:
+    """The scopes that a token must have, or by which it may be given for one of the purposes."""
+    purposes = frozenset() if demands.purposes == "every" else demands.purposes
+    return demands.scopes | {f"{_PURPOSE_SCOPE}{each}" for each in purposes}
 
 
 def _no_purpose(by: Owed, wanted: frozenset[str]) -> Unmet:
@@ -290,7 +351,7 @@ class _Terms:
 
 def _terms(allow: Allow, own: Sequence[Owed]) -> _Terms:
     owed = tuple(dict.fromkeys((*allow.owed, *own)))
-    met = unmet(owed, tool=allow.call.tool, caller=allow.call.caller) is None
+    met = unmet(owed, tool=allow.call.tool, caller=allow.call.caller, now=allow.call.at) is None
     given = allow.approval.approvers if allow.approval else frozenset()
     demands = merge(each.obligations for each in owed)
     return _Terms(owed=owed, demands=demands, met=met, lacking=demands.approve - given)

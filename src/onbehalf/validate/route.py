@@ -8,7 +8,6 @@ what a tool is (tools.py) or whether it is allowed (decide.py).
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -35,6 +34,7 @@ from onbehalf.model import (
     digest,
 )  # fmt: skip
 from onbehalf.validate.explore import require_query
+from onbehalf.validate.identity_names import identity_like
 from onbehalf.validate.paging import CURSOR, SIZE
 from onbehalf.validate.schema_work import looks
 
@@ -65,10 +65,6 @@ _PLAIN = frozenset(
 """All that a schema may say of its parameters where some are bound; anything else might speak of those."""
 _BACKTRACK = 10_000
 """How far a pattern may go back before it counts as not matching: patterns come from upstreams, texts from models."""
-_IDENTITY_PARTS = frozenset(
-    {"actor", "behalf", "caller", "email", "employee", "impersonate", "login", "org", "organisation", "organization"}
-    | {"person", "principal", "requester", "sub", "subject", "tenant", "uid", "user", "userid", "username", "whoami"}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,19 +155,6 @@ def shown_schema(schema: Mapping[str, Json], bound: Sequence[Bound], dry_run: Dr
         "required": [name for name in required if name not in hidden],
         "additionalProperties": False,
     }
-
-
-def identity_like(schema: Mapping[str, Json]) -> tuple[str, ...]:
-    """Shown parameters whose names suggest that they choose a person or tenant. A guess, for warnings only."""
-    properties = schema.get("properties")
-    if not isinstance(properties, dict):
-        return ()
-    return tuple(name for name in properties if not _IDENTITY_PARTS.isdisjoint(_parts(name)))
-
-
-def _parts(name: str) -> list[str]:
-    """`userId`, `user-id`, `user.id` and `user_id` are `user` and `id`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^0-9A-Za-z]", "_", name).lower().split("_")
 
 
 def route(request: ToolRequest, *, tool: Tool, check: ArgumentCheck, arrival: Arrival) -> ToolCall:

@@ -14,7 +14,18 @@ from onbehalf.config import PostgresUpstream
 from onbehalf.errors import ConfigInvalid
 from onbehalf.validate.wall_claim import CLAIM_SETTING, ClaimKey
 
-__all__ = ["CLAIMED_BODY", "TENANT_BODY", "Plan", "Walled", "key_sql", "plan", "quoted", "restrictive", "wall_sql"]
+__all__ = [
+    "CLAIMED_BODY",
+    "TENANT_BODY",
+    "Plan",
+    "Walled",
+    "claims_sql",
+    "key_sql",
+    "plan",
+    "quoted",
+    "restrictive",
+    "wall_sql",
+]
 
 _MAX_NAME = 63
 
@@ -138,6 +149,18 @@ def wall_sql(plan: Plan) -> str:
     parts += [_shared(plan, table) for table in plan.shared]
     parts += [_TAIL.replace("@OWNER@", quoted(plan.owner))]
     return "\n".join(parts)
+
+
+def claims_sql(users: Iterable[str], *, owner: str = "onbehalf_owner") -> str:
+    """The part of the wall that says which claim holds, and no table of it: for policies of one's own.
+
+    `users` are the roles that set claims; they exist already. Raises ConfigInvalid.
+    """
+    attributes = "NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT"
+    made = _ROLE.format(role=quoted(owner), text=_text(owner), login="NOLOGIN", attributes=attributes)
+    plan = Plan(tables=(), owner=owner)
+    claims = _claims(plan).replace(_names(plan.gateway), _names(users))
+    return "\n".join([_HEAD, made, claims, f"REVOKE {quoted(owner)} FROM CURRENT_USER;", "COMMIT;", ""])
 
 
 def key_sql(key: ClaimKey) -> str:

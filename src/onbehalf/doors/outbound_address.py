@@ -1,4 +1,4 @@
-"""Where an HTTP API may be: its host's addresses, resolved once, judged, and one of them kept for all connections.
+"""Where a server may be: its host's addresses, resolved once, judged, and one of them kept for all connections.
 
 A name that leads into the house is how a server outside reaches one inside (SSRF); one that is looked up again can lead
 elsewhere the second time (rebinding). Must not send anything.
@@ -14,7 +14,7 @@ import socket
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-__all__ = ["AddressRefused", "judged", "pinned"]
+__all__ = ["AddressRefused", "is_loopback_name", "judged", "pinned"]
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")))
@@ -39,6 +39,11 @@ async def pinned(url: str, *, private: bool, seconds: float) -> tuple[str, str, 
     if not addresses or not all(judged(each, host=host, private=private) for each in addresses):
         raise AddressRefused("the server's name leads to an address that is not permitted")
     return host, addresses[0], port
+
+
+def is_loopback_name(host: str) -> bool:
+    """Whether a host is this machine by its name or spelling alone."""
+    return host in _LOOPBACK or host.endswith(".localhost")
 
 
 def judged(text: str, *, host: str, private: bool) -> bool:

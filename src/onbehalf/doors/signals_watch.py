@@ -1,0 +1,121 @@
+"""Whether streams of security events live: verification events are asked for, and silence is said loudly, once.
+
+A stream that tells nothing cannot be told from one about which there is nothing to tell, unless it is asked (SSF 1.0,
+verification). Must not refuse anybody (directory_heard.py).
+
+Trust: the answer to being asked is a SET like any other; that the transmitter says it would answer counts for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import orjson
+from pyreqwest.exceptions import PyreqwestError
+
+from onbehalf.config_signals import VerificationSettings
+from onbehalf.doors.outbound import plain_client
+from onbehalf.doors.signals_stream import SignalStream
+from onbehalf.model import Json
+
+__all__ = ["Asking", "Working", "cancelled", "watch"]
+
+_log = logging.getLogger(__name__)
+_SECONDS = 10.0
+_LOOK_SECONDS = 1.0
+
+
+class Working(Protocol):
+    """What is at work for a stream. `problem` says why it does not work, "" if it does."""
+
+    name: str
+    problem: str
+
+
+class Asking:
+    """Asks for verification events of one stream until it is cancelled."""
+
+    def __init__(self, stream: SignalStream, settings: VerificationSettings, *, secret: str) -> None:
+        self.name = f"signals {stream.settings.name}: verification"
+        self.problem = ""
+        self._stream = stream
+        self._settings = settings
+        self._secret = secret
+        self._client = plain_client(seconds=_SECONDS, connect_seconds=_SECONDS).build()
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        while True:
+            await self._ask()
+            await asyncio.sleep(self._settings.every_seconds)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    async def _ask(self) -> None:
+        self._stream.asked = state = secrets.token_urlsafe(24)
+        problem = ""
+        try:
+            request = (
+                self._client.post(self._settings.url)
+                .header("authorization", f"Bearer {self._secret}")
+                .header("content-type", "application/json")
+                .body_bytes(orjson.dumps({"stream_id": self._settings.stream, "state": state}))
+            )
+            async with request.build_streamed() as response:
+                if response.status not in (200, 202, 204):
+                    problem = f"it answers with HTTP status {response.status}"
+        except (PyreqwestError, ValueError):
+            problem = "it cannot be reached, or does not answer in time"
+        if problem and problem != self.problem:
+            _log.error("the stream `%s` cannot be asked to verify: %s", self._stream.settings.name, problem)
+        self.problem = problem
+
+
+async def watch(
+    streams: Sequence[SignalStream], working: Sequence[Working], note: Callable[[str, dict[str, Json]], None],
+    problems: dict[str, str],
+) -> None:  # fmt: skip
+    """Say of each stream when it falls silent, and when it is heard again. Never ends; `note` never fails. `problems`
+    has, at any time, a sentence for all that does not work."""
+    silent: set[str] = set()
+    while True:
+        for stream in streams:
+            name, over = stream.settings.name, stream.silent_for()
+            if over and name not in silent:
+                silent.add(name)
+                problems[f"signals {name}"] = "nothing was heard for too long"
+                refused = "; calls of its tenants are refused" if stream.settings.required else ""
+                _log.error("nothing was heard of stream `%s` for too long%s", name, refused)
+                note("signals_silent", _facts(stream))
+            elif not over and name in silent:
+                silent.discard(name)
+                problems.pop(f"signals {name}", None)
+                _log.warning("the stream `%s` is heard again", name)
+                note("signals_heard", _facts(stream))
+        for each in working:
+            problems.pop(each.name, None)
+            if each.problem:
+                problems[each.name] = each.problem
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _facts(stream: SignalStream) -> dict[str, Json]:
+    facts: Mapping[str, Json] = {
+        "stream": stream.settings.name, "issuer": stream.settings.issuer, "heard": stream.heard_at,
+        "required": stream.settings.required,
+    }  # fmt: skip
+    return dict(facts)
+
+
+async def cancelled(task: asyncio.Task[None]) -> None:
+    """End a task, and wait until it is."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,135 @@
+"""Access tokens of another domain's authorization server, for one person each, by what this gateway asserts of them.
+
+The assertion is presented as a grant (RFC 7523, ID-JAG) or exchanged (RFC 8693). A token is kept for its person,
+client and login alone, in memory, until shortly before it ends. The person's own token is no part of this: there is no
+field that could carry it. Must not send a call or decide one.
+
+Trust: the other authorization server says what the person may there; who answers at its token endpoint is asked over
+https.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import quote_plus
+
+import orjson
+
+from onbehalf.act.assertion import asserted
+from onbehalf.config_upstreams import AuthorizationSettings
+from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher
+from onbehalf.doors.key_file import KeyFile
+from onbehalf.model import Json, ToolCall
+from onbehalf.ports import Clock
+
+__all__ = ["AuthorizationFailed", "Authorizer", "BearerSource"]
+
+_JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+_JWT = "urn:ietf:params:oauth:token-type:jwt"
+_ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  # a name
+_KEPT = 10_000
+_EARLY_S = 30.0
+_DEFAULT_S = 60.0
+_MAX_S = 3600.0
+_MAX_TOKEN = 16 * 1024
+_Key = tuple[str, str, str, str]
+
+
+class BearerSource(Protocol):
+    """Where an upstream door gets the access token that a person has there."""
+
+    async def bearer(self, call: ToolCall) -> str:
+        """The token. Raises AuthorizationFailed."""
+        ...
+
+    async def refused(self, call: ToolCall) -> None:
+        """The upstream did not take it."""
+        ...
+
+
+class AuthorizationFailed(Exception):
+    """The other domain gave no token. The message is a clause for a person, and holds nothing that was sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    token: str = field(repr=False)
+    until: float
+
+
+class Authorizer:
+    """Tokens for one upstream. `issuer` is this gateway's as it asserts, `resource` what tokens are for, `secret` its
+    own at the other server, "" for none. Used within one event loop; the fetcher is closed by whoever gave it."""
+
+    def __init__(
+        self, settings: AuthorizationSettings, fetcher: IssuerFetcher, keys: KeyFile, *, issuer: str, resource: str,
+        secret: str, clock: Clock, monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._fetcher = fetcher
+        self._keys = keys
+        self._issuer = issuer
+        self._resource = resource
+        self._secret = secret
+        self._clock = clock
+        self._monotonic = monotonic
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
+
+    async def bearer(self, call: ToolCall) -> str:
+        """The person's access token there. Raises AuthorizationFailed."""
+        key = _key(call)
+        kept = self._kept.get(key)
+        if kept is not None and self._monotonic() < kept.until:
+            self._kept.move_to_end(key)
+            return kept.token
+        answer = await self._asked(call)
+        token, kind = answer.get("access_token"), answer.get("token_type")
+        if not isinstance(token, str) or not isinstance(kind, str) or kind.lower() != "bearer":
+            raise AuthorizationFailed("the other authorization server gave no bearer token")
+        if not 1 <= len(token) <= _MAX_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
+            raise AuthorizationFailed("the other authorization server gave a token that cannot stand in a header")
+        life = answer.get("expires_in", _DEFAULT_S)
+        seconds = float(life) if isinstance(life, int | float) and not isinstance(life, bool) else _DEFAULT_S
+        if (keep := min(seconds, _MAX_S) - _EARLY_S) > 0:
+            self._kept[key] = _Kept(token=token, until=self._monotonic() + keep)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return token
+
+    async def refused(self, call: ToolCall) -> None:
+        """The API did not take the person's token: the next call gets another."""
+        self._kept.pop(_key(call), None)
+
+    async def _asked(self, call: ToolCall) -> Mapping[str, Json]:
+        settings = self._settings
+        claims = asserted(
+            call, issuer=self._issuer, audience=settings.issuer, resource=self._resource, client=settings.client_id,
+            scope=settings.scope, id=secrets.token_urlsafe(32), now=self._clock(),
+        )  # fmt: skip
+        assertion = self._keys.sign(orjson.dumps(claims))
+        fields = {"grant_type": _JWT_BEARER, "assertion": assertion}
+        if settings.grant == "token-exchange":
+            fields = {
+                "grant_type": _EXCHANGE, "subject_token": assertion, "subject_token_type": _JWT,
+                "requested_token_type": _ACCESS_TOKEN,
+            }  # fmt: skip
+        fields |= {"resource": self._resource, **({"scope": settings.scope} if settings.scope else {})}
+        pair = f"{quote_plus(settings.client_id)}:{quote_plus(self._secret)}"
+        headers = {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+        try:
+            return await self._fetcher.post(settings.token_endpoint, fields, headers)
+        except FetchFailed as error:
+            raise AuthorizationFailed(f"the other authorization server gave no token: {error}") from error
+
+
+def _key(call: ToolCall) -> _Key:
+    """Whose token: one login's. A new login may be stronger, or another client's."""
+    caller = call.caller
+    return (call.person.ref.id, caller.client, caller.evidence.issuer, f"{caller.evidence.token}")

@@ -1,0 +1,103 @@
+"""One upstream's authorization server, as the gateway is a client of it for people's own accounts there.
+
+Authorization code with PKCE, and renewal by refresh token (RFC 6749 section 6). Its endpoints stand in the
+configuration: many such servers publish no metadata. Must not keep a token or know whose it is.
+
+Trust: who answers at the configured endpoints, over https, is the upstream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from onbehalf.config import IssuerSettings
+from onbehalf.config_upstreams import AccountSettings
+from onbehalf.connecting import Account, Connecting, ConnectionDead
+from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher
+from onbehalf.doors.issuer_login import CodeLogin, Redirected
+from onbehalf.doors.upstream_authorization import AuthorizationFailed
+from onbehalf.errors import LoginFailed, VaultUnavailable
+from onbehalf.model import Json, ToolCall, UnixTime
+
+__all__ = ["OauthAccounts", "VaultAuthorizer"]
+
+_MAX_TOKEN = 16 * 1024
+_MAX_LIFE_S = 365 * 86_400
+
+
+class OauthAccounts:
+    """Fulfils `connecting.Accounts`. `name` is the upstream's; the fetcher is closed by whoever gave it."""
+
+    def __init__(
+        self, name: str, settings: AccountSettings, fetcher: IssuerFetcher, *, redirect_uri: str, secret: str
+    ) -> None:
+        self.title = settings.title or name
+        self._codes = CodeLogin(
+            IssuerSettings(issuer=settings.issuer or settings.authorization_endpoint, tenant="none"), fetcher,
+            client_id=settings.client_id, redirect_uri=redirect_uri, secret=secret,
+            asked={"scope": settings.scope, **settings.parameters}, redeeming={},
+            endpoints={
+                "authorization_endpoint": settings.authorization_endpoint, "token_endpoint": settings.token_endpoint,
+                "authorization_response_iss_parameter_supported": bool(settings.issuer),
+            },
+        )  # fmt: skip
+
+    async def address(self, *, state: str, verifier: str) -> str:
+        """Where to send the browser. Raises LoginFailed."""
+        return await self._codes.address(state=state, verifier=verifier)
+
+    async def redeemed(self, back: Redirected, *, verifier: str, now: UnixTime) -> Account:
+        """The login that the code stands for. Raises LoginFailed."""
+        answer = await self._codes.redeemed(back, verifier=verifier)
+        try:
+            return _account(answer, "", now)
+        except AuthorizationFailed as error:
+            raise LoginFailed(str(error), hint="try again, or tell whoever runs the gateway") from error
+
+    async def renewed(self, account: Account, *, now: UnixTime) -> Account:
+        """A new access token by the refresh token. Raises ConnectionDead, AuthorizationFailed."""
+        try:
+            answer = await self._codes.renewed(account.refresh)
+        except LoginFailed as error:
+            raise AuthorizationFailed(error.message) from error
+        except FetchFailed as error:
+            if error.status in (400, 401):  # RFC 6749 section 5.2: `invalid_grant` and its like
+                raise ConnectionDead from error
+            raise AuthorizationFailed(f"the account's server gave no token: {error}") from error
+        if "error" in answer:  # some answer so with status 200
+            raise ConnectionDead
+        return _account(answer, account.refresh, now)
+
+
+class VaultAuthorizer:
+    """Fulfils what an upstream door asks: the bearer of a call, by its person's own login there."""
+
+    def __init__(self, connecting: Connecting) -> None:
+        self._connecting = connecting
+
+    async def bearer(self, call: ToolCall) -> str:
+        """The person's access token there. Raises AuthorizationFailed."""
+        try:
+            return await self._connecting.bearer(call)
+        except ConnectionDead as error:
+            raise AuthorizationFailed("the person's account there must be connected anew") from error
+        except VaultUnavailable as error:
+            raise AuthorizationFailed(error.message) from error
+
+    async def refused(self, call: ToolCall) -> None:
+        """The upstream did not take it."""
+        await self._connecting.refused(call)
+
+
+def _account(answer: Mapping[str, Json], refresh: str, now: UnixTime) -> Account:
+    token, kind = answer.get("access_token"), answer.get("token_type")
+    if not isinstance(token, str) or not isinstance(kind, str) or kind.lower() != "bearer":
+        raise AuthorizationFailed("the account's server gave no bearer token")
+    if not 1 <= len(token) <= _MAX_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
+        raise AuthorizationFailed("the account's server gave a token that cannot stand in a header")
+    life, fresh = answer.get("expires_in"), answer.get("refresh_token")
+    until = 0
+    if isinstance(life, int) and not isinstance(life, bool) and life > 0:
+        until = now + min(life, _MAX_LIFE_S)
+    kept = fresh if isinstance(fresh, str) and len(fresh) <= _MAX_TOKEN else refresh
+    return Account(access=token, refresh=kept, until=until)
