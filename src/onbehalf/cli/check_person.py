@@ -14,6 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+import orjson
+from joserfc import jws
+from joserfc.jwk import OKPKey
+
 from onbehalf.app import Paths, load_people, narrowed
 from onbehalf.config import IssuerSettings, Settings
 from onbehalf.doors.clock_system import now
@@ -23,7 +28,8 @@ from onbehalf.doors.directory_tell import Told, tell
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.revocations_sqlite import Revocations
 from onbehalf.errors import ConfigInvalid, OnbehalfError, PersonUnknown
-from onbehalf.model import Caller, Candidate, Digest, Evidence, Judgement, Person, Tool, UnixTime
+from onbehalf.identify import peek, public_keys, verify
+from onbehalf.model import Caller, Candidate, Json, Judgement, Person, Presented, Tool
 from onbehalf.validate import decide, obligations, questions
 
 __all__ = ["Shown", "Who", "shown"]
@@ -137,13 +143,29 @@ def _caller(
         text = f"{told.id} has no login at an issuer of this tenant (logins: {have})"
         hint = f"add one with the issuer spelled exactly as here: {min(names)}"
         return None, Shown(level="problem", what="person", text=text, hint=hint)
-    at = now()
-    evidence = Evidence(
-        issuer=login[0], key="", algorithm="", token=Digest("sha256:"), issued_at=at, expires_at=UnixTime(at + 60)
-    )
     scopes = asked if who.scopes is None else who.scopes
-    caller = Caller(subject=login[1], tenant=who.tenant, client=who.client, actors=(), scopes=scopes, evidence=evidence)
-    return caller, None
+    rule = next(each for each in speaks if each.issuer == login[0])
+    return _proven(rule, login[1], who, scopes, audience=settings.gateway.resource), None
+
+
+def _proven(rule: IssuerSettings, subject: str, who: Who, scopes: frozenset[str], *, audience: str) -> Caller:
+    """Whom a token of this person would prove: one is made with a key of its own, and proven as any other.
+
+    Raises an IdentifyError where no token could hold this client or these scopes.
+    """
+    at = now()
+    key = OKPKey.generate_key("Ed25519", {"kid": "check"})
+    claims: dict[str, Json] = {
+        "iss": rule.issuer, "aud": audience, "sub": subject, "iat": at, "exp": at + 60, rule.client_claim: who.client,
+        rule.scope_claim: " ".join(sorted(scopes)),
+    }  # fmt: skip
+    if not isinstance(rule.tenant, str):
+        claims[rule.tenant.claim] = who.tenant
+    header = {"typ": rule.token_types[0], "alg": "Ed25519", "kid": "check"}
+    token = jws.serialize_compact(header, orjson.dumps(claims), key, algorithms=["Ed25519"])
+    keys = public_keys(orjson.dumps({"keys": [key.as_dict(private=False)]}), issuer=rule.issuer)
+    own = msgspec.structs.replace(rule, algorithms=("Ed25519",))
+    return verify(peek(Presented(token=token)), rule=own, key=keys["check"], audience=audience, now=at)
 
 
 def _tenants(issuer: IssuerSettings) -> frozenset[str]:
