@@ -87,6 +87,52 @@ def test_entries_that_follow_are_committed_by_close(tmp_path: Path) -> None:
         ledger.follow(entry(1))
 
 
+def test_an_answer_does_not_wait_for_the_leaf_of_what_follows_it(tmp_path: Path) -> None:
+    seen: list[str] = []
+    ledger = opened(tmp_path, failpoint=seen.append)
+
+    async def answer() -> None:
+        ledger.follow(entry(1))
+        assert seen == []  # here an answer leaves
+        await asyncio.sleep(0)
+        assert seen == ["queued"]
+
+    asyncio.run(answer())
+    ledger.close()
+    assert reader(tmp_path).verify().size == 1
+
+
+def test_what_follows_stands_before_what_was_handed_in_later(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+
+    async def write() -> Receipt:
+        ledger.follow(entry(1))
+        return await ledger.append(entry(2))
+
+    assert asyncio.run(write()).index == 1
+    ledger.close()
+
+
+def test_a_leaf_that_cannot_be_made_closes_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = opened(tmp_path)
+
+    def no_entropy(_: int) -> bytes:
+        raise OSError("no entropy")
+
+    async def write() -> None:
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "urandom", no_entropy)
+            ledger.follow(entry(1))
+            await asyncio.sleep(0)
+        assert "no entropy" in ledger.closed
+        with pytest.raises(LedgerUnavailable):
+            await ledger.append(entry(2))
+
+    asyncio.run(write())
+    ledger.close()
+    assert reader(tmp_path).verify().size == 0
+
+
 def test_cancelled_caller_does_not_break_the_others(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
 

@@ -23,7 +23,7 @@ VALUES = st.recursive(
 
 def made(facts: dict[str, Json], kind: str = "intent") -> leaf.Made:
     entry = AuditEntry(kind=kind, call="call_1", at=UnixTime(1_700_000_000), facts=facts)
-    return leaf.make(entry, id_="0" * 32, salt=SALT)
+    return leaf.make(leaf.spell(entry), id_="0" * 32, salt=SALT)
 
 
 @settings(max_examples=80, deadline=None)

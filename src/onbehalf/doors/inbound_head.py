@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the bounds on request heads that it lacks: bytes, headers and seconds.
+"""uvicorn's HTTP protocol with the bounds on request heads that it lacks, and answers that leave in one piece.
 
 An app is asked only when a head is whole, so an endless one must end here. Must not look into a request.
 
@@ -9,16 +9,51 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["BoundedHttp"]
+__all__ = ["BoundedHttp", "JoinedWrites"]
 
 HEAD_BYTES = 32 * 1024  # a bearer is at most 8 KiB, and MCP mirrors some arguments
 HEAD_SECONDS = 10.0
 HEADERS = 128
 
 _log = logging.getLogger(__name__)
+
+
+class JoinedWrites:
+    """What one answer is written to: its head leaves with the first of its body, as one packet and one waking of the
+    client, or at the end of what the loop is at, whichever comes first."""
+
+    __slots__ = ("_head", "_loop", "_transport", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._head: bytes | None = None
+        self._loop = loop
+        self._transport = transport
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """The first is the head."""
+        if self._head is None:
+            self._head = data
+            self._loop.call_soon(self._flush)
+        elif self._head:
+            data, self._head = self._head + data, b""
+            self._transport.write(data)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close after what was written."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -55,6 +90,8 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse(b"431 Request Header Fields Too Large")
         if not self.transport.is_closing():
             super().on_headers_complete()
+            if self.cycle is not None:
+                self.cycle.transport = cast("asyncio.Transport", JoinedWrites(self.cycle.transport, self.loop))
 
     def on_body(self, body: bytes) -> None:
         if not self.transport.is_closing():

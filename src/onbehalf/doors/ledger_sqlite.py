@@ -1,6 +1,7 @@
 """The ledger in one SQLite file, for writing: one thread, group commit, closed for good after any error.
 
-An entry becomes leaf and sealed payload where it is handed in, so that later changes of its facts cannot matter. The
+An entry is spelled where it is handed in, so that later changes of its facts cannot matter. It becomes leaf and sealed
+payload there too, or, where nobody waits for it, a moment later: an answer need not wait for its outcome's leaf. The
 writer drains the queue, extends the tree, and commits leaves, payloads and the new signed head as one statement (WAL,
 `synchronous=FULL`); only then are callers woken, once a batch. Reading is ledger_reader.py's, which this door
 uses for the start-up check.
@@ -26,8 +27,8 @@ from queue import SimpleQueue
 
 from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, scan
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
-from onbehalf.explain import checkpoint, tree
-from onbehalf.explain.leaf import make
+from onbehalf.explain import checkpoint, entries, tree
+from onbehalf.explain.leaf import Spelled, make, spell
 from onbehalf.explain.seal import NONCE_BYTES, LedgerKeys
 from onbehalf.model import AuditEntry, Digest, Receipt, UnixTime
 
@@ -39,9 +40,7 @@ _GATHER_SECONDS = 0.002
 """How long the writer waits for more where several callers wait: each commit costs as much for one entry as for ten."""
 _RIDE_SECONDS = 0.01
 """How long an entry that nobody waits for may wait for one that somebody does."""
-_MAX_PAYLOAD_BYTES = 32 * 2**20
-_UNKNOWN = "the gateway stopped before an outcome was on record; whether it was done is not known"
-_NOT_SENT = "the client went away, or time ran out, before anything was sent"
+_MAX_FACTS_BYTES = 32 * 2**20
 
 _Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Receipt]"]
 
@@ -75,6 +74,7 @@ class SqliteLedger:
         self._failpoint = failpoint
         self._gate = threading.Lock()
         self._waiting: list[_Item] = []
+        self._following: list[Spelled] = []
         self._called = False
         self._calls: SimpleQueue[bool] = SimpleQueue()
         """What the writer sleeps on: True for a batch to write, False to end after it."""
@@ -129,25 +129,45 @@ class SqliteLedger:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Receipt] = loop.create_future()
-        item = self._offer(entry, (loop, future))
+        item = self._offer(_spelled(entry), (loop, future))
         try:
             return await future
         except asyncio.CancelledError:
             if entry.kind == "intent":
                 # where this fails it stays open, and is `unknown` after the next start
                 with contextlib.suppress(LedgerUnavailable):
-                    self._offer(_not_sent(entry, item), None)
+                    told = entries.not_sent(entry.call, at=entry.at, index=item.index, leaf=item.hash)
+                    self._offer(_spelled(told), None)
             raise
 
     def follow(self, entry: AuditEntry) -> None:
-        """Queue an entry for the next commit without waiting, and call for one soon if nobody else does."""
-        self._offer(entry, None)
+        """Queue an entry for the next commit without waiting, and call for one soon if nobody else does.
+
+        Its leaf is made once what the loop is at has ended: an answer need not wait for it.
+        """
+        spelled = _spelled(entry)
+        with self._gate:
+            self._require_room()
+            self._following.append(spelled)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # not in a loop: there is no later
+            self._followed()
+            self._call()
+            return
+        loop.call_soon(self._followed)
         if not self._riding:
-            try:
-                asyncio.get_running_loop().call_later(_RIDE_SECONDS, self._ride_ends)
-                self._riding = True
-            except RuntimeError:  # not in a loop: nothing can call later
-                self._call()
+            loop.call_later(_RIDE_SECONDS, self._ride_ends)
+            self._riding = True
+
+    def _followed(self, closing: str = "") -> None:
+        """Make leaves of what follows. If we stop before, an outcome is `unknown` after the next start."""
+        try:
+            with self._gate:
+                self._enter_following()
+                self._closed = self._closed or closing
+        except Exception as error:  # an entry that was taken and cannot be kept: nothing after it may be
+            self._fail([], error)
 
     def _ride_ends(self) -> None:
         self._riding = False
@@ -162,35 +182,42 @@ class SqliteLedger:
 
     def close(self) -> None:
         """Commit what is queued, then close. Later entries are refused. Blocks until done."""
-        with self._gate:
-            self._closed = self._closed or "the ledger is closed"
-            self._calls.put(False)
+        self._followed(closing="the ledger is closed")
+        self._calls.put(False)
         self._thread.join()
 
-    def _offer(self, entry: AuditEntry, waiter: _Waiter | None) -> _Item:
-        # INVARIANT: indices are given out in queue order, because the gate is held from giving one to queueing it
+    def _offer(self, spelled: Spelled, waiter: _Waiter | None) -> _Item:
         with self._gate:
-            if self._closed:
-                raise LedgerUnavailable(self._closed, hint="restart the gateway; it checks the log first")
-            if len(self._waiting) >= _QUEUE:
-                raise LedgerUnavailable(f"{_QUEUE} entries wait to be written", hint="the disk is too slow; try later")
-            item = self._item(self._next, entry, waiter)
-            self._waiting.append(item)
-            self._next += 1
+            self._require_room()
+            self._enter_following()
+            item = self._enter(spelled, waiter)
             if waiter is not None and not self._called:
                 self._called = True
                 self._calls.put(True)
+        return item
+
+    def _require_room(self) -> None:
+        if self._closed:
+            raise LedgerUnavailable(self._closed, hint="restart the gateway; it checks the log first")
+        if len(self._waiting) + len(self._following) >= _QUEUE:
+            raise LedgerUnavailable(f"{_QUEUE} entries wait to be written", hint="the disk is too slow; try later")
+
+    def _enter_following(self) -> None:
+        while self._following:
+            self._enter(self._following[0], None)
+            del self._following[0]
+
+    def _enter(self, spelled: Spelled, waiter: _Waiter | None) -> _Item:
+        # INVARIANT: indices are given out in queue order, because the gate is held from giving one to queueing it
+        item = self._item(self._next, spelled, waiter)
+        self._waiting.append(item)
+        self._next += 1
         self._failpoint("queued")
         return item
 
-    def _item(self, index: int, entry: AuditEntry, waiter: _Waiter | None) -> _Item:
+    def _item(self, index: int, spelled: Spelled, waiter: _Waiter | None) -> _Item:
         fresh = os.urandom(32 + 16 + NONCE_BYTES)
-        try:
-            made = make(entry, id_=fresh[32:48].hex(), salt=fresh[:32])
-        except ValueError as error:
-            raise LedgerUnavailable(f"the entry cannot be recorded: {error}") from error
-        if len(made.payload) > _MAX_PAYLOAD_BYTES:
-            raise LedgerUnavailable(f"an entry has at most {_MAX_PAYLOAD_BYTES} bytes of facts")
+        made = make(spelled, id_=fresh[32:48].hex(), salt=fresh[:32])
         hash_ = tree.leaf_hash(made.leaf)
         sealed = self._keys.sealer.seal(made.payload, nonce=fresh[48:], index=index, leaf=hash_)
         return _Item(index, hash_, made.leaf, sealed, waiter)
@@ -201,7 +228,8 @@ class SqliteLedger:
         at = now() if self.recovered else UnixTime(0)
         items = []
         for index, each in enumerate(self.recovered, start=self._next):
-            items.append(self._item(index, _unknown(each, at), None))
+            told = entries.unknown(each.call, at=at, index=each.index, leaf=each.leaf)
+            items.append(self._item(index, _spelled(told), None))
         if items:
             self._commit(items)
             self._next += len(items)
@@ -260,11 +288,21 @@ class SqliteLedger:
         """Close for good and refuse everyone who waits: after a failed fsync nobody knows what the disk holds."""
         with self._gate:
             self._closed = f"the record could not be written ({error})"
-            batch, self._waiting = [*batch, *self._waiting], []
+            batch, self._waiting, self._following = [*batch, *self._waiting], [], []
         _wake(batch, LedgerUnavailable(self._closed, hint="mend the disk, then restart the gateway; it checks the log"))
 
 
 _RESTORE = "keep the file as evidence; `onbehalf audit verify` lists what does not hold"
+
+
+def _spelled(entry: AuditEntry) -> Spelled:
+    try:
+        spelled = spell(entry)
+    except ValueError as error:
+        raise LedgerUnavailable(f"the entry cannot be recorded: {error}") from error
+    if spelled.size > _MAX_FACTS_BYTES:
+        raise LedgerUnavailable(f"an entry has at most {_MAX_FACTS_BYTES} bytes of facts")
+    return spelled
 
 
 def _never_preempt() -> None:
@@ -324,30 +362,6 @@ def _checked(connection: sqlite3.Connection, keys: LedgerKeys) -> tuple[tree.Fro
 def _signed(frontier: tree.Frontier, keys: LedgerKeys) -> tuple[checkpoint.Checkpoint, str]:
     head = checkpoint.Checkpoint(origin=keys.signer.name, size=frontier.size, root=frontier.root())
     return head, checkpoint.write(head, keys.signer)
-
-
-def _unknown(intent: OpenIntent, at: UnixTime) -> AuditEntry:
-    return AuditEntry(
-        kind="unknown",
-        call=intent.call,
-        at=at,
-        facts={
-            "intent": {"index": intent.index, "leaf": Digest(f"sha256:{intent.leaf.hex()}")},
-            "outcome": {"status": "unknown", "code": "interrupted", "message": _UNKNOWN, "unknown": True},
-        },
-    )
-
-
-def _not_sent(intent: AuditEntry, item: _Item) -> AuditEntry:
-    return AuditEntry(
-        kind="outcome",
-        call=intent.call,
-        at=intent.at,
-        facts={
-            "intent": {"index": item.index, "leaf": Digest(f"sha256:{item.hash.hex()}")},
-            "outcome": {"status": "failed", "code": "not_sent", "message": _NOT_SENT, "unknown": False},
-        },
-    )
 
 
 def _wake(batch: list[_Item], error: LedgerUnavailable | None = None) -> None:

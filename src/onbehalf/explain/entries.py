@@ -22,6 +22,7 @@ from onbehalf.model import (
     CallId,
     Candidate,
     Deny,
+    Digest,
     Done,
     Json,
     Outcome,
@@ -36,10 +37,15 @@ from onbehalf.model import (
     digest,
 )  # fmt: skip
 
-__all__ = ["Released", "about", "approval", "asked", "denial", "intent", "outcome", "refusal", "unconnected"]
+__all__ = [
+    "Released", "about", "approval", "asked", "denial", "intent", "not_sent", "outcome", "refusal", "unconnected",
+    "unknown",
+]  # fmt: skip
 
 _MAX_REFUSED_BYTES = 16_384
 _UNTOUCHED = Applied()
+_UNKNOWN = "the gateway stopped before an outcome was on record; whether it was done is not known"
+_NOT_SENT = "the client went away, or time ran out, before anything was sent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +151,22 @@ def denial(deny: Deny) -> AuditEntry:
         "candidates": [_candidate(candidate) for candidate in deny.candidates],
     }
     return AuditEntry(kind="denial", call=deny.call.id, at=deny.call.at, facts=facts)
+
+
+def unknown(call: str, *, at: UnixTime, index: int, leaf: bytes) -> AuditEntry:
+    """That nobody knows what came of the intent at `index`, whose leaf hash is `leaf`."""
+    told: dict[str, Json] = {"status": "unknown", "code": "interrupted", "message": _UNKNOWN, "unknown": True}
+    return AuditEntry(kind="unknown", call=call, at=at, facts={"intent": _place(index, leaf), "outcome": told})
+
+
+def not_sent(call: str, *, at: UnixTime, index: int, leaf: bytes) -> AuditEntry:
+    """That nothing was done of the intent at `index`, whose leaf hash is `leaf`."""
+    told: dict[str, Json] = {"status": "failed", "code": "not_sent", "message": _NOT_SENT, "unknown": False}
+    return AuditEntry(kind="outcome", call=call, at=at, facts={"intent": _place(index, leaf), "outcome": told})
+
+
+def _place(index: int, leaf: bytes) -> Json:
+    return {"index": index, "leaf": Digest(f"sha256:{leaf.hex()}")}
 
 
 def refusal(call: CallId, error: OnbehalfError, *, caller: Caller, request: ToolRequest, now: UnixTime) -> AuditEntry:

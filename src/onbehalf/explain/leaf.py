@@ -20,11 +20,16 @@ import orjson
 from onbehalf.errors import LedgerCorrupt
 from onbehalf.model import AuditEntry, Digest, Json, UnixTime, canonical
 
-__all__ = ["MAX_LEAF_BYTES", "Leaf", "Made", "Record", "commitment", "make", "open_leaf", "open_payload", "read"]
+__all__ = [
+    "MAX_LEAF_BYTES", "Leaf", "Made", "Record", "Spelled", "commitment", "make", "open_leaf", "open_payload", "read",
+    "spell",
+]  # fmt: skip
 
 MAX_LEAF_BYTES = 65_535
 """C2SP tlog-tiles gives a bundle entry a uint16 length."""
 _SALT_BYTES = 32
+_A_COMMITMENT = 64 + len('"":"",')
+_MOST_AROUND = len('{"at":,"call":"","facts":{},"id":"","kind":"","of":,"v":1}') + 2 * len(str(2**64)) + 32
 _DOMAIN = b"onbehalf/leaf/v1/"
 _INNER, _INNER_REST = bytes(each ^ 0x36 for each in range(256)), b"\x36" * 32
 _OUTER, _OUTER_REST = bytes(each ^ 0x5C for each in range(256)), b"\x5c" * 32
@@ -46,6 +51,19 @@ class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     facts: dict[str, msgspec.Raw]
     salt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spelled:
+    """An entry with its facts in their one spelling (RFC 8785), sorted by name. `size` is theirs, in bytes; `of` is an
+    outcome's intent index, or -1. INVARIANT: made by `spell` only, so that `make` cannot fail for what it holds."""
+
+    kind: str
+    call: str
+    at: UnixTime
+    facts: tuple[tuple[str, bytes], ...] = field(repr=False)
+    of: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,32 +91,46 @@ _read_leaf = msgspec.json.Decoder(Leaf).decode
 _read_payload = msgspec.json.Decoder(_Payload).decode
 
 
-def make(entry: AuditEntry, *, id_: str, salt: bytes) -> Made:
+def spell(entry: AuditEntry) -> Spelled:
+    """An entry whose facts have their one spelling, so that nothing about it can fail or change later.
+
+    Raises ValueError for facts without a canonical form, for names that are none, and for so many facts that their leaf
+    would have more than 65,535 bytes.
+    """
+    facts: list[tuple[str, bytes]] = []
+    for name in sorted(entry.facts):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"`{name[:64]}` cannot name a fact")
+        facts.append((name, canonical(entry.facts[name])))
+    if not (entry.kind.isascii() and entry.call.isascii()):
+        raise ValueError("kind, id and call are ASCII")
+    longest = _MOST_AROUND + len(entry.kind) + len(entry.call) + sum(len(name) + _A_COMMITMENT for name, _ in facts)
+    if longest > MAX_LEAF_BYTES:
+        raise ValueError(f"a leaf is at most {MAX_LEAF_BYTES} bytes, this one may have {longest}")
+    return Spelled(
+        kind=entry.kind, call=entry.call, at=entry.at, facts=tuple(facts), of=_intent_index(entry.facts),
+        size=sum(len(spelled) for _, spelled in facts),
+    )  # fmt: skip
+
+
+def make(spelled: Spelled, *, id_: str, salt: bytes) -> Made:
     """The leaf of an entry, and the payload that opens it.
 
-    `id_` names the record; `salt` is 32 fresh random bytes. Raises ValueError for facts without a canonical form,
-    for names that are none, and for a leaf of more than 65,535 bytes.
+    `id_` names the record, in 32 ASCII characters; `salt` is 32 fresh random bytes.
     """
     _require_salt(salt)
     commitments: dict[str, str] = {}
     opened: list[bytes] = []
-    for name in sorted(entry.facts):
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"`{name[:64]}` cannot name a fact")
-        spelled, encoded = canonical(entry.facts[name]), name.encode()
-        commitments[name] = _commit(salt, encoded, spelled)
-        opened.append(b'"%b":%b' % (encoded, spelled))
-    if not (entry.kind.isascii() and id_.isascii() and entry.call.isascii()):
-        raise ValueError("kind, id and call are ASCII")
-    said: dict[str, Json] = {"at": entry.at, "call": entry.call, "facts": commitments}  # type: ignore[dict-item]  # invariance
-    said |= {"id": id_, "kind": entry.kind}
-    of = _intent_index(entry.facts)
-    if of >= 0:
-        said["of"] = of
+    for name, value in spelled.facts:
+        encoded = name.encode()
+        commitments[name] = _commit(salt, encoded, value)
+        opened.append(b'"%b":%b' % (encoded, value))
+    said: dict[str, Json] = {"at": spelled.at, "call": spelled.call, "facts": commitments}  # type: ignore[dict-item]  # invariance
+    said |= {"id": id_, "kind": spelled.kind}
+    if spelled.of >= 0:
+        said["of"] = spelled.of
     said["v"] = 1
     leaf = orjson.dumps(said)  # the keys stand sorted and all is ASCII and whole numbers, so this is RFC 8785
-    if len(leaf) > MAX_LEAF_BYTES:
-        raise ValueError(f"a leaf is at most {MAX_LEAF_BYTES} bytes, this one has {len(leaf)}")
     return Made(leaf=leaf, payload=b'{"facts":{%b},"salt":"%b"}' % (b",".join(opened), salt.hex().encode()))
 
 
