@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NewType, TypeAlias, Union
+from typing import NewType, TypeAlias, Union, cast
 
 import orjson
 import rfc8785
@@ -18,7 +18,8 @@ Digest = NewType("Digest", str)
 CallId = NewType("CallId", str)
 """`call_` and 32 hex digits of a UUIDv7: unique, sortable by time, safe in a URL."""
 
-_SAFE_INTEGER = 2**53 - 1
+_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER  # which refuses integers beyond 2**53 - 1
+_SCALARS = frozenset({str, int, bool, type(None)})
 
 
 def canonical(value: Json) -> bytes:
@@ -29,25 +30,21 @@ def canonical(value: Json) -> bytes:
     """
     try:
         if _plain(value):
-            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+            text = orjson.dumps(value, option=_OPTIONS)
+            if text.isascii():
+                return text
         return rfc8785.dumps(value)
     except (TypeError, rfc8785.CanonicalizationError, RecursionError, UnicodeError) as error:
         raise ValueError(f"no canonical form: {error}") from error
 
 
 def _plain(value: Json) -> bool:
-    """Whether orjson's sorted output already is RFC 8785: ASCII keys and no floats or huge integers."""
-    if isinstance(value, str):
-        return value.isascii()
-    if isinstance(value, bool) or value is None:
-        return True
-    if isinstance(value, int):
-        return -_SAFE_INTEGER <= value <= _SAFE_INTEGER
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and key.isascii() and _plain(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(map(_plain, value))
-    return False
+    """Whether orjson's sorted output, where it is ASCII, already is RFC 8785: no floats, and of plain types only."""
+    kind = type(value)
+    if kind is not dict and kind is not list:
+        return kind in _SCALARS
+    items = value.values() if isinstance(value, dict) else cast("list[Json]", value)
+    return _SCALARS.issuperset(map(type, items)) or all(map(_plain, items))
 
 
 def digest(data: bytes) -> Digest:

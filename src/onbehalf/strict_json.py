@@ -7,6 +7,7 @@ whatever could be read in two ways is refused. Must not know what the members me
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import orjson
 
@@ -17,6 +18,7 @@ __all__ = ["NotStrict", "strict_json", "strict_object"]
 # Possessive, and `\Z` ends an unterminated string, so that no byte is looked at twice (ReDoS).
 _STRING = re.compile(rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 _ROUND = bytes.maketrans(b"[]{}", b"()()")
 
 
@@ -71,7 +73,11 @@ def _members(value: Json) -> int:
         node = stack.pop()
         if isinstance(node, dict):
             count += len(node)
-            stack.extend(node.values())
+            inner: Collection[Json] = node.values()
         elif isinstance(node, list):
-            stack.extend(node)
+            inner = node
+        else:
+            continue
+        if not _SCALARS.issuperset(map(type, inner)):
+            stack.extend(inner)
     return count
