@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from onbehalf.config import Limits
 from onbehalf.doors.inbound_headers import ParameterHeaders, check_mirrors
-from onbehalf.doors.inbound_wire import Exchange, listed, send_json, until_gone
+from onbehalf.doors.inbound_wire import ClientGone, Exchange, Receive, listed, send_json
 from onbehalf.doors.mcp_words import (
     CLIENT_CAPABILITIES_META_KEY,
     CLIENT_INFO_META_KEY,
@@ -37,7 +37,7 @@ from onbehalf.errors import (
 from onbehalf.model import Json, Tool, ToolRequest, Waiting
 from onbehalf.ports import House
 
-__all__ = ["Modern", "ServerName", "agent", "idempotency_key", "request_id", "within"]
+__all__ = ["Modern", "ServerName", "agent", "idempotency_key", "request_id", "until_gone", "within"]
 
 Answer = TypeVar("Answer")
 
@@ -45,6 +45,7 @@ _log = logging.getLogger(__name__)
 _LIST_TTL_MS = 60_000
 _DISCOVER_TTL_MS = 3_600_000
 _MAX_AGENT = 120
+_WATCH_AFTER_SECONDS = 0.05
 _IDEMPOTENCY_KEY = "onbehalf/idempotency-key"
 _MAX_KEY = 255
 
@@ -125,8 +126,8 @@ class Modern:
             agent=agent(meta.get(CLIENT_INFO_META_KEY)),
             once=idempotency_key(meta),
         )
-        call = within(self._seconds, self._house.call(exchange.presented, request))
-        reply = await until_gone(exchange.receive, call)
+        call = self._house.call(exchange.presented, request)
+        reply = await until_gone(exchange.receive, call, seconds=self._seconds)
         content = reply.content
         # A client that was sent there once answers with what came of it: it is told in words, or it would ask for ever.
         if reply.waiting is not None and _opens_pages(meta) and params.get("inputResponses") is None:
@@ -199,10 +200,52 @@ async def within(seconds: float, work: Awaitable[Answer]) -> Answer:
     except TimeoutError as error:
         if not timer.expired():
             raise
-        raise CallTimedOut(
-            f"the call took longer than {seconds:g} s",
-            hint="do not repeat a change before a person has looked at the record",
-        ) from error
+        raise _late(seconds) from error
+
+
+async def until_gone(receive: Receive, work: Awaitable[Answer], *, seconds: float) -> Answer:
+    """As `within`; and if the client goes away first, cancel the work and raise ClientGone.
+
+    MCP 2026-07-28 streamable-http: closing the response is how a client cancels. Clock and client are looked after from
+    50 ms on: most calls are over by then, and a second timer and a task for each of them are dear.
+    """
+    loop = asyncio.get_running_loop()
+    here = asyncio.current_task()
+    assert here is not None  # INVARIANT: a coroutine runs in a task
+    until = loop.time() + seconds
+    ended: list[Exception] = []
+    begun: list[asyncio.TimerHandle | asyncio.Task[None]] = []
+
+    def end(why: Exception) -> None:
+        if not ended:
+            ended.append(why)
+            here.cancel()
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        end(ClientGone())
+
+    def look() -> None:
+        begun.extend((loop.create_task(watch()), loop.call_at(until, end, _late(seconds))))
+
+    begun.append(loop.call_later(min(_WATCH_AFTER_SECONDS, seconds), look))
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if ended and here.uncancel() == 0:
+            raise ended[0] from None
+        raise
+    finally:
+        for each in begun:
+            each.cancel()
+
+
+def _late(seconds: float) -> CallTimedOut:
+    return CallTimedOut(
+        f"the call took longer than {seconds:g} s",
+        hint="do not repeat a change before a person has looked at the record",
+    )
 
 
 def request_id(message: Mapping[str, Json]) -> str | int | None:

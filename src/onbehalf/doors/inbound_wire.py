@@ -7,26 +7,21 @@ Trust: what is sent from here was decided elsewhere; a header value is never tak
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 
 from onbehalf.model import Json, Presented, Tool
 
-__all__ = ["ClientGone", "Exchange", "Message", "Receive", "Scope", "Send", "listed", "send_json", "until_gone"]
+__all__ = ["ClientGone", "Exchange", "Message", "Receive", "Scope", "Send", "listed", "send_json"]
 
 Scope = MutableMapping[str, Any]  # Any: ASGI's own loose dictionaries
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-
-Answer = TypeVar("Answer")
-
-_WATCH_AFTER_SECONDS = 0.05
 
 _JSON_HEADERS = (
     (b"content-type", b"application/json"),
@@ -65,38 +60,6 @@ async def send_json(send: Send, status: int, value: object, headers: Iterable[tu
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*_JSON_HEADERS, length, *headers]})
     await send({"type": "http.response.body", "body": body})
-
-
-async def until_gone(receive: Receive, work: Awaitable[Answer]) -> Answer:
-    """Await `work`; if the client goes away first, cancel it and raise ClientGone.
-
-    MCP 2026-07-28 streamable-http: closing the response is how a client cancels. The client is looked after from 50 ms
-    on: most calls are over by then, and a task for each of them is dear.
-    """
-    loop = asyncio.get_running_loop()
-    here = asyncio.current_task()
-    assert here is not None  # INVARIANT: a coroutine runs in a task
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        here.cancel()
-
-    watchers: list[asyncio.Task[None]] = []
-    timer = loop.call_later(_WATCH_AFTER_SECONDS, lambda: watchers.append(loop.create_task(watch())))
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if gone and here.uncancel() == 0:
-            raise ClientGone from None
-        raise
-    finally:
-        timer.cancel()
-        for watcher in watchers:
-            watcher.cancel()
 
 
 def listed(tool: Tool) -> dict[str, Json]:
