@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import json
 import secrets
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,8 +25,8 @@ import uvicorn
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, RSAKey
 
-from broker_house import Asking, BrokerHouse, Browser, broker_house, company_key
-from company import wait_for
+from broker_house import BROKER, Asking, BrokerHouse, Browser, broker_house, company_key
+from company import company, wait_for
 from doors.tls_house import authority
 from onbehalf.app import building
 from onbehalf.doors import broker_fetch
@@ -347,3 +349,16 @@ def test_an_assertion_that_is_not_for_here_this_client_or_once_gives_nothing(hou
     assert presented(house, client, good).json()["error"] == "invalid_grant", "once"
     forged = jag(house, client, key=RSAKey.generate_key(2048, {"kid": "company-1"}))
     assert presented(house, client, forged).json()["error"] == "invalid_grant"
+
+
+def test_a_configured_client_with_an_address_that_none_may_have_is_refused_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGIN_SECRET", "x")
+    with company(tmp_path) as around:
+        wrong = BROKER.replace("@LOGIN@", around.issuer.url).replace("http://127.0.0.1/back", "http://evil.example/")
+        around.config.write_text(around.config.read_text() + wrong)
+        command = [sys.executable, "-m", "onbehalf.cli.main", "serve", "--config", str(around.config)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode != 0
+    assert "client `desktop` cannot be answered at `http://evil.example/`" in " ".join(ended.stderr.split())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from msgspec import UnsetType
 
+from onbehalf.broker import redirect
 from onbehalf.broker.client import Client
 from onbehalf.broker.grant import KIND
 from onbehalf.brokering import Broker
@@ -30,6 +31,7 @@ from onbehalf.doors.inbound_oauth import PATH, OauthApp
 from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.key_file import KeyFile
 from onbehalf.doors.secret_reference import resolved
+from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Presented, UnixTime
 from onbehalf.ports import Clock
 
@@ -124,6 +126,12 @@ def _login(
 
 
 def _client(settings: BrokerClient, base: Path) -> Client:
+    for uri in settings.redirect_uris:
+        if not redirect.allowed(uri):
+            raise ConfigInvalid(
+                f"client `{settings.id}` cannot be answered at `{uri}`",
+                hint="an https address, http on loopback, or a scheme of the client's own",
+            )
     reference = settings.client_secret
     secret = "" if isinstance(reference, UnsetType) else _secret(reference, base, "broker.clients.client_secret")
     methods = ("client_secret_basic", "client_secret_post") if secret else ()

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from onbehalf.broker import redirect
@@ -87,6 +87,7 @@ def test_the_verifier_of_rfc_7636_fits_its_challenge_and_nothing_else_does() -> 
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
+@example("http://[", "http://127.0.0.1/")
 def test_an_address_matches_only_itself_but_for_a_loopback_port(one: str, other: str) -> None:
     assert redirect.matches(one, one)
     if one != other:

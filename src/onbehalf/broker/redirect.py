@@ -48,7 +48,10 @@ def allowed(uri: str) -> bool:
 
 def is_loopback(uri: str) -> bool:
     """Whether the address is of a program on the person's own computer, by http."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # a host in brackets that is no address
+        return False
     return parts.scheme == "http" and parts.hostname in _LOOPBACK
 
 
