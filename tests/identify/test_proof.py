@@ -115,7 +115,8 @@ DER = certificate()
 PEM = escaped_pem(DER)
 NONE: list[tuple[str, Spelling]] = [
     ("", "rfc9440"), ("::", "rfc9440"), (base64.b64encode(DER).decode(), "rfc9440"), (PEM, "rfc9440"),
-    (f"{rfc9440(DER)}, {rfc9440(DER)}", "rfc9440"), (rfc9440(DER) + ";a=1", "rfc9440"), (rfc9440(DER + b"x"), "rfc9440"),
+    (f"{rfc9440(DER)}, {rfc9440(DER)}", "rfc9440"), (rfc9440(DER) + ";a=1", "rfc9440"),
+    (rfc9440(DER + b"x"), "rfc9440"),
     (rfc9440(DER[:-1]), "rfc9440"), (rfc9440(b"A" * 7000), "rfc9440"), (rfc9440(b"A" * 100), "rfc9440"),
     (rfc9440(DER), "pem"), ("", "pem"), (PEM * 2, "pem"), ("x" + PEM, "pem"), (PEM[:-9], "pem"), ("\N{SNOWMAN}", "pem"),
 ]  # fmt: skip
