@@ -26,6 +26,8 @@ from joserfc.jwk import ECKey, KeySet, RSAKey
 from broker_house import Asking, BrokerHouse, Browser, broker_house, company_key
 from company import wait_for
 from doors.tls_house import authority
+from identify.minting import key_for
+from identify.proving import proof, thumbprint
 from onbehalf.app import building
 from onbehalf.doors import broker_fetch
 from onbehalf.doors.outbound_address import AddressRefused
@@ -347,3 +349,38 @@ def test_an_assertion_that_is_not_for_here_this_client_or_once_gives_nothing(hou
     assert presented(house, client, good).json()["error"] == "invalid_grant", "once"
     forged = jag(house, client, key=RSAKey.generate_key(2048, {"kid": "company-1"}))
     assert presented(house, client, forged).json()["error"] == "invalid_grant"
+
+
+def test_an_assertion_that_is_bound_to_a_key_is_worth_nothing_without_its_proof(house: House) -> None:
+    client, key, nonces = keyed(house), company_key(), [""]
+
+    def ask(jag: str, name: str) -> httpx2.Response:
+        form = {
+            "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            "assertion": jag,
+            **house.assertion(client),
+        }
+        nonce = nonces[-1] or None
+        made = proof(
+            token=None,
+            key=key_for("ES256", name),
+            htu=f"{house.broker.at}/oauth/token",
+            iat=int(time.time()),
+            nonce=nonce,
+        )
+        answer = httpx2.post(
+            f"{house.broker.at}/oauth/token", data=form, headers={"DPoP": made}, timeout=20, trust_env=False
+        )
+        nonces.append(answer.headers.get("dpop-nonce", nonces[-1]))
+        return answer
+
+    bound = jag(house, client, key=key, cnf={"jkt": thumbprint()})
+    assert ask(bound, "client").json()["error"] == "use_dpop_nonce"
+    assert presented(house, client, bound).json()["error"] == "invalid_grant", "no proof"
+    assert ask(bound, "thief").json()["error"] == "invalid_grant"
+    answer = ask(bound, "client")
+    assert (answer.status_code, answer.json()["token_type"]) == (200, "DPoP"), answer.text
+    certificate = jag(house, client, key=key, cnf={"x5t#S256": thumbprint()})
+    assert ask(certificate, "client").json()["error"] == "invalid_grant"
+    unbound = ask(jag(house, client, key=key), "client")
+    assert (unbound.status_code, unbound.json()["token_type"]) == (200, "DPoP"), "of a key that is proven all the same"

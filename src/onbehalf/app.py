@@ -307,7 +307,10 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         chained = open_authorization(settings, places, stack, now)
         oauth = None
         if broker is not None:
-            oauth = serve_broker(broker, settings, places, stack, ports=ports, callers=callers, scopes=catalogue.scopes)
+            oauth = serve_broker(
+                broker, settings, places, stack, ports=ports, callers=callers, scopes=catalogue.scopes,
+                dpop=proofs.dpop,
+            )  # fmt: skip
         public = PublicApp(
             gateway, settings, catalogue=catalogue, meter=meter, pages=pages, scim=told.pushed, oauth=oauth,
             connect=accounts.pages if accounts is not None else None,

@@ -49,13 +49,11 @@ class DpopProofs:
     used: UsedProofs
     key: bytes = field(repr=False)
 
-    async def taken(
+    def held(
         self, text: str, *, target: Target, token: str | None, thumbprint: str = "", now: UnixTime
     ) -> tuple[DpopProof, str]:
-        """The proof, if it holds, is by the key of `thumbprint` ("" for any), and was never taken before; and a nonce
-        for the next one where the client's is getting old, else "".
-
-        Raises DpopRefused, NonceNeeded, ProofsUnavailable.
+        """The proof, if it holds and is by the key of `thumbprint` ("" for any); and a nonce for the next one where the
+        client's is getting old, else "". It counts only once it is `take`n. Raises DpopRefused, NonceNeeded.
         """
         window_s = self.settings.window_seconds
         proof = verify_dpop(text, target=target, token=token, window_s=window_s, now=now)
@@ -63,11 +61,13 @@ class DpopProofs:
             raise DpopRefused(
                 "the DPoP proof is of another key than the token is bound to", hint="use the key the token was got with"
             )
-        offer = self._nonce(proof, now)
-        until = UnixTime(proof.issued_at + window_s + 1)
+        return proof, self._nonce(proof, now)
+
+    async def take(self, proof: DpopProof, now: UnixTime) -> None:
+        """Raise DpopRefused unless the proof was never taken before, ProofsUnavailable where nobody can know."""
+        until = UnixTime(proof.issued_at + self.settings.window_seconds + 1)
         if not await self.used.add(proof.thumbprint, proof.id, now=now, until=until):
             raise DpopRefused("the DPoP proof was used before", hint="make one with its own `jti` for each request")
-        return proof, offer
 
     def _nonce(self, proof: DpopProof, now: UnixTime) -> str:
         """What to offer with the answer. Raises NonceNeeded."""
@@ -121,9 +121,8 @@ class Proofs:
         if self._passed.get(shown, ("", ""))[0] == evidence.token:
             return  # this very request, which asks who calls more than once
         target = Target(method=shown.method, address=self._address)
-        _, offer = await self._dpop.taken(
-            shown.proof, target=target, token=token, thumbprint=evidence.thumbprint, now=now
-        )
+        proof, offer = self._dpop.held(shown.proof, target=target, token=token, thumbprint=evidence.thumbprint, now=now)
+        await self._dpop.take(proof, now)
         self._passed[shown] = (evidence.token, offer)
 
     def _require_certificate(self, shown: Shown | None, thumbprint: str) -> None:
