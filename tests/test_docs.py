@@ -66,7 +66,8 @@ def test_the_settings_in_the_page_on_proofs_are_configurations_and_its_policy_is
     assert [each.issuers[0].proof for each in examples] == ["dpop", "mtls"]
     assert examples[1].gateway.certificates is not None
     for path in re.findall(r"`(test_11_\d+_)…`", page.read_text(encoding="utf-8")):
-        assert f"def {path}" in (ROOT / "tests" / "test_proof.py").read_text(encoding="utf-8")
+        files = [ROOT / "tests" / name for name in ("test_proof.py", "test_broker_proof.py")]
+        assert f"def {path}" in "".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def test_the_example_of_people_is_a_directory() -> None:
