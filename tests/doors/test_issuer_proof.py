@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from doors.issuer_house import Hands, Issuer, callers_of, issuing
-from identify.minting import NOW, RESOURCE
+from identify.minting import NOW, RESOURCE, key_for
 from identify.proving import certificate, certificate_hash, proof, rfc9440, thumbprint
 from onbehalf.config_proof import DpopSettings
 from onbehalf.doors.issuer_http import IssuerCallers
@@ -70,6 +70,17 @@ def test_a_kept_token_needs_its_proof_every_time_and_only_then_gives_its_caller(
             with pytest.raises(DpopRefused):
                 await callers.prove(by_key(token, method="GET"), now=NOW)
         assert issuer.asked["/jwks.json"] == 1
+
+    proving(walk)
+
+
+def test_a_good_proof_by_another_key_than_the_tokens_is_refused_and_uses_nothing_up() -> None:
+    async def walk(callers: IssuerCallers, issuer: Issuer, used: Used, proofs: Proofs) -> None:
+        token = issuer.token(cnf={"jkt": thumbprint()})
+        for _ in range(2):
+            with pytest.raises(DpopRefused, match="another key"):
+                await callers.prove(by_key(token, key=key_for("ES256", "thief")), now=NOW)
+        assert used.calls == 0
 
     proving(walk)
 
