@@ -28,6 +28,8 @@ from joserfc.jwk import ECKey, KeySet, RSAKey
 from broker_house import BROKER, Asking, BrokerHouse, Browser, broker_house, company_key
 from company import company, wait_for
 from doors.tls_house import authority
+from identify.minting import key_for
+from identify.proving import proof, thumbprint
 from onbehalf.app import building
 from onbehalf.doors import broker_fetch
 from onbehalf.doors.outbound_address import AddressRefused
@@ -362,3 +364,38 @@ def test_a_configured_client_with_an_address_that_none_may_have_is_refused_at_st
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode != 0
     assert "client `desktop` cannot be answered at `http://evil.example/`" in " ".join(ended.stderr.split())
+
+
+def test_an_assertion_that_is_bound_to_a_key_is_worth_nothing_without_its_proof(house: House) -> None:
+    client, key, nonces = keyed(house), company_key(), [""]
+
+    def ask(jag: str, name: str) -> httpx2.Response:
+        form = {
+            "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            "assertion": jag,
+            **house.assertion(client),
+        }
+        nonce = nonces[-1] or None
+        made = proof(
+            token=None,
+            key=key_for("ES256", name),
+            htu=f"{house.broker.at}/oauth/token",
+            iat=int(time.time()),
+            nonce=nonce,
+        )
+        answer = httpx2.post(
+            f"{house.broker.at}/oauth/token", data=form, headers={"DPoP": made}, timeout=20, trust_env=False
+        )
+        nonces.append(answer.headers.get("dpop-nonce", nonces[-1]))
+        return answer
+
+    bound = jag(house, client, key=key, cnf={"jkt": thumbprint()})
+    assert ask(bound, "client").json()["error"] == "use_dpop_nonce"
+    assert presented(house, client, bound).json()["error"] == "invalid_grant", "no proof"
+    assert ask(bound, "thief").json()["error"] == "invalid_grant"
+    answer = ask(bound, "client")
+    assert (answer.status_code, answer.json()["token_type"]) == (200, "DPoP"), answer.text
+    certificate = jag(house, client, key=key, cnf={"x5t#S256": thumbprint()})
+    assert ask(certificate, "client").json()["error"] == "invalid_grant"
+    unbound = ask(jag(house, client, key=key), "client")
+    assert (unbound.status_code, unbound.json()["token_type"]) == (200, "DPoP"), "of a key that is proven all the same"

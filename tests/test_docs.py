@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from onbehalf import config, config_directory, config_signals, config_upstreams
+from onbehalf import config, config_directory, config_proof, config_signals, config_upstreams
 from onbehalf.app import sketched
 from onbehalf.validate import people
 
@@ -23,6 +23,7 @@ STRUCTS = (
     config.ApprovalSettings, config.BrokerSettings, config.BrokerLogin, config.BrokerClient,
     config_directory.DirectorySettings,
     config_directory.FeedSettings, config_directory.ScimSettings, config_directory.ClaimsSettings,
+    config_proof.DpopSettings, config_proof.CertificateSettings,
     config_signals.StreamSettings, config_signals.PollSettings, config_signals.VerificationSettings,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -57,6 +58,16 @@ def test_the_ten_lines_of_the_readme_are_a_configuration() -> None:
     assert len(example.strip().splitlines()) <= 11
     settings = config.parse(example)
     assert set(sketched(settings)) == {"tickets_list", "reviews_list"}
+
+
+def test_the_settings_in_the_page_on_proofs_are_configurations_and_its_policy_is_one() -> None:
+    page = ROOT / "docs" / "proof.md"
+    examples = [config.parse(example) for example in blocks(page, "yaml")]
+    assert [each.issuers[0].proof for each in examples] == ["dpop", "mtls"]
+    assert examples[1].gateway.certificates is not None
+    for path in re.findall(r"`(test_11_\d+_)…`", page.read_text(encoding="utf-8")):
+        files = [ROOT / "tests" / name for name in ("test_proof.py", "test_broker_proof.py")]
+        assert f"def {path}" in "".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def test_the_example_of_people_is_a_directory() -> None:

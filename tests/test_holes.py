@@ -130,6 +130,27 @@ HOLES: dict[str, tuple[str, ...]] = {
         "test_broker.py::test_a_login_from_before_a_person_was_stopped_is_worth_nothing_for_good",
         "test_broker.py::test_refresh_replay_ends_the_login_for_thief_and_owner",
     ),
+    "a bound token was taken as a bearer token, or a bearer token under DPoP (downgrade)": (
+        "test_proof.py::test_a_bound_token_sent_as_a_bearer_is_refused_with_its_proof_and_without",
+        "test_proof.py::test_a_bearer_token_sent_under_dpop_is_refused_whether_it_is_known_or_not",
+        "test_proof.py::test_two_proofs_no_proof_and_two_schemes_are_refused",
+        "test_proof.py::test_a_token_bound_to_a_certificate_is_refused_under_dpop",
+        "identify/test_proof.py::test_a_token_that_is_bound_in_an_unknown_way_or_twice_proves_nobody",
+    ),
+    "a proof was checked for the first request of a kept token only": (
+        "doors/test_issuer_proof.py::test_a_kept_token_needs_its_proof_every_time_and_only_then_gives_its_caller",
+        "test_proof.py::test_each_request_of_an_older_session_is_proven_and_ending_it_too",
+    ),
+    "whoever found a bound refresh token could use it, or end its owner's login": (
+        "test_broker_proof.py::test_a_public_clients_refresh_token_is_bound_to_its_key_and_who_found_it_cannot_end_the_login",
+    ),
+    "a proof was compared with the Host that the client sent": (
+        "test_proof.py::test_the_host_that_a_client_names_does_not_change_what_a_proof_is_for",
+    ),
+    "a client's certificate was believed from a header that anybody could send": (
+        "test_proof.py::test_a_certificate_that_the_proxy_did_not_write_is_refused_whatever_the_token",
+        "test_proof.py::test_two_certificates_or_two_secrets_are_refused",
+    ),
     "ids resolved without asking for the tenant again": (
         "test_gateway.py::test_a_lookup_that_finds_another_resource_allows_nothing",
         "doors/test_engine_cedar.py::test_a_row_of_another_tenant_is_denied_even_by_a_bundle_that_permits_all",

@@ -24,6 +24,7 @@ from onbehalf.build_authorization import open_authorization
 from onbehalf.build_broker import open_broker, pages_login, serve_broker
 from onbehalf.build_further import open_further
 from onbehalf.build_people import load_people, open_people
+from onbehalf.build_proof import open_proofs
 from onbehalf.build_signals import open_signals
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.doors.clock_system import fresh_call_id, now
@@ -276,9 +277,11 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         once = SqliteOnce.open(places.once)
         stack.callback(once.close)
         broker = open_broker(settings, places, stack, now())
+        proofs = open_proofs(settings, places, stack, now())
         callers = IssuerCallers(
             settings.issuers, resource=gateway_settings.resource, kept=kept_claims(settings.directory.claims),
             insecure_http=gateway_settings.insecure_http_for_tests, own=broker.own if broker is not None else None,
+            proofs=proofs.tokens,
         )  # fmt: skip
         stack.push_async_callback(callers.aclose)
         mirror = None
@@ -304,13 +307,16 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         chained = open_authorization(settings, places, stack, now)
         oauth = None
         if broker is not None:
-            oauth = serve_broker(broker, settings, places, stack, ports=ports, callers=callers, scopes=catalogue.scopes)
+            oauth = serve_broker(
+                broker, settings, places, stack, ports=ports, callers=callers, scopes=catalogue.scopes,
+                dpop=proofs.dpop,
+            )  # fmt: skip
         public = PublicApp(
             gateway, settings, catalogue=catalogue, meter=meter, pages=pages, scim=told.pushed, oauth=oauth,
             connect=accounts.pages if accounts is not None else None,
             signals=signals.pushed, assertions=chained.app if chained is not None else None,
             txn=open_further(settings, places, issuer=trust_domain(settings), signer=signer, ports=ports),
-            server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"),
+            server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), proving=proofs.proving,
         )  # fmt: skip
         problems: dict[str, str] = {}
         meter.watch_problems(lambda: len(problems))

@@ -103,6 +103,11 @@ class Paths:
         return self.data / "broker.db"
 
     @property
+    def proofs(self) -> Path:
+        """Which proofs of clients were used."""
+        return self.data / "proofs.db"
+
+    @property
     def vault(self) -> Path:
         """People's own logins at upstreams."""
         return self.data / "vault.db"

@@ -29,6 +29,7 @@ from onbehalf.doors.broker_sqlite import SqliteBroker
 from onbehalf.doors.inbound_approve_login import PageLogin
 from onbehalf.doors.inbound_oauth import PATH, OauthApp
 from onbehalf.doors.issuer_http import IssuerCallers
+from onbehalf.doors.issuer_proof import DpopProofs
 from onbehalf.doors.key_file import KeyFile
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.errors import ConfigInvalid
@@ -85,7 +86,7 @@ def pages_login(
 
 def serve_broker(
     broker: OpenBroker, settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, ports: Ports,
-    callers: IssuerCallers, scopes: Callable[[], frozenset[str]],
+    callers: IssuerCallers, scopes: Callable[[], frozenset[str]], dpop: DpopProofs,
 ) -> OauthApp:  # fmt: skip
     """The broker's endpoints. Raises ConfigInvalid."""
     base, rules = places.config.resolve().parent, broker.settings
@@ -109,7 +110,8 @@ def serve_broker(
     return OauthApp(
         house, login, Authenticator(clients, broker.store, audiences=audiences, clock=ports.clock),
         family_of=broker.own.family_of, jwks=broker.keys.jwks,
-        secrets_taken=any(client.secret for client in configured), seconds=settings.gateway.limits.call_seconds,
+        secrets_taken=any(client.secret for client in configured), dpop=dpop,
+        seconds=settings.gateway.limits.call_seconds,
     )  # fmt: skip
 
 

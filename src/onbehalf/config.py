@@ -28,6 +28,7 @@ from onbehalf.config_directory import (
     TenantClaim,
     require_feeds,
 )
+from onbehalf.config_proof import CertificateSettings, Demand, DpopSettings, require_certificates, require_demand
 from onbehalf.config_signals import PollSettings, StreamSettings, VerificationSettings, require_streams
 from onbehalf.config_upstreams import (
     AccountSettings,
@@ -130,6 +131,8 @@ class GatewaySettings(Keys, frozen=True):
     """Accept http:// issuers and upstreams beyond loopback. Danger: tokens and data travel in the clear."""
     limits: Limits = field(default_factory=Limits)
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
+    dpop: DpopSettings = field(default_factory=DpopSettings)
+    certificates: CertificateSettings | None = None
 
 
 class LoginSettings(Keys, frozen=True):
@@ -150,7 +153,8 @@ class IssuerSettings(Keys, frozen=True):
     `scope_claim` what the person allowed it: words in a text (RFC 9068), or with some issuers a list.
     `token_types` are accepted `typ` headers (RFC 9068: `at+jwt`); "JWT" is for issuers that cannot do better.
     `outage_seconds` is how long known keys are still believed while the issuer cannot be reached. With `login`, people
-    of this issuer can approve calls in a browser.
+    of this issuer can approve calls in a browser. `proof` says whether its tokens must be bound to a client's key:
+    with `required` by DPoP or a certificate, else by the one that it names.
     """
 
     issuer: Url
@@ -162,6 +166,7 @@ class IssuerSettings(Keys, frozen=True):
     token_types: Annotated[tuple[str, ...], Meta(min_length=1)] = ("at+jwt",)
     outage_seconds: Annotated[int, Meta(ge=0, le=7 * 86400)] = 3600
     login: LoginSettings | None = None
+    proof: Demand = "optional"
 
 
 class Settings(Keys, frozen=True):
@@ -216,6 +221,10 @@ def parse(text: str) -> Settings:
     for issuer in settings.issuers:
         _require_url(issuer.issuer)
         _require_https(issuer.issuer, settings)
+        certificates = settings.gateway.certificates is not None
+        require_demand(issuer.issuer, issuer.proof, logs_in=issuer.login is not None, certificates=certificates)
+    if settings.gateway.certificates is not None:
+        require_certificates(settings.gateway.certificates)
     if len({issuer.issuer for issuer in settings.issuers}) != len(settings.issuers):
         raise ConfigInvalid(
             "an issuer stands twice", hint="one entry per issuer, or a token could have two tenant rules"
@@ -381,6 +390,9 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$", (Settings,)),
     (r"\$\.gateway", (GatewaySettings,)),
     (r"\$\.gateway\.limits", (Limits,)),
+    (r"\$\.gateway\.approvals", (ApprovalSettings,)),
+    (r"\$\.gateway\.dpop", (DpopSettings,)),
+    (r"\$\.gateway\.certificates", (CertificateSettings,)),
     (r"\$\.broker", (BrokerSettings,)),
     (r"\$\.broker\.login", (BrokerLogin,)),
     (r"\$\.broker\.login\.tenant", (TenantClaim,)),

@@ -253,9 +253,38 @@ class TenantRefused(IdentifyError):
 
 
 class ProofMissing(IdentifyError):
-    """The token is bound to a key (`cnf`, RFC 7800) and no proof of it can be checked here."""
+    """The token is bound to a key (`cnf`, RFC 7800) and no proof of it was shown, or a proof is demanded of all."""
 
     code = "proof_missing"
+
+
+class DpopMissing(ProofMissing):
+    """A proof by DPoP is needed, and the token came without (RFC 9449 section 7.2)."""
+
+    code = "dpop_missing"
+
+
+class DpopRefused(IdentifyError):
+    """The proof by DPoP is none, or not of this request, this token and its key (RFC 9449 section 4.3)."""
+
+    code = "dpop_refused"
+
+
+class NonceNeeded(IdentifyError):
+    """The proof by DPoP has to hold a nonce of this server's; `nonce` is one (RFC 9449 section 8)."""
+
+    code = "dpop_nonce_needed"
+
+    def __init__(self, message: str, *, nonce: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.nonce = nonce
+
+
+class ProofsUnavailable(IdentifyError):
+    """It cannot be kept which proofs were used, so none is taken."""
+
+    code = "proofs_unavailable"
+    status = 503
 
 
 class IssuerUnavailable(IdentifyError):

@@ -19,18 +19,36 @@ __all__ = [
     "Allow", "Applied", "Approval", "Approver", "Ask", "AuditEntry", "Bound", "CallId", "CallToken", "Caller",
     "Candidate", "Conjunct", "Decision", "Deny", "Digest", "Done", "DryRun", "Entity", "Evidence", "Explored",
     "Explores", "Failed", "Grant", "Json", "Judgement", "Lookup", "Obligations", "Outcome", "Owed", "Page", "Pages",
-    "Person", "Presented", "Preview", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Tool", "ToolCall",
-    "ToolRequest", "UnixTime", "Vote", "Waiting", "canonical", "digest",
+    "Person", "Presented", "Preview", "Proof", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Shown", "Tool",
+    "ToolCall", "ToolRequest", "UnixTime", "Vote", "Waiting", "canonical", "digest",
 ]  # fmt: skip
 
 # --- identify ------------------------------------------------------------------------------
 
 
+Proof: TypeAlias = Literal["bearer", "dpop", "mtls"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Shown:
+    """What one HTTP request showed besides its token, nothing of it proven. Compared by identity: one for a request.
+
+    `dpop` says that the token came under that scheme (RFC 9449 section 7.1), and `proof` is the proof with it;
+    `certificate` is the client's as whoever ends TLS wrote it down, "" for none.
+    """
+
+    dpop: bool
+    method: str
+    proof: str = field(default="", repr=False)
+    certificate: str = field(default="", repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presented:
-    """What a client showed at a door; nothing in it is proven."""
+    """What a client showed at a door; nothing in it is proven. `shown` is None for a bearer token with nothing else."""
 
     token: str = field(repr=False)
+    shown: Shown | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +65,9 @@ class Evidence:
     """How the person logged in (OpenID Connect Core section 2), "" where the token does not say."""
     auth_time: UnixTime | None = None
     """When they did, where the token says."""
+    proof: Proof = "bearer"
+    """What had to be shown with the token: nothing, or a proof of the key or certificate of this `thumbprint`."""
+    thumbprint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,14 @@ def app(issuer: str) -> OauthApp:
     login = OidcLogin(settings, redirect_uri=f"{issuer}/oauth/callback", secret="")
     authenticator = Authenticator(Clients(), nothing, audiences=frozenset(), clock=lambda: UnixTime(0))
     return OauthApp(
-        broker, login, authenticator, family_of=nothing, jwks=lambda: {"keys": []}, secrets_taken=False, seconds=5
+        broker,
+        login,
+        authenticator,
+        family_of=nothing,
+        jwks=lambda: {"keys": []},
+        secrets_taken=False,
+        dpop=nothing,
+        seconds=5,
     )
 
 

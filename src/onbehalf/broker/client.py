@@ -33,7 +33,7 @@ class Client:
     """An OAuth client. `origin` says how it is known, `methods` how it may authenticate (RFC 7591 section 2).
 
     `keys` are its JWK Set as it stands, or `keys_at` is where to fetch it; both empty for a public client. `secret` is
-    for configured clients only.
+    for configured clients only. With `dpop` it says of itself that it always proves a key (RFC 9449 section 5.2).
     """
 
     id: str
@@ -44,6 +44,7 @@ class Client:
     keys: Mapping[str, Json] = field(default_factory=dict)
     keys_at: str = ""
     secret: str = field(default="", repr=False)
+    dpop: bool = False
 
     def redirect(self, asked: str) -> str:
         """The address to answer at. Raises OauthRefused for one that is not the client's own: answer nowhere then."""
@@ -94,9 +95,13 @@ def from_metadata(document: Mapping[str, Json], *, id: str, origin: Origin) -> C
     keys, keys_at = _keys(document)
     if "private_key_jwt" in methods and not keys and not keys_at:
         raise _bad("`private_key_jwt` needs `jwks` or `jwks_uri`")
+    dpop = document.get("dpop_bound_access_tokens", False)
+    if not isinstance(dpop, bool):
+        raise _bad("`dpop_bound_access_tokens` is neither true nor false")
     return Client(
-        id=id, name=name.strip(), redirect_uris=texts, methods=methods, origin=origin, keys=keys, keys_at=keys_at
-    )
+        id=id, name=name.strip(), redirect_uris=texts, methods=methods, origin=origin, keys=keys, keys_at=keys_at,
+        dpop=dpop,
+    )  # fmt: skip
 
 
 def _require_code(document: Mapping[str, Json]) -> None:

@@ -27,7 +27,8 @@ _OWN = frozenset(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
     """What a person granted. `told` is what the company's login said of them beyond who they are; `tenant` is "" where
-    the login has one fixed tenant. Nothing follows from it at or after `until`."""
+    the login has one fixed tenant. Nothing follows from it at or after `until`. `key` is the thumbprint of the key that
+    its refresh tokens are bound to, "" for none (RFC 9449 section 5)."""
 
     family: str
     client: str
@@ -38,15 +39,18 @@ class Granted:
     at: UnixTime
     until: UnixTime
     told: Mapping[str, Json] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """An authorization code's conditions (RFC 6749 section 4.1.3, RFC 7636)."""
+    """An authorization code's conditions (RFC 6749 section 4.1.3, RFC 7636); `key` is the thumbprint of the key that
+    must be proven with it, "" for none (RFC 9449 section 10)."""
 
     granted: Granted
     redirect_uri: str
     challenge: str
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +69,11 @@ def access_claims(
     now: UnixTime,
     seconds: int,
     issued_at: UnixTime | None = None,
+    key: str = "",
 ) -> dict[str, Json]:
     """The claims of an access token (RFC 9068 section 2.2). What was told cannot speak for what the broker says.
 
-    `issued_at` is by default now.
+    `issued_at` is by default now; `key` is the thumbprint of the key that the token is bound to, "" for none.
     """
     told = {name: value for name, value in granted.told.items() if name not in _OWN}
     claims: dict[str, Json] = {
@@ -76,4 +81,6 @@ def access_claims(
         "iat": now if issued_at is None else issued_at, "exp": min(now + seconds, max(granted.until, now + 1)),
         "jti": id, "scope": " ".join(scope), FAMILY_CLAIM: granted.family,
     }  # fmt: skip
+    if key:  # RFC 9449 section 6.1
+        claims["cnf"] = {"jkt": key}
     return {**claims, TENANT_CLAIM: granted.tenant} if granted.tenant else claims

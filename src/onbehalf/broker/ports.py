@@ -39,6 +39,10 @@ class Store(Protocol):
         """Put a fresh refresh token in place of one; whether that was unused. Where not, its grant is over."""
         ...
 
+    async def bind(self, family: str, key: str) -> None:
+        """From now on the refresh tokens of a grant are of the key of this thumbprint, if they are of none."""
+        ...
+
     async def end(self, family: str, why: str) -> bool:
         """End a grant and all that follows from it; whether it was not over."""
         ...

@@ -40,6 +40,8 @@ class Authorization:
     challenge: str
     resource: str
     scope: tuple[str, ...]
+    key: str = ""
+    """The thumbprint of the key that the code will be shown with (`dpop_jkt`, RFC 9449 section 10), "" for none."""
     login: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -50,8 +52,8 @@ def authorization(
 
     `scopes` are all that there are. Checked, in this order: 1 `state` fits into an answer; 2 no request object (RFC
     9101); 3 response type and mode; 4 PKCE; 5 the resource, by default the one there is; 6 scopes, where those that
-    are not known are left out (RFC 6749 section 3.3); 7 what is passed on. Raises OauthRefused, which
-    the client may be told.
+    are not known are left out (RFC 6749 section 3.3); 7 what is passed on; 8 `dpop_jkt` is a thumbprint. Raises
+    OauthRefused, which the client may be told.
     """
     state = asked.get("state", "")
     if len(state) > _MAX_STATE or not _VISIBLE.fullmatch(state):  # 1
@@ -67,9 +69,12 @@ def authorization(
         raise OauthRefused("invalid_request", "PKCE with `S256` is needed (RFC 7636)")
     if asked.get("resource", resource) != resource:  # 5
         raise OauthRefused("invalid_target", f"`resource` must be `{resource}` (RFC 8707)")
+    key = asked.get("dpop_jkt", "")
+    if "dpop_jkt" in asked and not _CHALLENGE.fullmatch(key):  # 8: SHA-256 in base64url, as the challenge
+        raise OauthRefused("invalid_request", "`dpop_jkt` is not a SHA-256 thumbprint (RFC 9449 section 10)")
     return Authorization(
         client=asked.get("client_id", ""), redirect_uri=redirect_uri, state=state, challenge=challenge,
-        resource=resource, scope=_granted(asked.get("scope", ""), scopes), login=_login(asked),
+        resource=resource, scope=_granted(asked.get("scope", ""), scopes), login=_login(asked), key=key,
     )  # fmt: skip
 
 

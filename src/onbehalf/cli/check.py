@@ -18,6 +18,7 @@ import typer
 
 from onbehalf.app import Paths, load_people, load_settings, mcp_server, narrowed, open_database, paths, sketched
 from onbehalf.build import open_upstream
+from onbehalf.build_proof import certificate_headers
 from onbehalf.cli.check_person import Who, shown
 from onbehalf.cli.check_signals import said_of_streams
 from onbehalf.cli.deny_path import open_doors, wide_doors
@@ -130,6 +131,8 @@ async def _checked(config: Path, who: Who | None) -> list[_Finding]:
         )
         if settings.gateway.insecure_http_for_tests:
             findings.say("warning", "configuration", "`insecure_http_for_tests` is on", "remove it outside of tests")
+        with findings.trying("certificates"):
+            certificate_headers(settings, places)
         _people(findings, places, settings)
         _policies(findings, places, settings, sketches)
         await _upstreams(findings, settings, places)

@@ -63,14 +63,16 @@ class OidcLogin:
             subject_claim=self.settings.subject_claim, kept=self._kept, max_age=max_age,
         )  # fmt: skip
 
-    async def asserted(self, assertion: str, *, audience: str, resource: str, client: str, now: UnixTime) -> Asserted:
-        """For whom a client may act, as the provider asserts (ID-JAG). Raises IdentifyErrors."""
+    async def asserted(
+        self, assertion: str, *, audience: str, resource: str, client: str, holds: str, now: UnixTime
+    ) -> Asserted:
+        """For whom a client may act that holds a key, as the provider asserts (ID-JAG). Raises IdentifyErrors."""
         peeked = peek(Presented(token=assertion))
         check_algorithm(peeked, self.rule)
         key = await self._keys.find(peeked.key_id)
         return verify_id_jag(
             peeked, rule=self.rule, key=key, audience=audience, resource=resource, client=client, kept=self._kept,
-            now=now,
+            now=now, holds=holds,
         )  # fmt: skip
 
     async def aclose(self) -> None:

@@ -55,11 +55,13 @@ CREATE TABLE IF NOT EXISTS once(
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS once_until ON once(until);
 """
+_LATER = (("granted", "key"), ("code", "key"))
+"""Columns that files from before tokens could be bound to keys have not."""
 _BUSY_SECONDS = 5.0
 _MOST_CLIENTS = 5000
 _UNUSED_S = 86_400
 _IDLE_S = 90 * 86_400
-_GRANT = "granted.family, client, subject, tenant, resource, scope, at, granted.until, told, ended"
+_GRANT = "granted.family, client, subject, tenant, resource, scope, at, granted.until, told, ended, granted.key"
 
 
 class SqliteBroker:
@@ -82,6 +84,9 @@ class SqliteBroker:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.executescript(_SCHEMA)
+            for table, column in _LATER:
+                if column not in {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}:
+                    connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
             return cls(connection)
         except (OSError, sqlite3.Error) as error:
             raise ConfigInvalid(
@@ -116,6 +121,11 @@ class SqliteBroker:
     async def rotate(self, refresh: str, fresh: str) -> bool:
         """Put a fresh refresh token in place of one; whether that was unused. Where not, its grant is over."""
         return await self._in_transaction(lambda: self._rotate(refresh, fresh))
+
+    async def bind(self, family: str, key: str) -> None:
+        """From now on the refresh tokens of a grant are of the key of this thumbprint, if they are of none."""
+        statement, row = "UPDATE granted SET key = ? WHERE family = ? AND key = ''", (key, family)
+        await self._in_transaction(lambda: self._connection.execute(statement, row))
 
     async def end(self, family: str, why: str) -> bool:
         """End a grant and all that follows from it; whether it was not over."""
@@ -158,31 +168,32 @@ class SqliteBroker:
         for (family,) in run("DELETE FROM granted WHERE until < ? RETURNING family", (of.at,)).fetchall():
             self.ended.discard(family)
         run(
-            "INSERT INTO granted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '')",
+            "INSERT INTO granted (family, client, subject, tenant, resource, scope, at, until, told, ended, key)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)",
             (of.family, of.client, of.subject, of.tenant, of.resource, " ".join(of.scope), of.at, of.until,
-             orjson.dumps(dict(of.told))),
+             orjson.dumps(dict(of.told)), of.key),
         )  # fmt: skip
         run(
-            "INSERT INTO code VALUES (?, ?, ?, ?, ?, 0)",
-            (_digest(code), of.family, until, kept.redirect_uri, kept.challenge),
+            "INSERT INTO code (digest, family, until, redirect_uri, challenge, used, key) VALUES (?, ?, ?, ?, ?, 0, ?)",
+            (_digest(code), of.family, until, kept.redirect_uri, kept.challenge, kept.key),
         )
 
     def _take_code(self, code: str, now: UnixTime) -> Code | Reused | None:
         query = (
-            f"SELECT {_GRANT}, redirect_uri, challenge, used, code.until"  # noqa: S608
+            f"SELECT {_GRANT}, redirect_uri, challenge, used, code.until, code.key"  # noqa: S608
             " FROM code JOIN granted USING (family) WHERE digest = ?"
         )
         found = self._connection.execute(query, (_digest(code),)).fetchone()
         if found is None:
             return None
-        redirect_uri, challenge, used, until = found[10:]
+        redirect_uri, challenge, used, until, key = found[11:]
         if used:
             self._end(found[0], "its code was shown twice")
             return Reused(family=found[0])
         self._connection.execute("UPDATE code SET used = 1 WHERE digest = ?", (_digest(code),))
         if until <= now or found[9]:
             return None
-        return Code(granted=_read(found[:10]), redirect_uri=redirect_uri, challenge=challenge)
+        return Code(granted=_read(found[:11]), redirect_uri=redirect_uri, challenge=challenge, key=key)
 
     def _find_refresh(self, refresh: str, now: UnixTime) -> Granted | None:
         query = f"SELECT {_GRANT} FROM refresh JOIN granted USING (family) WHERE digest = ?"  # noqa: S608
@@ -233,10 +244,11 @@ class SqliteBroker:
 
 
 def _read(row: tuple[Any, ...]) -> Granted:  # Any: SQLite's columns, whose types the table checks
-    family, client, subject, tenant, resource, scope, at, until, told, _ = row
+    family, client, subject, tenant, resource, scope, at, until, told, _, key = row
     return Granted(
         family=family, client=client, subject=subject, tenant=tenant, resource=resource,
         scope=tuple(scope.split(" ")) if scope else (), at=UnixTime(at), until=UnixTime(until), told=orjson.loads(told),
+        key=key,
     )  # fmt: skip
 
 

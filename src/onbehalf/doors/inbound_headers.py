@@ -1,14 +1,13 @@
-"""The rules for request headers: which stand once, the bearer, and MCP's mirrored headers against the body.
+"""The rules for request headers: which stand once, and MCP's mirrored headers against the body.
 
-Headers that speak of an identity (X-User-*, X-Tenant-*, Txn-Token, X-Forwarded-*, Forwarded) are never read,
-here or anywhere in the doors. Must not call the house.
+Headers that speak of an identity (X-User-*, X-Tenant-*, Txn-Token, X-Forwarded-*, Forwarded) are never read, here or
+anywhere in the doors, but for a certificate's where inbound_proof.py is told to. Must not call the house.
 
 Trust: every header is the client's own word; a mirrored one counts only where the body says the same.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import cast
@@ -20,12 +19,10 @@ from onbehalf.errors import (
     HeaderMismatch,
     MediaTypeRefused,
     NotAcceptable,
-    TokenMalformed,
-    TokenMissing,
 )
-from onbehalf.model import Json, Presented, Tool
+from onbehalf.model import Json, Tool
 
-__all__ = ["ParameterHeaders", "bearer", "check_media", "check_mirrors", "refuse_token_in_query", "unique"]
+__all__ = ["CREDENTIALS", "ParameterHeaders", "check_media", "check_mirrors", "refuse_token_in_query", "unique"]
 
 _ONCE = frozenset(
     {
@@ -39,13 +36,15 @@ _ONCE = frozenset(
         b"content-length",
     }
 )
-_TOKEN = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")  # b64token, RFC 6750 section 2.1
+CREDENTIALS = frozenset({b"authorization", b"dpop"})
+"""Headers that show who calls: of two nobody can say which counts (RFC 9449 section 4.3, number 1)."""
 _ACCEPTED = frozenset({b"application/json", b"application/*", b"*/*"})
 _QUERY_TOKENS = frozenset({"access_token", "token", "bearer", "authorization", "id_token"})
 
 
-def unique(raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Headers by lower-case name. Raises HeaderMismatch, CredentialsRefused for one that stands twice.
+def unique(raw: list[tuple[bytes, bytes]], credentials: frozenset[bytes] = CREDENTIALS) -> dict[bytes, bytes]:
+    """Headers by lower-case name. Raises HeaderMismatch for one that stands twice, CredentialsRefused for those that
+    are `credentials`.
 
     Two readers of a doubled header, one taking the first and one the last, would see two requests. White space around
     a value is not part of it (RFC 9110 section 5.5), and the server's parser leaves what trails.
@@ -56,30 +55,14 @@ def unique(raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     seen: set[bytes] = set()
     for name, _ in raw:
         if name in seen:
-            if name == b"authorization":
-                raise CredentialsRefused("more than one Authorization header", hint="send one access token")
+            if name in credentials:
+                raise CredentialsRefused(f"header `{name.decode('latin-1')[:60]}` stands twice", hint="send it once")
             if name in _ONCE or name.startswith(b"mcp-param-"):
                 raise HeaderMismatch(f"header `{name.decode('latin-1')[:60]}` stands twice", hint="send it once")
         seen.add(name)
     if b"accept" in headers:
         headers[b"accept"] = b",".join(value for name, value in raw if name == b"accept")
     return headers
-
-
-def bearer(headers: Mapping[bytes, bytes]) -> Presented:
-    """What the one Authorization header shows. Raises TokenMissing, TokenMalformed."""
-    raw = headers.get(b"authorization")
-    if raw is None:
-        raise TokenMissing(
-            "no Authorization header", hint="log in at the authorization server and send its access token"
-        )
-    scheme, _, token = raw.partition(b" ")
-    if scheme.lower() != b"bearer":
-        raise TokenMissing("the Authorization scheme is not Bearer", hint="send `Authorization: Bearer <access token>`")
-    token = token.strip(b" ")
-    if _TOKEN.fullmatch(token) is None:
-        raise TokenMalformed("the access token is not one b64token", hint="send the access token as the issuer gave it")
-    return Presented(token=token.decode("ascii"))
 
 
 def refuse_token_in_query(query: bytes) -> None:

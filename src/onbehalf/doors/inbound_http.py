@@ -1,14 +1,16 @@
 """The public door: plain ASGI. Routes on the path, bounds everything, and asks the house.
 
 What every request to the MCP endpoint passes, in order:
-1 room for one more; 2 Host; 3 headers that stand once; 4 Origin; 5 no token in the query; 6 one bearer shown;
+1 room for one more; 2 Host; 3 headers that stand once; 4 Origin; 5 no token in the query; 6 one token shown, with what
+proves it;
 7 method and media types; 8 body bounded in size, time and depth, and with one meaning, and a large one read for a
 proven caller only; 9 room for one more call; 10 the era by version. From 8 on, what is wrong is told to a proven
 caller only. Whatever is refused leaves through inbound_refusal. The metadata of RFC 9728 and the gateway's public
 keys need no token; the approval pages, SCIM and security events prove who comes in their own way. Imports the other
 inbound files, and no other door.
 
-Trust: this port faces clients. TLS ends before it; whatever ends it can read tokens, but no header it adds is read.
+Trust: this port faces clients. TLS ends before it; whatever ends it can read tokens, but no header it adds is read,
+save a client's certificate where that is configured, with the secret they share.
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ from onbehalf.doors.inbound_assertions import AssertionsApp
 from onbehalf.doors.inbound_body import is_small, parse, read
 from onbehalf.doors.inbound_connect import PATH as CONNECT_PATH
 from onbehalf.doors.inbound_connect import ConnectPages
-from onbehalf.doors.inbound_headers import bearer, check_media, refuse_token_in_query, unique
+from onbehalf.doors.inbound_headers import CREDENTIALS, check_media, refuse_token_in_query, unique
 from onbehalf.doors.inbound_mcp import Modern, ServerName, request_id, within
 from onbehalf.doors.inbound_oauth import PATH as OAUTH_PATH
 from onbehalf.doors.inbound_oauth import OauthApp
 from onbehalf.doors.inbound_older import Older, SessionLimits
+from onbehalf.doors.inbound_proof import CertificateHeaders, presented
 from onbehalf.doors.inbound_refusal import Challenges, refusal
 from onbehalf.doors.inbound_scim import PATH as SCIM_PATH
 from onbehalf.doors.inbound_scim import ScimApp
@@ -49,10 +52,11 @@ from onbehalf.errors import (
     OriginRefused,
     RequestRefused,
 )
-from onbehalf.model import Json, Tool
+from onbehalf.identify import DPOP_ALGORITHMS
+from onbehalf.model import Json, Shown, Tool
 from onbehalf.ports import House, Meter
 
-__all__ = ["Catalogue", "PublicApp", "ServerName", "SessionLimits"]
+__all__ = ["Catalogue", "Proving", "PublicApp", "ServerName", "SessionLimits"]
 
 _log = logging.getLogger(__name__)
 _HANDSHAKE = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
@@ -77,6 +81,15 @@ class Catalogue:
     issuer: Callable[[], Awaitable[Mapping[str, Json] | None]] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proving:
+    """How clients prove tokens here: where certificates are read, None for nowhere, and the nonce to offer with the
+    answer to a request whose proof was taken, "" for none."""
+
+    certificates: CertificateHeaders | None = None
+    offered: Callable[[Shown], str] = lambda shown: ""
+
+
 class PublicApp:
     """The one ASGI app of the public port.
 
@@ -99,6 +112,7 @@ class PublicApp:
         txn: TxnApp | None = None,
         assertions: AssertionsApp | None = None,
         connect: ConnectPages | None = None,
+        proving: Proving | None = None,
     ) -> None:
         gateway = settings.gateway
         resource = urlsplit(gateway.resource)
@@ -116,8 +130,18 @@ class PublicApp:
             "bearer_methods_supported": ["header"],
             "resource_name": server.title or server.name,
         }
+        dpop_only = bool(settings.issuers) and all(issuer.proof == "dpop" for issuer in settings.issuers)
+        if proving is not None:
+            self._metadata["dpop_signing_alg_values_supported"] = [*DPOP_ALGORITHMS]
+            self._metadata["dpop_bound_access_tokens_required"] = dpop_only
+            self._metadata["tls_client_certificate_bound_access_tokens"] = proving.certificates is not None
+        self._proving = proving or Proving()
+        certificates = self._proving.certificates
+        self._credentials = CREDENTIALS | (certificates.names if certificates is not None else frozenset())
         self._catalogue = catalogue
-        self._challenges = Challenges(metadata_url=f"{origin}{_WELL_KNOWN}{suffix}", scopes=catalogue.scopes)
+        self._challenges = Challenges(
+            metadata_url=f"{origin}{_WELL_KNOWN}{suffix}", scopes=catalogue.scopes, dpop_only=dpop_only
+        )
         self._house = house
         self._meter = meter
         self._modern = Modern(house, tool=catalogue.tool, server=server, limits=gateway.limits)
@@ -239,7 +263,7 @@ class PublicApp:
             _log.info("refused with %s: %r", error.code, error.message)
         if seen.started:
             return  # an answer is under way and cannot be taken back
-        form = refusal(error, self._challenges)
+        form = refusal(error, self._challenges, dpop=seen.dpop)
         await send_json(send, form.status, form.body(seen.request_id), form.headers)
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send, seen: _Seen) -> None:
@@ -247,7 +271,11 @@ class PublicApp:
             raise _busy()
         headers = self._checked_headers(scope)  # 2-4
         refuse_token_in_query(scope["query_string"])  # 5
-        exchange = Exchange(scope=scope, receive=receive, send=send, headers=headers, presented=bearer(headers))  # 6
+        shows = presented(headers, method=scope["method"], certificates=self._proving.certificates)  # 6
+        if shows.shown is not None:
+            seen.dpop = shows.shown.dpop
+            send = self._offering(send, shows.shown)
+        exchange = Exchange(scope=scope, receive=receive, send=send, headers=headers, presented=shows)
         version = headers.get(b"mcp-protocol-version")
         legacy = version is None or version in _HANDSHAKE
         if scope["method"] != "POST":
@@ -268,6 +296,16 @@ class PublicApp:
             raise
         finally:
             self._calls -= 1
+
+    def _offering(self, send: Send, shown: Shown) -> Send:
+        """Send answers with a new nonce where the client's is getting old (RFC 9449 section 8.2)."""
+
+        async def offering(message: Scope) -> None:
+            if message["type"] == "http.response.start" and (nonce := self._proving.offered(shown)):
+                message = {**message, "headers": [*message.get("headers", ()), (b"dpop-nonce", nonce.encode("ascii"))]}
+            await send(message)
+
+        return offering
 
     async def _answer(self, exchange: Exchange, body: bytes, seen: _Seen, *, legacy: bool) -> None:
         message = parse(body, depth=self._limits.depth)
@@ -292,7 +330,7 @@ class PublicApp:
         raise MethodRefused("only POST is served here", hint="send JSON-RPC by POST")
 
     def _checked_headers(self, scope: Scope) -> dict[bytes, bytes]:
-        headers = unique(scope["headers"])
+        headers = unique(scope["headers"], self._credentials)
         self._require_host(headers)
         origin = headers.get(b"origin")
         if origin is not None and origin.lower() not in self._origins:
@@ -309,11 +347,12 @@ class PublicApp:
 class _Seen:
     """What is known of one request by the time it is refused."""
 
-    __slots__ = ("request_id", "started")
+    __slots__ = ("dpop", "request_id", "started")
 
     def __init__(self) -> None:
         self.request_id: str | int | None = None
         self.started = False
+        self.dpop = False
 
 
 def _busy() -> Busy:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from onbehalf.broker import redirect
 from onbehalf.broker.refused import OauthRefused
-from onbehalf.brokering import Asked, Broker, RefusedAt, refusal_of
+from onbehalf.brokering import Asked, Broker, Held, RefusedAt, refusal_of
 from onbehalf.config import Limits
 from onbehalf.doors import inbound_oauth_page as pages
 from onbehalf.doors.broker_authenticate import Authenticator
@@ -31,8 +31,10 @@ from onbehalf.doors.inbound_browser import BrowserRequest, Page, pairs, read_bro
 from onbehalf.doors.inbound_mcp import within
 from onbehalf.doors.inbound_wire import ClientGone, Receive, Scope, Send, send_json
 from onbehalf.doors.issuer_login import Redirected
+from onbehalf.doors.issuer_proof import DpopProofs
 from onbehalf.doors.kept import Kept, digest_of, fresh
-from onbehalf.errors import OnbehalfError, RequestRefused
+from onbehalf.errors import NonceNeeded, OnbehalfError, RequestRefused
+from onbehalf.identify import Target, same_target
 from onbehalf.model import Json
 
 __all__ = ["PATH", "OauthApp"]
@@ -69,7 +71,7 @@ class OauthApp:
     def __init__(
         self, broker: Broker, login: OidcLogin, authenticator: Authenticator, *,
         family_of: Callable[[str], tuple[str, str] | None], jwks: Callable[[], Mapping[str, Json]], secrets_taken: bool,
-        seconds: float, monotonic: Callable[[], float] = time.monotonic,
+        dpop: DpopProofs, seconds: float, monotonic: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._broker = broker
         self._login = login
@@ -77,6 +79,8 @@ class OauthApp:
         self._family_of = family_of
         self._jwks = jwks
         self._secrets_taken = secrets_taken
+        self._dpop = dpop
+        self._token_endpoint = Target(method="POST", address=same_target(f"{broker.issuer}{PATH}token"))
         self._seconds = seconds
         self._origin = broker.issuer.lower()
         self._secure = broker.issuer.startswith("https:")
@@ -115,12 +119,15 @@ class OauthApp:
             return
         extra: tuple[tuple[bytes, bytes], ...] = ((b"pragma", b"no-cache"),)
         try:
-            status, body = await within(self._seconds, self._answered(where, scope, receive, headers))
+            status, body, offer = await within(self._seconds, self._answered(where, scope, receive, headers))
+            extra = (*extra, (b"dpop-nonce", offer.encode("ascii"))) if offer else extra
         except OnbehalfError as error:
             _log.info("the %s endpoint refused with %s: %r", where, error.code, error.message)
             status, body = refusal_of(error)
             if status == 401 and b"authorization" in headers:
                 extra = (*extra, (b"www-authenticate", b"Basic"))
+            if isinstance(error, NonceNeeded):
+                extra = (*extra, (b"dpop-nonce", error.nonce.encode("ascii")))
         except ClientGone:
             raise
         except Exception:  # the door's last resort: refuse without details, and log them
@@ -130,9 +137,10 @@ class OauthApp:
 
     async def _answered(
         self, where: str, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes]
-    ) -> tuple[int, Mapping[str, Json]]:
+    ) -> tuple[int, Mapping[str, Json], str]:
+        """Status, body, and a nonce to offer with it ("" for none)."""
         if where == "jwks.json":
-            return 200, self._jwks()
+            return 200, self._jwks(), ""
         if scope["query_string"]:
             raise OauthRefused("invalid_request", "parameters belong into the body")
         body = await read(receive, dict(headers), _LIMITS)
@@ -141,16 +149,26 @@ class OauthApp:
             document = parse(body, depth=8)
             if media != b"application/json" or not isinstance(document, dict):
                 raise OauthRefused("invalid_client_metadata", "the body is not a JSON object")
-            return 201, await self._broker.register(document)
+            return 201, await self._broker.register(document), ""
         if media != b"application/x-www-form-urlencoded":
             raise OauthRefused("invalid_request", "the body is a form (application/x-www-form-urlencoded)")
         form = pairs(body.decode("utf-8", "replace"))
         authorization = headers.get(b"authorization", b"").decode("latin-1")
         client, proven = await self._authenticator.client(form, authorization)
         if where == "token":
-            return 200, await self._broker.token(client, form, proven=proven)
+            held, offer = self._held(headers)
+            return 200, await self._broker.token(client, form, proven=proven, held=held), offer
         await self._broker.revoke(client, form.get("token", ""), self._family_of)
-        return 200, {}
+        return 200, {}, ""
+
+    def _held(self, headers: Mapping[bytes, bytes]) -> tuple[Held | None, str]:
+        """The key that the one `DPoP` header proves, None without one. Raises DpopRefused, NonceNeeded."""
+        text = headers.get(b"dpop")
+        if text is None:
+            return None, ""
+        now = self._broker.clock()
+        proof, offer = self._dpop.held(text.decode("latin-1"), target=self._token_endpoint, token=None, now=now)
+        return Held(thumbprint=proof.thumbprint, take=lambda: self._dpop.take(proof, now)), offer
 
     # --- what browsers are shown ---------------------------------------------------------------
 

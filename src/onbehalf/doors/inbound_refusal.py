@@ -20,10 +20,13 @@ from onbehalf.errors import (
     BodyTooLarge,
     BodyTooSlow,
     CredentialsRefused,
+    DpopMissing,
+    DpopRefused,
     ExplainError,
     HeaderMismatch,
     IdentifyError,
     MethodRefused,
+    NonceNeeded,
     OnbehalfError,
     ParametersInvalid,
     RequestRefused,
@@ -35,6 +38,7 @@ from onbehalf.errors import (
     ValidateError,
     VersionUnsupported,
 )
+from onbehalf.identify import DPOP_ALGORITHMS
 from onbehalf.model import Json
 
 __all__ = ["Challenges", "Refusal", "refusal"]
@@ -54,6 +58,7 @@ _RPC: tuple[tuple[type[OnbehalfError], int, int], ...] = (
 # A sentence per room, so that no message can carry what only the record may hold.
 _CLASSES: tuple[tuple[type[OnbehalfError], str], ...] = (
     (TokenMissing, "an access token is needed"),
+    (NonceNeeded, "the proof needs a nonce of this gateway's"),
     (IdentifyError, "who calls is not proven"),
     (StepUpNeeded, "this needs another login"),
     (ScopeMissing, "the access token lacks a scope this needs"),
@@ -70,13 +75,21 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenges:
-    """How to say where a token comes from: the RFC 9728 metadata URL and the scopes to ask for at first."""
+    """How to say where a token comes from: the RFC 9728 metadata URL and the scopes to ask for at first. With
+    `dpop_only` no token is taken under another scheme."""
 
     metadata_url: str
     scopes: Callable[[], frozenset[str]]
+    dpop_only: bool = False
 
-    def bearer(self, error: OnbehalfError) -> str:
-        """The one `WWW-Authenticate` value for an error (RFC 6750 section 3, RFC 9728 section 5.1)."""
+    def one(self, error: OnbehalfError, *, dpop: bool = False) -> str:
+        """The one `WWW-Authenticate` value for an error (RFC 6750 section 3, RFC 9728 section 5.1).
+
+        There is one challenge in an answer, as many clients read no second: of the scheme that the client used, as
+        `dpop` says, or that this error or this gateway demands. Whoever sent no credentials is asked for a bearer token
+        where these are taken at all, and finds in the metadata that DPoP is taken too.
+        """
+        dpop = dpop or self.dpop_only or isinstance(error, DpopMissing | DpopRefused | NonceNeeded)
         scopes = error.scopes if isinstance(error, ScopeMissing) else self.scopes()
         parts = [f'resource_metadata="{_quotable(self.metadata_url)}"']
         if wanted := " ".join(_scope_tokens(scopes)):
@@ -89,7 +102,9 @@ class Challenges:
                 parts += [] if error.max_age is None else [f'max_age="{error.max_age}"']
             if error.hint:
                 parts.append(f'error_description="{_quotable(error.hint)}"')
-        return "Bearer " + ", ".join(parts)
+        if dpop:  # RFC 9449 section 7.1
+            parts.append(f'algs="{" ".join(DPOP_ALGORITHMS)}"')
+        return ("DPoP " if dpop else "Bearer ") + ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +135,8 @@ class Refusal:
         }
 
 
-def refusal(error: OnbehalfError, challenges: Challenges) -> Refusal:
-    """How an error leaves the gateway."""
+def refusal(error: OnbehalfError, challenges: Challenges, *, dpop: bool = False) -> Refusal:
+    """How an error leaves the gateway; `dpop` says that the request came under that scheme."""
     rpc, status = next(((rpc, status) for kind, rpc, status in _RPC if isinstance(error, kind)), (0, error.status))
     if not rpc:
         rpc = -32603 if status == 500 else -32600 if status == 400 else -(31000 + status)
@@ -131,9 +146,11 @@ def refusal(error: OnbehalfError, challenges: Challenges) -> Refusal:
     if isinstance(error, VersionUnsupported):
         data.update(supported=list(MODERN_PROTOCOL_VERSIONS), requested=error.requested)
     if _login_helps(error):
-        challenge = challenges.bearer(error)
+        challenge = challenges.one(error, dpop=dpop)
         headers.append((b"www-authenticate", challenge.encode("ascii")))
         data["mcp/www_authenticate"] = [challenge]
+    if isinstance(error, NonceNeeded):
+        headers.append((b"dpop-nonce", error.nonce.encode("ascii")))
     if status == 503:
         headers.append((b"retry-after", b"1"))
     if isinstance(error, MethodRefused):
@@ -162,6 +179,10 @@ def _oauth_code(error: OnbehalfError) -> str:
         return "insufficient_user_authentication"
     if isinstance(error, ScopeMissing):
         return "insufficient_scope"
+    if isinstance(error, NonceNeeded):
+        return "use_dpop_nonce"
+    if isinstance(error, DpopRefused):
+        return "invalid_dpop_proof"
     return "invalid_request" if isinstance(error, CredentialsRefused) else "invalid_token"
 
 

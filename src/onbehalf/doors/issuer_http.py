@@ -3,6 +3,8 @@
 The rooms' rules are in `identify`; this door finds the key for a token and remembers what was proven. Must not check a
 claim itself, but for the time of a token that it kept.
 
+What a bound token is bound to is asked for every time (issuer_proof.py). A bearer token costs one comparison for it.
+
 Trust: an issuer is believed about its own tenants and subjects, and about no other's. A token proven once is believed
 until it expires, its key is withdrawn or `revoke_all` is called; that its person left is for the directory to know.
 """
@@ -20,7 +22,8 @@ from typing import Protocol
 from onbehalf.config import IssuerSettings
 from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.issuer_keys import IssuerKeys, KeySource
-from onbehalf.errors import ConfigInvalid, UnknownIssuer
+from onbehalf.doors.issuer_proof import Proofs
+from onbehalf.errors import ConfigInvalid, ProofMissing, UnknownIssuer
 from onbehalf.identify import TOLERANCE_S, PublicKey, check_algorithm, check_tenants, peek, verify
 from onbehalf.model import Caller, Json, Presented, UnixTime
 
@@ -41,9 +44,11 @@ class OwnIssuer(KeySource, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Proven:
-    """What a token proved, with which key of which issuer, and from when on it is refused."""
+    """What a token proved, with which key of which issuer, and from when on it is refused. `bound` is the evidence
+    where it says that something must be shown besides, else None."""
 
     caller: Caller
+    bound: object | None
     key: PublicKey
     keys: IssuerKeys
     ends: int
@@ -60,10 +65,11 @@ class IssuerCallers:
         insecure_http: bool = False,
         kept: Mapping[str, frozenset[str]] | None = None,
         own: OwnIssuer | None = None,
+        proofs: Proofs | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`resource` is this gateway's, the one `aud`; `kept` maps an issuer to the claims that the directory is to
-        know, `own` is asked about tokens of its own. Raises ConfigInvalid."""
+        know, `own` is asked about tokens of its own; without `proofs` no bound token is taken. Raises ConfigInvalid."""
         self._resource = resource
         self._claims = dict(kept or {})
         self._monotonic = monotonic
@@ -77,6 +83,7 @@ class IssuerCallers:
             source = own if own is not None and rule.issuer == own.issuer else self._fetcher
             self._issuers[rule.issuer] = IssuerKeys(rule, source, monotonic=monotonic)
         self._own = own
+        self._proofs = proofs
         self._kept: OrderedDict[bytes, _Proven] = OrderedDict()
         self._epoch = 0
 
@@ -90,9 +97,17 @@ class IssuerCallers:
                 await proven.keys.current()
             if now < proven.ends and proven.keys.by_id.get(proven.key.key_id) is proven.key and name in self._kept:
                 self._kept.move_to_end(name)
-                return proven.caller
+                if proven.bound is presented.shown:  # both None: a bearer token, and nothing shown with it
+                    return proven.caller
+                return await self._seen_proof(proven.caller, presented, now)
             self._kept.pop(name, None)
         return await self._prove_anew(presented, name, now)
+
+    async def _seen_proof(self, caller: Caller, presented: Presented, now: UnixTime) -> Caller:
+        if self._proofs is None:
+            raise ProofMissing("no proofs of tokens are taken here", hint="use a bearer token")
+        await self._proofs.require(caller, presented, now=now)
+        return caller
 
     async def warm(self) -> None:
         """Fetch all issuers' keys. Does not raise for those that cannot be had: `problems` tells."""
@@ -129,14 +144,19 @@ class IssuerCallers:
         check_algorithm(peeked, keys.rule)  # before the key: what cannot be accepted causes no fetch
         key = await keys.find(peeked.key_id)
         kept = self._claims.get(keys.rule.issuer, frozenset())
-        caller = verify(peeked, rule=keys.rule, key=key, audience=self._resource, now=now, kept=kept)
+        caller = verify(
+            peeked, rule=keys.rule, key=key, audience=self._resource, now=now, kept=kept,
+            bound=self._proofs is not None,
+        )  # fmt: skip
         if self._own is not None and keys.rule.issuer == self._own.issuer:
             self._own.refuse(peeked.claimed)
+        bound: object | None = None if caller.evidence.proof == "bearer" else caller.evidence
         if epoch == self._epoch:
-            self._kept[name] = _Proven(caller=caller, key=key, keys=keys, ends=caller.evidence.expires_at + TOLERANCE_S)
+            ends = caller.evidence.expires_at + TOLERANCE_S
+            self._kept[name] = _Proven(caller=caller, bound=bound, key=key, keys=keys, ends=ends)
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
-        return caller
+        return caller if bound is presented.shown else await self._seen_proof(caller, presented, now)
 
 
 def _within_loop() -> bool:

@@ -278,6 +278,10 @@ def _set_here(tool: Tool) -> list[Json]:
 
 
 def _caller(caller: Caller) -> dict[str, Json]:
+    evidence = caller.evidence
+    proof: dict[str, Json] = {"proof": evidence.proof}
+    if evidence.thumbprint:
+        proof["thumbprint"] = evidence.thumbprint
     return {
         "subject": caller.subject,
         "tenant": caller.tenant,
@@ -288,6 +292,7 @@ def _caller(caller: Caller) -> dict[str, Json]:
         "key": caller.evidence.key,
         "algorithm": caller.evidence.algorithm,
         "token": caller.evidence.token,
+        **proof,
     }
 
 

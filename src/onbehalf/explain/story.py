@@ -18,6 +18,8 @@ __all__ = ["Line", "Story", "story"]
 
 _MAX_VALUE = 300
 _HELD: Mapping[bool | None, str] = {True: "held", False: "did not hold", None: "could not be evaluated"}
+_PROVEN: Mapping[str, str] = {"dpop": "the key", "mtls": "the certificate"}
+"""What a client proved with a bound token; a bearer token proves nothing of who shows it."""
 _Role = Literal["who", "asked", "looked_up", "decided", "condition", "remedy", "came_back", "recorded", "missing"]
 
 
@@ -127,10 +129,9 @@ def _who(facts: Mapping[str, Json]) -> str:
     actors = [_clean(str(actor)) for actor in _list(caller.get("actors"))]
     if actors:
         text += f", acting through {' for '.join(actors)}"
-    return (
-        text
-        + f"; {_text(caller, 'issuer')} vouched for this (key {_text(caller, 'key')}, {_text(caller, 'algorithm')})."
-    )
+    text += f"; {_text(caller, 'issuer')} vouched for this (key {_text(caller, 'key')}, {_text(caller, 'algorithm')})."
+    what = _PROVEN.get(_text(caller, "proof"), "")
+    return f"{text} The client proved that it holds {what} {_text(caller, 'thumbprint')}." if what else text
 
 
 _VERBS = {

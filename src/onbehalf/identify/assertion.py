@@ -7,13 +7,15 @@ taken once is for whoever keeps them. Must not fetch keys or read a clock.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from onbehalf.config import IssuerSettings
-from onbehalf.errors import ClaimRefused, TokenExpired, WrongAudience, WrongType
+from onbehalf.errors import ClaimRefused, ProofMissing, TokenExpired, WrongAudience, WrongType
 from onbehalf.identify.compact import Peeked
 from onbehalf.identify.keys import PublicKey
+from onbehalf.identify.proof import binding
 from onbehalf.identify.tenant import tenant_of
 from onbehalf.identify.verify import TOLERANCE_S, check_algorithm, check_signed, check_times, text_of
 from onbehalf.model import Json, UnixTime
@@ -66,13 +68,14 @@ def verify_client_assertion(
 
 def verify_id_jag(
     peeked: Peeked, *, rule: IssuerSettings, key: PublicKey, audience: str, resource: str, client: str,
-    kept: frozenset[str], now: UnixTime,
+    kept: frozenset[str], now: UnixTime, holds: str = "",
 ) -> Asserted:  # fmt: skip
-    """Prove for whom a client may act. `audience` is this server's issuer identifier, `client` is authenticated.
+    """Prove for whom a client may act. `audience` is this server's issuer identifier, `client` is authenticated;
+    `holds` is the thumbprint of the key that it proved to hold, "" for none.
 
     Checked: algorithm, key, issuer and signature; `typ` is `oauth-id-jag+jwt`; `aud` is this server alone; `resource`
-    is ours, and must be there; `client_id` is the client; times; `jti`; no `cnf`, which is not taken here; subject and
-    tenant. An assertion that says `sub` only at `aud_sub` is refused. Raises an IdentifyError.
+    is ours, and must be there; `client_id` is the client; times; `jti`; `cnf` is that key; subject and tenant.
+    An assertion that says `sub` only at `aud_sub` is refused. Raises an IdentifyError.
     """
     check_algorithm(peeked, rule)
     check_signed(peeked, key, issuer=rule.issuer)
@@ -84,8 +87,9 @@ def verify_id_jag(
         raise WrongAudience(f"the assertion's `resource` is not `{resource}`")
     if text_of(claims, "client_id") != client:
         raise ClaimRefused("the assertion was given to another client")
-    if "cnf" in claims:
-        raise ClaimRefused("the assertion is bound to a key, of which no proof is taken here")
+    proof, thumbprint = binding(claims)
+    if proof != "bearer" and (proof != "dpop" or not hmac.compare_digest(thumbprint, holds)):
+        raise ProofMissing("the assertion is bound to another key than the client proved, by DPoP, to hold")
     scope = claims.get("scope")
     if scope is not None and not isinstance(scope, str):
         raise ClaimRefused("`scope` is not a string (RFC 8693 section 4.2)")

@@ -15,7 +15,7 @@ from onbehalf.errors import AlgorithmRefused, TokenMalformed, TokenMissing, Toke
 from onbehalf.model import Json, Presented
 from onbehalf.strict_json import NotStrict, strict_object
 
-__all__ = ["MAX_TOKEN_BYTES", "Peeked", "peek"]
+__all__ = ["MAX_TOKEN_BYTES", "Parts", "Peeked", "parts_of", "peek"]
 
 MAX_TOKEN_BYTES = 16 * 1024
 _MAX_HEADER_BYTES = 2048
@@ -25,6 +25,17 @@ _MAX_ISSUER = 2048
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 _REFUSED_MEMBERS = ("crit", "b64", "jwk", "jku", "x5u", "x5c")
 """Members that change what is signed, or bring or name the key to check it with (RFC 8725 section 3.10)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of one compact JWS in its strict spelling, nothing in it proven."""
+
+    header: Mapping[str, Json]
+    claimed: Mapping[str, Json] = field(repr=False)
+    token: bytes = field(repr=False)
+    signing_input: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,33 +66,44 @@ def peek(presented: Presented) -> Peeked:
     text = presented.token
     if not text:
         raise TokenMissing("no token", hint="send `Authorization: Bearer <access token>`")
-    if len(text) > MAX_TOKEN_BYTES:  # 1
-        raise TokenTooLarge(f"the token is longer than {MAX_TOKEN_BYTES} bytes", hint="ask for fewer claims in it")
-    parts = text.split(".", 3)
-    if not text.isascii() or len(parts) != 3:  # 2
-        raise _malformed("the token is not three parts of ASCII (RFC 7515 section 7.1)")
-    header_bytes, payload, signature = map(_decode, parts)  # 3
-    if len(header_bytes) > _MAX_HEADER_BYTES:
-        raise TokenTooLarge(f"the token's header is longer than {_MAX_HEADER_BYTES} bytes")
-    header = _object(header_bytes, "header")  # 4
-    claimed = _object(payload, "payload")
+    parts = parts_of(text, most=MAX_TOKEN_BYTES)  # 1-4
+    header = parts.header
     for name in _REFUSED_MEMBERS:  # 5
         if name in header:
             raise _malformed(f"the token's header has `{name}`, which is never followed here")
     algorithm = _name(header, "alg")  # 6
     if algorithm.lower() == "none":
         raise AlgorithmRefused("the token is not signed", hint="RFC 8725 section 3.2")
-    token = text.encode("ascii")
     return Peeked(
-        claimed_issuer=_name(claimed, "iss", _MAX_ISSUER),
+        claimed_issuer=_name(parts.claimed, "iss", _MAX_ISSUER),
         key_id=_name(header, "kid"),
         algorithm=algorithm,
         type=_name(header, "typ") if "typ" in header else "",
-        token=token,
-        signing_input=token[: token.rindex(b".")],
-        signature=signature,
-        claimed=claimed,
+        token=parts.token,
+        signing_input=parts.signing_input,
+        signature=parts.signature,
+        claimed=parts.claimed,
     )
+
+
+def parts_of(text: str, *, most: int) -> Parts:
+    """A compact JWS of at most `most` characters, taken apart, whatever its members are.
+
+    Raises TokenTooLarge, TokenMalformed.
+    """
+    if len(text) > most:
+        raise TokenTooLarge(f"the token is longer than {most} bytes", hint="ask for fewer claims in it")
+    parts = text.split(".", 3)
+    if not text.isascii() or len(parts) != 3:
+        raise _malformed("the token is not three parts of ASCII (RFC 7515 section 7.1)")
+    header, payload, signature = map(_decode, parts)
+    if len(header) > _MAX_HEADER_BYTES:
+        raise TokenTooLarge(f"the token's header is longer than {_MAX_HEADER_BYTES} bytes")
+    token = text.encode("ascii")
+    return Parts(
+        header=_object(header, "header"), claimed=_object(payload, "payload"), token=token,
+        signing_input=token[: token.rindex(b".")], signature=signature,
+    )  # fmt: skip
 
 
 def _decode(part: str) -> bytes:

@@ -17,7 +17,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from onbehalf.model import Json
 from onbehalf.strict_json import NotStrict, strict_object
 
-__all__ = ["ALGORITHM_FAMILIES", "KeysRefused", "PublicKey", "public_keys"]
+__all__ = ["ALGORITHM_FAMILIES", "KeysRefused", "PublicKey", "brought_key", "public_keys"]
 
 ALGORITHM_FAMILIES: Mapping[str, frozenset[str]] = MappingProxyType(
     {"RSA": frozenset({"RS256", "PS256"}), "EC": frozenset({"ES256"}), "OKP": frozenset({"EdDSA", "Ed25519"})}
@@ -80,6 +80,14 @@ def public_keys(document: bytes, *, issuer: str) -> Mapping[str, PublicKey]:
         if key is not None:
             found[key_id] = key
     return MappingProxyType(found)
+
+
+def brought_key(jwk: Json) -> PublicKey | None:
+    """The key that a proof brings with it (RFC 9449 section 4.2): of nobody yet, and None where it is unfit.
+
+    Unfit is what `public_keys` leaves out, above all a private key: whoever shows one has lost it.
+    """
+    return _key(jwk, "", "") if isinstance(jwk, dict) and _for_signatures(jwk) else None
 
 
 def _for_signatures(jwk: Mapping[str, Json]) -> bool:

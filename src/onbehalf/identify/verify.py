@@ -25,11 +25,13 @@ from onbehalf.errors import (
 )
 from onbehalf.identify.compact import Peeked
 from onbehalf.identify.keys import PublicKey
+from onbehalf.identify.proof import binding, require_demanded
 from onbehalf.identify.tenant import tenant_of
 from onbehalf.model import Caller, Evidence, Json, UnixTime, canonical, digest
 
 __all__ = [
-    "TOLERANCE_S", "check_algorithm", "check_signed", "check_times", "media", "text_of", "time_of", "verify",
+    "TOLERANCE_S", "check_algorithm", "check_signature", "check_signed", "check_times", "media", "text_of", "time_of",
+    "verify",
 ]  # fmt: skip
 
 TOLERANCE_S = 30
@@ -45,16 +47,19 @@ _SCOPE_CHARACTERS = frozenset(map(chr, range(0x21, 0x7F))) - {'"', "\\"}
 
 def verify(
     peeked: Peeked, *, rule: IssuerSettings, key: PublicKey, audience: str, now: UnixTime,
-    kept: frozenset[str] = frozenset(),
+    kept: frozenset[str] = frozenset(), bound: bool = False,
 ) -> Caller:  # fmt: skip
     """Prove who calls, from one access token.
 
     `key` was found by the token's issuer and key id; `audience` is this gateway's resource identifier; `now` is in
-    whole seconds; `kept` names claims that the directory is to know. Checked, in this order:
+    whole seconds; `kept` names claims that the directory is to know. With `bound` a token that is bound to a key is
+    taken, and whoever asks must see the proof that `evidence.proof` names before the caller counts: it is not seen
+    here. Checked, in this order:
     1 the algorithm is one of the issuer's, and of the key's (RFC 8725 section 3.1);
     2 key, rule and token are of the same issuer, compared exactly, and key id (RFC 8725 section 3.8);
     3 the signature (RFC 7515 section 5.2); 4 `typ` (RFC 8725 section 3.11); 5 `aud` (RFC 9068 section 4);
-    6 `exp`, `iat`, `nbf` with 30 s of tolerance; 7 no `cnf`, whose proof cannot be checked here (RFC 7800);
+    6 `exp`, `iat`, `nbf` with 30 s of tolerance; 7 what `cnf` binds it to, and that
+    the issuer's tokens may be so (RFC 7800);
     8 `sub`, the client, the actors and the scopes have their shape; 9 the tenant is the issuer's own.
 
     Does not check that scopes suffice, that the person exists, or what kept claims hold: room 2 does. Raises an
@@ -66,17 +71,17 @@ def verify(
     claims = peeked.claimed
     _check_audience(claims, audience)  # 5
     issued_at, expires_at = check_times(claims, now)  # 6
-    if "cnf" in claims:  # 7
-        raise ProofMissing(
-            "the token is bound to a key, and a proof of it is not taken here", hint="use a bearer token"
-        )
+    proof, thumbprint = binding(claims)  # 7
+    if proof != "bearer" and not bound:
+        raise ProofMissing("the token is bound to a key, and no proof is taken here", hint="use a bearer token")
+    require_demanded(proof, rule)
     subject, client = text_of(claims, "sub"), text_of(claims, rule.client_claim)  # 8
     actors, scopes = _actors(claims, rule.issuer), _scopes(claims, rule.scope_claim)
     tenant = tenant_of(claims, rule)  # 9
     evidence = Evidence(
         issuer=rule.issuer, key=key.key_id, algorithm=peeked.algorithm, token=digest(peeked.token),
         issued_at=issued_at, expires_at=expires_at, acr=text_of(claims, "acr") if "acr" in claims else "",
-        auth_time=time_of(claims, "auth_time") if "auth_time" in claims else None,
+        auth_time=time_of(claims, "auth_time") if "auth_time" in claims else None, proof=proof, thumbprint=thumbprint,
     )  # fmt: skip
     return Caller(
         subject=subject, tenant=tenant, client=client, actors=actors, scopes=scopes, evidence=evidence,
@@ -95,21 +100,24 @@ def check_algorithm(peeked: Peeked, rule: IssuerSettings) -> None:
 
 def check_signed(peeked: Peeked, key: PublicKey, *, issuer: str) -> None:
     """Raise an IdentifyError unless a key of this issuer, and the very one that is named, signed the token."""
-    if peeked.algorithm not in key.algorithms or peeked.algorithm not in _LIBRARY_NAME:
+    if peeked.algorithm not in key.algorithms:
         raise AlgorithmRefused(f"the key is not for `{peeked.algorithm}`", hint="RFC 8725 section 3.1")
     if peeked.claimed_issuer != issuer or key.issuer != issuer:
         raise UnknownIssuer(f"the token is not from `{issuer}`")
     if key.key_id != peeked.key_id:
         raise UnknownKey("the key is not the one that the token names")
-    _check_signature(peeked, key)
+    check_signature(peeked.signing_input, peeked.signature, key, algorithm=peeked.algorithm)
 
 
-def _check_signature(peeked: Peeked, key: PublicKey) -> None:
-    # The library is given the very bytes that `peek` took apart: there is no second parser to disagree with.
-    algorithm = JWSRegistry.algorithms[_LIBRARY_NAME[peeked.algorithm]]
+def check_signature(signing_input: bytes, signature: bytes, key: PublicKey, *, algorithm: str) -> None:
+    """Raise an IdentifyError unless this key signed this, by an algorithm that both allow."""
+    if algorithm not in key.algorithms or algorithm not in _LIBRARY_NAME:
+        raise AlgorithmRefused(f"the key is not for `{algorithm[:20]}`", hint="RFC 8725 section 3.1")
+    # The library is given the very bytes that were taken apart here: there is no second parser to disagree with.
+    library = JWSRegistry.algorithms[_LIBRARY_NAME[algorithm]]
     try:
-        algorithm.check_key(key.material)
-        good = algorithm.verify(peeked.signing_input, peeked.signature, key.material)
+        library.check_key(key.material)
+        good = library.verify(signing_input, signature, key.material)
     except (JoseError, ValueError, TypeError) as error:
         raise SignatureMismatch("the signature cannot be checked with the key") from error
     if good is not True:

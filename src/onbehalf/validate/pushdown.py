@@ -62,7 +62,7 @@ def read(policies: Sequence[Policy], layout: Layout, type_: str) -> Read:
 
 _RESOURCE = b'{"Var":"resource"}'
 _KINDS_OF_PERSON = {"tenant": "Tenant", "position": "Position", "name": "String", "active": "Bool"}
-_KINDS_OF_CONTEXT = {"client": "Client", "scopes": "Set", "now": "Long"}
+_KINDS_OF_CONTEXT = {"client": "Client", "scopes": "Set", "now": "Long", "proof": "String"}
 _HIERARCHIES = frozenset({("Position", "Position"), ("User", "Group"), ("Group", "Group")})
 _SUMS = frozenset({"+", "-", "*"})
 _SCALARS = frozenset({"String", "Long", "Bool"})

@@ -129,4 +129,6 @@ def _question(
         "scopes": [*sorted(caller.scopes)],
         "now": int(now),
     }
+    if caller.evidence.proof != "bearer":  # absent for a bearer token, whose question stays as short as it is
+        context["proof"] = caller.evidence.proof
     return Question(principal=person.ref, action=tool.action, resource=resource, context=context, entities=entities)

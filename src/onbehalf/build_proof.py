@@ -1,0 +1,62 @@
+"""Opens what clients' proofs of tokens are checked with, as the settings say.
+
+Must not hold a rule.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+from dataclasses import dataclass
+
+from onbehalf.build import Paths
+from onbehalf.config import Settings
+from onbehalf.doors.inbound_http import Proving
+from onbehalf.doors.inbound_proof import MIN_SECRET, CertificateHeaders
+from onbehalf.doors.issuer_proof import DpopProofs, Proofs
+from onbehalf.doors.ledger_keys import open_mask_key
+from onbehalf.doors.proofs_sqlite import SqliteProofs
+from onbehalf.doors.secret_reference import resolved
+from onbehalf.errors import ConfigInvalid
+from onbehalf.model import UnixTime
+
+__all__ = ["OpenProofs", "certificate_headers", "open_proofs"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenProofs:
+    """`dpop` is for whoever takes proofs, `tokens` for those that prove tokens, `proving` for the public door."""
+
+    dpop: DpopProofs
+    tokens: Proofs
+    proving: Proving
+
+
+def open_proofs(settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, now: UnixTime) -> OpenProofs:
+    """The proofs that were used, and what is read of them. Raises ConfigInvalid."""
+    certificates = certificate_headers(settings, places)
+    used = SqliteProofs.open(places.proofs, now=now)
+    stack.callback(used.close)
+    # a key of its own, of the one that gateways with the same keys share
+    key = hmac.digest(open_mask_key(places.keys), b"onbehalf dpop nonces", "sha256")
+    dpop = DpopProofs(settings=settings.gateway.dpop, used=used, key=key)
+    named = settings.gateway.certificates
+    tokens = Proofs(
+        dpop, resource=settings.gateway.resource, certificates=named.spelling if named is not None else None
+    )
+    return OpenProofs(dpop=dpop, tokens=tokens, proving=Proving(certificates=certificates, offered=tokens.offered))
+
+
+def certificate_headers(settings: Settings, places: Paths) -> CertificateHeaders | None:
+    """Where certificates stand, None for nowhere. Raises ConfigInvalid."""
+    named = settings.gateway.certificates
+    if named is None:
+        return None
+    secret = resolved(named.secret, base=places.config.resolve().parent, what="certificates.secret").encode()
+    if len(secret) < MIN_SECRET:
+        raise ConfigInvalid(
+            f"`certificates.secret` refers to fewer than {MIN_SECRET} bytes", hint="make one by `openssl rand -hex 32`"
+        )
+    return CertificateHeaders(
+        header=named.header.lower().encode(), secret_header=named.secret_header.lower().encode(), secret=secret
+    )
