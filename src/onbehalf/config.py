@@ -28,6 +28,7 @@ from onbehalf.config_directory import (
     TenantClaim,
     require_feeds,
 )
+from onbehalf.config_introspection import IntrospectionSettings, require_told_apart
 from onbehalf.config_signals import PollSettings, StreamSettings, VerificationSettings, require_streams
 from onbehalf.config_upstreams import (
     AccountSettings,
@@ -61,6 +62,7 @@ __all__ = [
     "EntitySettings",
     "GatewaySettings",
     "HierarchySettings",
+    "IntrospectionSettings",
     "IssuerSettings",
     "Limits",
     "LoginSettings",
@@ -150,7 +152,7 @@ class IssuerSettings(Keys, frozen=True):
     `scope_claim` what the person allowed it: words in a text (RFC 9068), or with some issuers a list.
     `token_types` are accepted `typ` headers (RFC 9068: `at+jwt`); "JWT" is for issuers that cannot do better.
     `outage_seconds` is how long known keys are still believed while the issuer cannot be reached. With `login`, people
-    of this issuer can approve calls in a browser.
+    of this issuer can approve calls in a browser. With `introspection` it is asked about tokens that are no JWTs.
     """
 
     issuer: Url
@@ -162,6 +164,7 @@ class IssuerSettings(Keys, frozen=True):
     token_types: Annotated[tuple[str, ...], Meta(min_length=1)] = ("at+jwt",)
     outage_seconds: Annotated[int, Meta(ge=0, le=7 * 86400)] = 3600
     login: LoginSettings | None = None
+    introspection: IntrospectionSettings | None = None
 
 
 class Settings(Keys, frozen=True):
@@ -214,8 +217,10 @@ def parse(text: str) -> Settings:
         if isinstance(upstream, OpenapiUpstream):
             _require_one_bearer(upstream, settings)
     for issuer in settings.issuers:
-        _require_url(issuer.issuer)
-        _require_https(issuer.issuer, settings)
+        for url in (issuer.issuer, *([issuer.introspection.endpoint] if issuer.introspection else [])):
+            _require_url(url)
+            _require_https(url, settings)
+    require_told_apart({each.issuer: each.introspection for each in settings.issuers if each.introspection})
     if len({issuer.issuer for issuer in settings.issuers}) != len(settings.issuers):
         raise ConfigInvalid(
             "an issuer stands twice", hint="one entry per issuer, or a token could have two tenant rules"
@@ -394,6 +399,7 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.signals.*\.verification", (VerificationSettings,)),
     (r"\$\.issuers\[\d+\]|\$\.issuers\[\.\.\.\]", (IssuerSettings,)),
     (r"\$\.issuers.*\.tenant", (TenantClaim,)),
+    (r"\$\.issuers.*\.introspection", (IntrospectionSettings,)),
     (r"\$\.upstreams\[\.\.\.\]", (SqlUpstream, PostgresUpstream, McpUpstream, OpenapiUpstream)),
     (r"\$\.upstreams.*\.tools\[\.\.\.\]", (OpenapiToolSettings,)),
     (r"\$\.upstreams.*\.rows", (RowsSettings,)),

@@ -1,7 +1,8 @@
 """Proves callers: issuers' keys over HTTP, and verified tokens kept until they expire.
 
-The rooms' rules are in `identify`; this door finds the key for a token and remembers what was proven. Must not check a
-claim itself, but for the time of a token that it kept.
+The rooms' rules are in `identify`; this door finds the key for a token and remembers what was proven. About tokens that
+say nothing by themselves `issuer_introspection` asks. Must not check a claim itself, but for the time of a token that
+it kept.
 
 Trust: an issuer is believed about its own tenants and subjects, and about no other's. A token proven once is believed
 until it expires, its key is withdrawn or `revoke_all` is called; that its person left is for the directory to know.
@@ -19,9 +20,19 @@ from typing import Protocol
 
 from onbehalf.config import IssuerSettings
 from onbehalf.doors.issuer_fetch import IssuerFetcher
+from onbehalf.doors.issuer_introspection import Introspection
 from onbehalf.doors.issuer_keys import IssuerKeys, KeySource
 from onbehalf.errors import ConfigInvalid, UnknownIssuer
-from onbehalf.identify import TOLERANCE_S, PublicKey, check_algorithm, check_tenants, peek, verify
+from onbehalf.identify import (
+    TOLERANCE_S,
+    PublicKey,
+    check_algorithm,
+    check_signed,
+    check_tenants,
+    check_type,
+    peek,
+    verify,
+)
 from onbehalf.model import Caller, Json, Presented, UnixTime
 
 __all__ = ["IssuerCallers", "OwnIssuer"]
@@ -60,10 +71,12 @@ class IssuerCallers:
         insecure_http: bool = False,
         kept: Mapping[str, frozenset[str]] | None = None,
         own: OwnIssuer | None = None,
+        secrets: Mapping[str, str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`resource` is this gateway's, the one `aud`; `kept` maps an issuer to the claims that the directory is to
-        know, `own` is asked about tokens of its own. Raises ConfigInvalid."""
+        know, `own` is asked about tokens of its own; `secrets` are this gateway's at issuers that are asked about
+        theirs. Raises ConfigInvalid."""
         self._resource = resource
         self._claims = dict(kept or {})
         self._monotonic = monotonic
@@ -77,6 +90,10 @@ class IssuerCallers:
             source = own if own is not None and rule.issuer == own.issuer else self._fetcher
             self._issuers[rule.issuer] = IssuerKeys(rule, source, monotonic=monotonic)
         self._own = own
+        self.introspection = Introspection(
+            self._issuers, self._fetcher, secrets=secrets or {}, resource=resource, claims=self._claims,
+            monotonic=monotonic,
+        )  # fmt: skip
         self._kept: OrderedDict[bytes, _Proven] = OrderedDict()
         self._epoch = 0
 
@@ -100,25 +117,36 @@ class IssuerCallers:
 
     def problems(self) -> Sequence[str]:
         """A sentence for each issuer whose tokens cannot be proven now. Within an event loop, also starts fetches
-        that are due: without calls, it is the question after our health that keeps keys fresh."""
+        that are due: without calls, it is the question after our health that keeps keys fresh. An issuer that cannot be
+        asked about a token is none: a gateway that is sent no calls for it would never find that it can again."""
         if _within_loop():
             for keys in self._issuers.values():
                 keys.nudge()
-        return [problem for keys in self._issuers.values() if (problem := keys.problem())]
+        needed = [each for name, each in self._issuers.items() if not self.introspection.does_without_keys(name)]
+        return [problem for keys in needed if (problem := keys.problem())]
+
+    def keyless(self) -> Sequence[str]:
+        """A sentence for each issuer that is asked about tokens, and whose JWTs cannot be proven now."""
+        asked = [each for name, each in self._issuers.items() if self.introspection.does_without_keys(name)]
+        return [problem for keys in asked if (problem := keys.problem())]
 
     def revoke_all(self) -> None:
         """Begin a new epoch: every token is proven anew, also those whose proof is under way now."""
         self._epoch += 1
         self._kept.clear()
+        self.introspection.revoke_all()
 
     async def aclose(self) -> None:
         """End all fetches and close all connections."""
+        await self.introspection.aclose()
         for keys in self._issuers.values():
             await keys.aclose()
         await self._fetcher.aclose()
 
     async def _prove_anew(self, presented: Presented, name: bytes, now: UnixTime) -> Caller:
         epoch = self._epoch
+        if asked := self.introspection.issuer_of(presented):
+            return await self.introspection.prove(asked, presented, name, now=now)
         peeked = peek(presented)
         keys = self._issuers.get(peeked.claimed_issuer)
         if keys is None:
@@ -128,6 +156,10 @@ class IssuerCallers:
             )
         check_algorithm(peeked, keys.rule)  # before the key: what cannot be accepted causes no fetch
         key = await keys.find(peeked.key_id)
+        if self.introspection.asks_every(keys.rule.issuer):
+            check_signed(peeked, key, issuer=keys.rule.issuer)  # what anybody could make up causes no question
+            check_type(peeked, keys.rule)
+            return await self.introspection.prove(keys.rule.issuer, presented, name, now=now)
         kept = self._claims.get(keys.rule.issuer, frozenset())
         caller = verify(peeked, rule=keys.rule, key=key, audience=self._resource, now=now, kept=kept)
         if self._own is not None and keys.rule.issuer == self._own.issuer:

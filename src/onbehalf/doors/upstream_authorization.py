@@ -10,20 +10,18 @@ https.
 
 from __future__ import annotations
 
-import base64
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
-from urllib.parse import quote_plus
 
 import orjson
 
 from onbehalf.act.assertion import asserted
 from onbehalf.config_upstreams import AuthorizationSettings
-from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher
+from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher, basic
 from onbehalf.doors.key_file import KeyFile
 from onbehalf.model import Json, ToolCall
 from onbehalf.ports import Clock
@@ -121,8 +119,7 @@ class Authorizer:
                 "requested_token_type": _ACCESS_TOKEN,
             }  # fmt: skip
         fields |= {"resource": self._resource, **({"scope": settings.scope} if settings.scope else {})}
-        pair = f"{quote_plus(settings.client_id)}:{quote_plus(self._secret)}"
-        headers = {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+        headers = {"authorization": basic(settings.client_id, self._secret)}
         try:
             return await self._fetcher.post(settings.token_endpoint, fields, headers)
         except FetchFailed as error:

@@ -127,10 +127,14 @@ def _who(facts: Mapping[str, Json]) -> str:
     actors = [_clean(str(actor)) for actor in _list(caller.get("actors"))]
     if actors:
         text += f", acting through {' for '.join(actors)}"
-    return (
-        text
-        + f"; {_text(caller, 'issuer')} vouched for this (key {_text(caller, 'key')}, {_text(caller, 'algorithm')})."
-    )
+    return f"{text}; {_text(caller, 'issuer')} vouched for this ({_vouched(caller)})."
+
+
+def _vouched(caller: Mapping[str, Json]) -> str:
+    key, algorithm = _text(caller, "key"), _text(caller, "algorithm")
+    if algorithm == "introspection":
+        return "asked about the token, " + (f"it signed its answer with the key {key}" if key else "it said so")
+    return f"key {key}, {algorithm}"
 
 
 _VERBS = {

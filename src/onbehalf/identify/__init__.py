@@ -2,8 +2,8 @@
 
 `compact` says what a token looks like before anything is proven, `keys` what an issuer's key is, `tenant` for whom
 an issuer may speak, and `verify` makes the one `Caller`. `id_token` and `assertion` prove logins and clients for the
-sign-in broker. Must not hold a clock, a socket or a cache: the door
-`issuer_http` has these.
+sign-in broker; `introspected` reads what an issuer says about a token that says nothing itself. Must not hold a clock,
+a socket or a cache: the doors `issuer_http` and `issuer_introspection` have these.
 """
 
 from __future__ import annotations
@@ -11,14 +11,23 @@ from __future__ import annotations
 from onbehalf.identify.assertion import Asserted, Once, verify_client_assertion, verify_id_jag
 from onbehalf.identify.compact import MAX_TOKEN_BYTES, Peeked, peek
 from onbehalf.identify.id_token import LoggedIn, verify_id_token
+from onbehalf.identify.introspected import (
+    ANSWER_TYPE,
+    is_opaque,
+    opaque_text,
+    read_answer,
+    verify_answer,
+    verify_introspected,
+)
 from onbehalf.identify.keys import KeysRefused, PublicKey, public_keys
 from onbehalf.identify.signal import SIGNAL_TYPE, verify_signal
 from onbehalf.identify.subject import read_subject
 from onbehalf.identify.tenant import check_tenants
-from onbehalf.identify.verify import TOLERANCE_S, check_algorithm, check_signed, verify
+from onbehalf.identify.verify import TOLERANCE_S, check_algorithm, check_signed, check_type, media, verify
 
 __all__ = [
-    "MAX_TOKEN_BYTES", "SIGNAL_TYPE", "TOLERANCE_S", "Asserted", "KeysRefused", "LoggedIn", "Once", "Peeked",
-    "PublicKey", "check_algorithm", "check_signed", "check_tenants", "peek", "public_keys", "read_subject", "verify",
-    "verify_client_assertion", "verify_id_jag", "verify_id_token", "verify_signal",
+    "ANSWER_TYPE", "MAX_TOKEN_BYTES", "SIGNAL_TYPE", "TOLERANCE_S", "Asserted", "KeysRefused", "LoggedIn", "Once",
+    "Peeked", "PublicKey", "check_algorithm", "check_signed", "check_tenants", "check_type", "is_opaque", "media",
+    "opaque_text", "peek", "public_keys", "read_answer", "read_subject", "verify", "verify_answer",
+    "verify_client_assertion", "verify_id_jag", "verify_id_token", "verify_introspected", "verify_signal",
 ]  # fmt: skip

@@ -1,11 +1,14 @@
 """The one place where a `Caller` is made.
 
-Signature first, then the claims it covers. Must not fetch keys, read a clock, or check scopes and people: room 2 does.
+Signature first, then the claims it covers. Claims that an issuer told when it was asked about a token (introspected.py)
+come in at `caller_of`, under the same rules. Must not fetch keys, read a clock, or check scopes and people: room 2
+does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
@@ -26,10 +29,11 @@ from onbehalf.errors import (
 from onbehalf.identify.compact import Peeked
 from onbehalf.identify.keys import PublicKey
 from onbehalf.identify.tenant import tenant_of
-from onbehalf.model import Caller, Evidence, Json, UnixTime, canonical, digest
+from onbehalf.model import Caller, Digest, Evidence, Json, UnixTime, canonical, digest
 
 __all__ = [
-    "TOLERANCE_S", "check_algorithm", "check_signed", "check_times", "media", "text_of", "time_of", "verify",
+    "TOLERANCE_S", "Proof", "caller_of", "check_algorithm", "check_signed", "check_times", "check_type", "media",
+    "text_of", "time_of", "verify",
 ]  # fmt: skip
 
 TOLERANCE_S = 30
@@ -43,6 +47,15 @@ _LIBRARY_NAME = {"RS256": "RS256", "PS256": "PS256", "ES256": "ES256", "EdDSA": 
 _SCOPE_CHARACTERS = frozenset(map(chr, range(0x21, 0x7F))) - {'"', "\\"}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """By what claims are proven: the key and algorithm, or in place of one how else; and of which token they are."""
+
+    key: str
+    algorithm: str
+    token: Digest
+
+
 def verify(
     peeked: Peeked, *, rule: IssuerSettings, key: PublicKey, audience: str, now: UnixTime,
     kept: frozenset[str] = frozenset(),
@@ -53,17 +66,30 @@ def verify(
     whole seconds; `kept` names claims that the directory is to know. Checked, in this order:
     1 the algorithm is one of the issuer's, and of the key's (RFC 8725 section 3.1);
     2 key, rule and token are of the same issuer, compared exactly, and key id (RFC 8725 section 3.8);
-    3 the signature (RFC 7515 section 5.2); 4 `typ` (RFC 8725 section 3.11); 5 `aud` (RFC 9068 section 4);
-    6 `exp`, `iat`, `nbf` with 30 s of tolerance; 7 no `cnf`, whose proof cannot be checked here (RFC 7800);
-    8 `sub`, the client, the actors and the scopes have their shape; 9 the tenant is the issuer's own.
+    3 the signature (RFC 7515 section 5.2); 4 `typ` (RFC 8725 section 3.11); 5-9 the claims (`caller_of`).
 
-    Does not check that scopes suffice, that the person exists, or what kept claims hold: room 2 does. Raises an
-    IdentifyError.
+    Raises an IdentifyError.
     """
     check_algorithm(peeked, rule)  # 1
     check_signed(peeked, key, issuer=rule.issuer)  # 2, 3
-    _check_type(peeked, rule)  # 4
-    claims = peeked.claimed
+    check_type(peeked, rule)  # 4
+    proof = Proof(key=key.key_id, algorithm=peeked.algorithm, token=digest(peeked.token))
+    return caller_of(peeked.claimed, rule=rule, proof=proof, audience=audience, now=now, kept=kept)
+
+
+def caller_of(
+    claims: Mapping[str, Json], *, rule: IssuerSettings, proof: Proof, audience: str, now: UnixTime,
+    kept: frozenset[str] = frozenset(),
+) -> Caller:  # fmt: skip
+    """The caller of claims that are proven to be the issuer's. Checked, in this order:
+
+    5 `aud` (RFC 9068 section 4); 6 `exp`, `iat`, `nbf` with 30 s of tolerance;
+    7 no `cnf`, whose proof cannot be checked here (RFC 7800);
+    8 `sub`, the client, the actors and the scopes have their shape; 9 the tenant is the issuer's own.
+
+    Does not check that the claims are proven, that scopes suffice, that the person exists, or what kept claims hold:
+    room 2 does the last three. Raises an IdentifyError.
+    """
     _check_audience(claims, audience)  # 5
     issued_at, expires_at = check_times(claims, now)  # 6
     if "cnf" in claims:  # 7
@@ -74,7 +100,7 @@ def verify(
     actors, scopes = _actors(claims, rule.issuer), _scopes(claims, rule.scope_claim)
     tenant = tenant_of(claims, rule)  # 9
     evidence = Evidence(
-        issuer=rule.issuer, key=key.key_id, algorithm=peeked.algorithm, token=digest(peeked.token),
+        issuer=rule.issuer, key=proof.key, algorithm=proof.algorithm, token=proof.token,
         issued_at=issued_at, expires_at=expires_at, acr=text_of(claims, "acr") if "acr" in claims else "",
         auth_time=time_of(claims, "auth_time") if "auth_time" in claims else None,
     )  # fmt: skip
@@ -116,7 +142,8 @@ def _check_signature(peeked: Peeked, key: PublicKey) -> None:
         raise SignatureMismatch("the signature does not fit", hint="the token was altered, or signed with another key")
 
 
-def _check_type(peeked: Peeked, rule: IssuerSettings) -> None:
+def check_type(peeked: Peeked, rule: IssuerSettings) -> None:
+    """Raise WrongType unless the token says that it is an access token of the issuer's kind."""
     if not peeked.type or media(peeked.type) not in map(media, rule.token_types):
         raise WrongType(
             "the token's `typ` is not one of " + ", ".join(f"`{name}`" for name in rule.token_types),
