@@ -21,7 +21,7 @@ STRUCTS = (
     config_upstreams.ExploredSettings, config_upstreams.PageSettings, config.DryRunSettings, config.LoginSettings,
     config_upstreams.FurtherSettings, config_upstreams.AuthorizationSettings, config_upstreams.AccountSettings,
     config.ApprovalSettings, config.BrokerSettings, config.BrokerLogin, config.BrokerClient,
-    config_directory.DirectorySettings,
+    config.IntrospectionSettings, config_directory.DirectorySettings,
     config_directory.FeedSettings, config_directory.ScimSettings, config_directory.ClaimsSettings,
     config_signals.StreamSettings, config_signals.PollSettings, config_signals.VerificationSettings,
 )  # fmt: skip
@@ -97,3 +97,11 @@ def test_the_example_of_an_api_of_another_domain_is_a_configuration() -> None:
     assert settings.upstreams["partner"].authorization.grant == "jwt-bearer"  # type: ignore[union-attr]
     settings = config.parse(head + accounts.replace("sha256:…", f"sha256:{'0' * 64}"))
     assert settings.upstreams["code"].account.title == "Code"  # type: ignore[union-attr]
+
+
+def test_the_example_of_opaque_tokens_is_an_issuer() -> None:
+    example, *_ = blocks(ROOT / "docs" / "issuers.md", "yaml")
+    settings = config.parse(f"gateway: {{resource: https://g.example/mcp}}\nupstreams: {{}}\n{example}")
+    introspection = settings.issuers[0].introspection
+    assert introspection is not None
+    assert (introspection.kept_seconds, introspection.signed) == (30, False)

@@ -16,7 +16,7 @@ import logging
 import secrets as random
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -85,7 +85,7 @@ class _Asked:
 
     rule: IssuerSettings
     settings: IntrospectionSettings
-    secret: str
+    secret: str = field(repr=False)
     keys: IssuerKeys
     known: asyncio.Semaphore
     unknown: asyncio.Semaphore
