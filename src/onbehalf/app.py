@@ -281,6 +281,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
             settings.issuers, resource=gateway_settings.resource, kept=kept_claims(settings.directory.claims),
             insecure_http=gateway_settings.insecure_http_for_tests, own=broker.own if broker is not None else None,
             secrets=introspection_secrets(settings.issuers, base=places.config.resolve().parent),
+            workloads=settings.workloads, base=places.config.resolve().parent,
         )  # fmt: skip
         stack.push_async_callback(callers.aclose)
         mirror = None

@@ -301,7 +301,7 @@ def _tool(findings: _Findings, tool: Tool, *, pinned: bool) -> None:
 async def _issuers(findings: _Findings, settings: Settings, base: Path) -> None:
     issuers = _asked(settings)
     secrets = introspection_secrets(issuers, base=base)
-    async with _callers(settings, issuers, secrets) as callers:
+    async with _callers(settings, issuers, secrets, base) as callers:
         await callers.warm()
         for text in callers.keyless():
             findings.say(
@@ -317,7 +317,8 @@ async def _issuers(findings: _Findings, settings: Settings, base: Path) -> None:
         for text in problems:
             findings.say("problem", "issuer", text, "is its URL exactly as in `iss`, and can this machine reach it?")
         if not problems:
-            findings.say("ok", "issuers", f"the keys of {_count(len(issuers), 'issuer')} could be had")
+            domains = f", and of {_count(len(settings.workloads), 'trust domain')}" if settings.workloads else ""
+            findings.say("ok", "issuers", f"the keys of {_count(len(issuers), 'issuer')}{domains} could be had")
         try:
             await callers.prove(Presented(token="e30.e30.e30"), now=now())  # noqa: S106  # no secret: three empty objects
         except IdentifyError as error:
@@ -341,12 +342,13 @@ def _asked(settings: Settings) -> Sequence[IssuerSettings]:
 
 @contextlib.asynccontextmanager
 async def _callers(
-    settings: Settings, issuers: Sequence[IssuerSettings], secrets: Mapping[str, str]
+    settings: Settings, issuers: Sequence[IssuerSettings], secrets: Mapping[str, str], base: Path
 ) -> AsyncIterator[IssuerCallers]:
     gateway = settings.gateway
     callers = IssuerCallers(
-        issuers, resource=gateway.resource, insecure_http=gateway.insecure_http_for_tests, secrets=secrets
-    )
+        issuers, resource=gateway.resource, insecure_http=gateway.insecure_http_for_tests, secrets=secrets,
+        workloads=settings.workloads, base=base,
+    )  # fmt: skip
     try:
         yield callers
     finally:

@@ -56,10 +56,12 @@ class IssuerFetcher:
         """Raises ConfigInvalid for an issuer that must not be asked."""
         asked = rule.introspection.endpoint if rule.introspection is not None else ""
         for url in filter(None, (rule.issuer, rule.metadata, asked)):
-            if not self._permitted(url):
-                raise ConfigInvalid(
-                    f"`{url}` is not an https URL", hint="use https; only loopback addresses may be http"
-                )
+            self.check_url(url)
+
+    def check_url(self, url: str) -> None:
+        """Raises ConfigInvalid for an address that must not be asked."""
+        if not self._permitted(url):
+            raise ConfigInvalid(f"`{url}` is not an https URL", hint="use https; only loopback addresses may be http")
 
     async def keys(self, rule: IssuerSettings) -> Mapping[str, PublicKey]:
         """The keys that the issuer publishes now, by id. Raises FetchFailed."""
@@ -73,6 +75,14 @@ class IssuerFetcher:
             return public_keys(document, issuer=rule.issuer)
         except KeysRefused as error:
             raise FetchFailed(str(error)) from error
+
+    async def document(self, url: str, limit: int, what: str) -> bytes:
+        """What is at a URL that `check_url` has passed. `what` is it in words. Raises FetchFailed."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._get(url, limit, what)
+        except TimeoutError as error:
+            raise FetchFailed(f"it did not answer within {self._seconds:g} s") from error
 
     async def metadata(self, rule: IssuerSettings, *names: str) -> Mapping[str, Json]:
         """The first discovery document that is the issuer's own and has these endpoints. Raises FetchFailed."""

@@ -16,12 +16,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Protocol
 
-from onbehalf.config import IssuerSettings
+from onbehalf.config import IssuerSettings, WorkloadSettings
 from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.issuer_introspection import Introspection
 from onbehalf.doors.issuer_keys import IssuerKeys, KeySource
+from onbehalf.doors.issuer_workloads import Workloads
 from onbehalf.errors import ConfigInvalid, UnknownIssuer
 from onbehalf.identify import (
     TOLERANCE_S,
@@ -72,11 +74,13 @@ class IssuerCallers:
         kept: Mapping[str, frozenset[str]] | None = None,
         own: OwnIssuer | None = None,
         secrets: Mapping[str, str] | None = None,
+        workloads: Sequence[WorkloadSettings] = (),
+        base: Path = Path(),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`resource` is this gateway's, the one `aud`; `kept` maps an issuer to the claims that the directory is to
         know, `own` is asked about tokens of its own; `secrets` are this gateway's at issuers that are asked about
-        theirs. Raises ConfigInvalid."""
+        theirs. The bundles of `workloads` are looked for at `base`. Raises ConfigInvalid."""
         self._resource = resource
         self._claims = dict(kept or {})
         self._monotonic = monotonic
@@ -90,6 +94,7 @@ class IssuerCallers:
             source = own if own is not None and rule.issuer == own.issuer else self._fetcher
             self._issuers[rule.issuer] = IssuerKeys(rule, source, monotonic=monotonic)
         self._own = own
+        self._workloads = Workloads(workloads, self._fetcher, base=base, resource=resource, monotonic=monotonic)
         self.introspection = Introspection(
             self._issuers, self._fetcher, secrets=secrets or {}, resource=resource, claims=self._claims,
             monotonic=monotonic,
@@ -113,17 +118,17 @@ class IssuerCallers:
 
     async def warm(self) -> None:
         """Fetch all issuers' keys. Does not raise for those that cannot be had: `problems` tells."""
-        await asyncio.gather(*(keys.refresh() for keys in self._issuers.values()))
+        await asyncio.gather(*(keys.refresh() for keys in self._all))
 
     def problems(self) -> Sequence[str]:
         """A sentence for each issuer whose tokens cannot be proven now. Within an event loop, also starts fetches
         that are due: without calls, it is the question after our health that keeps keys fresh. An issuer that cannot be
         asked about a token is none: a gateway that is sent no calls for it would never find that it can again."""
         if _within_loop():
-            for keys in self._issuers.values():
+            for keys in self._all:
                 keys.nudge()
         needed = [each for name, each in self._issuers.items() if not self.introspection.does_without_keys(name)]
-        return [problem for keys in needed if (problem := keys.problem())]
+        return [problem for keys in (*needed, *self._workloads.keys) if (problem := keys.problem())]
 
     def keyless(self) -> Sequence[str]:
         """A sentence for each issuer that is asked about tokens, and whose JWTs cannot be proven now."""
@@ -139,7 +144,7 @@ class IssuerCallers:
     async def aclose(self) -> None:
         """End all fetches and close all connections."""
         await self.introspection.aclose()
-        for keys in self._issuers.values():
+        for keys in self._all:
             await keys.aclose()
         await self._fetcher.aclose()
 
@@ -147,8 +152,11 @@ class IssuerCallers:
         epoch = self._epoch
         if asked := self.introspection.issuer_of(presented):
             return await self.introspection.prove(asked, presented, name, now=now)
-        peeked = peek(presented)
+        peeked = peek(presented, nameless=bool(self._workloads))
         keys = self._issuers.get(peeked.claimed_issuer)
+        if keys is None and self._workloads.has(peeked):
+            caller, key, keys = await self._workloads.prove(peeked, now=now)
+            return self._keep(name, _Proven(caller=caller, key=key, keys=keys, ends=_end(caller)), epoch)
         if keys is None:
             raise UnknownIssuer(
                 "the token is from an issuer that this gateway does not know",
@@ -164,11 +172,22 @@ class IssuerCallers:
         caller = verify(peeked, rule=keys.rule, key=key, audience=self._resource, now=now, kept=kept)
         if self._own is not None and keys.rule.issuer == self._own.issuer:
             self._own.refuse(peeked.claimed)
+        return self._keep(name, _Proven(caller=caller, key=key, keys=keys, ends=_end(caller)), epoch)
+
+    def _keep(self, name: bytes, proven: _Proven, epoch: int) -> Caller:
         if epoch == self._epoch:
-            self._kept[name] = _Proven(caller=caller, key=key, keys=keys, ends=caller.evidence.expires_at + TOLERANCE_S)
+            self._kept[name] = proven
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
-        return caller
+        return proven.caller
+
+    @property
+    def _all(self) -> Sequence[IssuerKeys]:
+        return [*self._issuers.values(), *self._workloads.keys]
+
+
+def _end(caller: Caller) -> int:
+    return caller.evidence.expires_at + TOLERANCE_S
 
 
 def _within_loop() -> bool:

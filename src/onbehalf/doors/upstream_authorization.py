@@ -107,6 +107,8 @@ class Authorizer:
 
     async def _asked(self, call: ToolCall) -> Mapping[str, Json]:
         settings = self._settings
+        if call.person.kind != "person":  # the other domain would take it for a person who is called so
+            raise AuthorizationFailed("a service is not known in the other domain")
         claims = asserted(
             call, issuer=self._issuer, audience=settings.issuer, resource=self._resource, client=settings.client_id,
             scope=settings.scope, id=secrets.token_urlsafe(32), now=self._clock(),
@@ -129,4 +131,4 @@ class Authorizer:
 def _key(call: ToolCall) -> _Key:
     """Whose token: one login's. A new login may be stronger, or another client's."""
     caller = call.caller
-    return (call.person.ref.id, caller.client, caller.evidence.issuer, f"{caller.evidence.token}")
+    return (call.person.known_as, caller.client, caller.evidence.issuer, f"{caller.evidence.token}")

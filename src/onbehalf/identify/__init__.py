@@ -1,9 +1,9 @@
 """Room 1, identify: who calls, a person through a client, proven from one access token.
 
 `compact` says what a token looks like before anything is proven, `keys` what an issuer's key is, `tenant` for whom
-an issuer may speak, and `verify` makes the one `Caller`. `id_token` and `assertion` prove logins and clients for the
-sign-in broker; `introspected` reads what an issuer says about a token that says nothing itself. Must not hold a clock,
-a socket or a cache: the doors `issuer_http` and `issuer_introspection` have these.
+an issuer may speak, and `verify` makes the one `Caller`. `services` tells a program from a person, and `spiffe` proves
+workloads; `introspected` reads what an issuer says about a token that says nothing itself; `id_token` and `assertion`
+prove logins and clients for the sign-in broker. Must not hold a clock, a socket or a cache: the doors `issuer_*` do.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from onbehalf.identify.introspected import (
 )
 from onbehalf.identify.keys import KeysRefused, PublicKey, public_keys
 from onbehalf.identify.signal import SIGNAL_TYPE, verify_signal
+from onbehalf.identify.spiffe import Bundle, bundle_of, check_svid_algorithm, issuer_of, trust_domain_of, verify_svid
 from onbehalf.identify.subject import read_subject
 from onbehalf.identify.tenant import check_tenants
 from onbehalf.identify.verify import TOLERANCE_S, check_algorithm, check_signed, check_type, media, verify
 
 __all__ = [
-    "ANSWER_TYPE", "MAX_TOKEN_BYTES", "SIGNAL_TYPE", "TOLERANCE_S", "Asserted", "KeysRefused", "LoggedIn", "Once",
-    "Peeked", "PublicKey", "check_algorithm", "check_signed", "check_tenants", "check_type", "is_opaque", "media",
-    "opaque_text", "peek", "public_keys", "read_answer", "read_subject", "verify", "verify_answer",
-    "verify_client_assertion", "verify_id_jag", "verify_id_token", "verify_introspected", "verify_signal",
+    "ANSWER_TYPE", "MAX_TOKEN_BYTES", "SIGNAL_TYPE", "TOLERANCE_S", "Asserted", "Bundle", "KeysRefused", "LoggedIn",
+    "Once", "Peeked", "PublicKey", "bundle_of", "check_algorithm", "check_signed", "check_svid_algorithm",
+    "check_tenants", "check_type", "is_opaque", "issuer_of", "media", "opaque_text", "peek", "public_keys",
+    "read_answer", "read_subject", "trust_domain_of", "verify", "verify_answer", "verify_client_assertion",
+    "verify_id_jag", "verify_id_token", "verify_introspected", "verify_signal", "verify_svid",
 ]  # fmt: skip

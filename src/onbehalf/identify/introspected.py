@@ -14,7 +14,16 @@ from onbehalf.config import IssuerSettings
 from onbehalf.errors import AnswerRefused, ClaimRefused, TokenInactive, TokenMalformed, TokenTooLarge, UnknownIssuer
 from onbehalf.identify.compact import Peeked
 from onbehalf.identify.keys import PublicKey
-from onbehalf.identify.verify import TOLERANCE_S, Proof, caller_of, check_algorithm, check_signed, media, time_of
+from onbehalf.identify.verify import (
+    INTROSPECTION,
+    TOLERANCE_S,
+    Proof,
+    caller_of,
+    check_algorithm,
+    check_signed,
+    media,
+    time_of,
+)
 from onbehalf.model import Caller, Json, Presented, UnixTime, digest
 from onbehalf.strict_json import NotStrict, strict_object
 
@@ -115,5 +124,5 @@ def verify_introspected(
     kind = answer.get("token_type", "Bearer")
     if not isinstance(kind, str) or kind.lower() not in ("bearer", *(["dpop"] if "cnf" in answer else [])):
         raise ClaimRefused("`token_type` is not Bearer", hint="send the access token, and as a bearer token")
-    proof = Proof(key=key, algorithm="introspection", token=digest(token.encode("ascii")))
+    proof = Proof(key=key, algorithm=INTROSPECTION, token=digest(token.encode("ascii")))
     return caller_of(answer, rule=rule, proof=proof, audience=audience, now=now, kept=kept)

@@ -1,4 +1,4 @@
-"""The one place where a `Caller` is made.
+"""The one place where a `Caller` is made, but for workloads (spiffe.py).
 
 Signature first, then the claims it covers. Claims that an issuer told when it was asked about a token (introspected.py)
 come in at `caller_of`, under the same rules. Must not fetch keys, read a clock, or check scopes and people: room 2
@@ -28,15 +28,18 @@ from onbehalf.errors import (
 )
 from onbehalf.identify.compact import Peeked
 from onbehalf.identify.keys import PublicKey
+from onbehalf.identify.services import SPIFFE, is_service, service_name
 from onbehalf.identify.tenant import tenant_of
 from onbehalf.model import Caller, Digest, Evidence, Json, UnixTime, canonical, digest
 
 __all__ = [
-    "TOLERANCE_S", "Proof", "caller_of", "check_algorithm", "check_signed", "check_times", "check_type", "media",
-    "text_of", "time_of", "verify",
+    "INTROSPECTION", "TOLERANCE_S", "Proof", "caller_of", "check_algorithm", "check_audience", "check_signed",
+    "check_times", "check_type", "media", "text_of", "time_of", "verify",
 ]  # fmt: skip
 
 TOLERANCE_S = 30
+INTROSPECTION = "introspection"
+"""In place of an algorithm: the issuer was asked about the token."""
 _MAX_NAME = 255
 _MAX_AUDIENCES = 32
 _MAX_ACTORS = 8
@@ -85,18 +88,23 @@ def caller_of(
 
     5 `aud` (RFC 9068 section 4); 6 `exp`, `iat`, `nbf` with 30 s of tolerance;
     7 no `cnf`, whose proof cannot be checked here (RFC 7800);
-    8 `sub`, the client, the actors and the scopes have their shape; 9 the tenant is the issuer's own.
+    8 `sub`, the client, the actors and the scopes have their shape, and it is a person's or, where the issuer's
+    settings say how that is told, a service's; 9 the tenant is the issuer's own.
 
     Does not check that the claims are proven, that scopes suffice, that the person exists, or what kept claims hold:
     room 2 does the last three. Raises an IdentifyError.
     """
-    _check_audience(claims, audience)  # 5
+    check_audience(claims, audience)  # 5
     issued_at, expires_at = check_times(claims, now)  # 6
     if "cnf" in claims:  # 7
         raise ProofMissing(
             "the token is bound to a key, and a proof of it is not taken here", hint="use a bearer token"
         )
-    subject, client = text_of(claims, "sub"), text_of(claims, rule.client_claim)  # 8
+    client = text_of(claims, rule.client_claim)  # 8
+    alone = is_service(claims, rule, client, asked=proof.algorithm == INTROSPECTION)
+    subject = client if alone and "sub" not in claims else text_of(claims, "sub")
+    if not alone and subject.lower().startswith(SPIFFE):
+        raise ClaimRefused("`sub` names a workload, and so is no person", hint="send its JWT-SVID")
     actors, scopes = _actors(claims, rule.issuer), _scopes(claims, rule.scope_claim)
     tenant = tenant_of(claims, rule)  # 9
     evidence = Evidence(
@@ -106,7 +114,8 @@ def caller_of(
     )  # fmt: skip
     return Caller(
         subject=subject, tenant=tenant, client=client, actors=actors, scopes=scopes, evidence=evidence,
-        claims=_kept(claims, kept),
+        claims=_kept(claims, kept), kind="service" if alone else "person",
+        service=service_name(rule, client) if alone else "",
     )  # fmt: skip
 
 
@@ -157,7 +166,8 @@ def media(name: str) -> str:
     return name.lower().removeprefix("application/")
 
 
-def _check_audience(claims: Mapping[str, Json], audience: str) -> None:
+def check_audience(claims: Mapping[str, Json], audience: str) -> None:
+    """Raise ClaimRefused or WrongAudience unless `aud` names this gateway."""
     found = claims.get("aud")
     named = [found] if isinstance(found, str) else found
     if not isinstance(named, list) or len(named) > _MAX_AUDIENCES or not all(isinstance(item, str) for item in named):
