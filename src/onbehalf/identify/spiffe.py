@@ -18,7 +18,7 @@ from onbehalf.config_services import WorkloadSettings
 from onbehalf.errors import AlgorithmRefused, ClaimRefused, ProofMissing, SignatureMismatch, UnknownKey, WrongType
 from onbehalf.identify.compact import Peeked
 from onbehalf.identify.keys import KeysRefused, PublicKey, strong
-from onbehalf.identify.verify import check_audience, check_times
+from onbehalf.identify.verify import caller_of_workload, check_audience, check_times
 from onbehalf.model import Caller, Evidence, Json, UnixTime, digest
 from onbehalf.strict_json import NotStrict, strict_object
 
@@ -150,10 +150,7 @@ def verify_svid(
         issuer=key.issuer, key=key.key_id, algorithm=peeked.algorithm, token=digest(peeked.token),
         issued_at=issued_at, expires_at=expires_at,
     )  # fmt: skip
-    return Caller(
-        kind="service", service=id_, subject=id_, tenant=workload.tenant, client=id_, actors=(),
-        scopes=frozenset(workload.scopes), evidence=evidence,
-    )  # fmt: skip
+    return caller_of_workload(id_, tenant=workload.tenant, scopes=frozenset(workload.scopes), evidence=evidence)
 
 
 def _check_signature(peeked: Peeked, key: PublicKey) -> None:

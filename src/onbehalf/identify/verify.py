@@ -1,4 +1,4 @@
-"""The one place where a `Caller` is made, but for workloads (spiffe.py).
+"""The one place where a `Caller` is made.
 
 Signature first, then the claims it covers. Claims that an issuer told when it was asked about a token (introspected.py)
 come in at `caller_of`, under the same rules. Must not fetch keys, read a clock, or check scopes and people: room 2
@@ -33,8 +33,8 @@ from onbehalf.identify.tenant import tenant_of
 from onbehalf.model import Caller, Digest, Evidence, Json, UnixTime, canonical, digest
 
 __all__ = [
-    "INTROSPECTION", "TOLERANCE_S", "Proof", "caller_of", "check_algorithm", "check_audience", "check_signed",
-    "check_times", "check_type", "media", "text_of", "time_of", "verify",
+    "INTROSPECTION", "TOLERANCE_S", "Proof", "caller_of", "caller_of_workload", "check_algorithm", "check_audience",
+    "check_signed", "check_times", "check_type", "media", "text_of", "time_of", "verify",
 ]  # fmt: skip
 
 TOLERANCE_S = 30
@@ -116,6 +116,14 @@ def caller_of(
         subject=subject, tenant=tenant, client=client, actors=actors, scopes=scopes, evidence=evidence,
         claims=_kept(claims, kept), kind="service" if alone else "person",
         service=service_name(rule, client) if alone else "",
+    )  # fmt: skip
+
+
+def caller_of_workload(id_: str, *, tenant: str, scopes: frozenset[str], evidence: Evidence) -> Caller:
+    """The caller of a workload that spiffe.py has proven, by its SPIFFE ID: service, subject and client in one."""
+    return Caller(
+        kind="service", service=id_, subject=id_, tenant=tenant, client=id_, actors=(), scopes=scopes,
+        evidence=evidence,
     )  # fmt: skip
 
 
