@@ -99,11 +99,13 @@ def _key(jwk: Mapping[str, Json], kid: str, issuer: str) -> PublicKey | None:
     algorithms = _RSA if kind == "RSA" else frozenset(filter(None, (_CURVES.get(str(bare.get("crv"))),)))
     if "alg" in jwk:
         algorithms &= {str(jwk["alg"])}
+    if not algorithms:  # an unknown curve ends here, before the library is asked for it
+        return None
     try:
         material = RSAKey.import_key(bare) if kind == "RSA" else ECKey.import_key(bare)
     except (JoseError, ValueError, TypeError, OverflowError):
         return None
-    if not algorithms or (isinstance(material, RSAKey) and not strong(material)):
+    if isinstance(material, RSAKey) and not strong(material):
         return None
     return PublicKey(
         issuer=issuer, key_id=kid, algorithms=algorithms, thumbprint=material.thumbprint(), material=material
