@@ -8,6 +8,7 @@ const issuer = `http://127.0.0.1:${asked.port}`;
 const provider = new Provider(issuer, {
   clients: asked.clients,
   jwks: { keys: [asked.key] },
+  scopes: ["openid", "offline_access", ...asked.scope.split(" ")],
   cookies: { keys: ["only for tests"] },
   issueRefreshToken: async () => true,
   ttl: { AccessToken: asked.life ?? 3600, ClientCredentials: asked.life ?? 3600 },
