@@ -116,7 +116,7 @@ def test_the_examples_of_services_are_a_configuration_and_policies(tmp_path: Pat
     assert settings.workloads[0].scopes == ("notes.read",)
     (schema,) = blocks(ROOT / "docs" / "workloads.md", "cedarschema")
     (policy,) = blocks(ROOT / "docs" / "workloads.md", "cedar")
-    types = "entity Review { tenant: Tenant, status?: String };\nentity Ticket { tenant: Tenant };\n"
+    types = "entity Review { tenant: Tenant, status: String };\nentity Ticket { tenant: Tenant };\n"
     (tmp_path / "a.cedarschema").write_text(types + schema)
     (tmp_path / "a.cedar").write_text(policy)
     CedarEngine.load(tmp_path, tools=[tool("export", "exportReviews", None)])
