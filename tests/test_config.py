@@ -138,3 +138,39 @@ def test_a_good_text_with_bytes_changed_is_taken_or_refused_and_nothing_else() -
             text[place : place + chance.randint(0, 3)] = chance.choice(alphabet)
         with contextlib.suppress(ConfigInvalid):
             config.parse("".join(text))
+
+
+ASKED = 'tenant: acme, introspection: {endpoint: "https://login.example/i", client_id: g, client_secret: env:X'
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (", client_secret: plain}", "client_secret"),
+        (", kept_seconds: 301}", "kept_seconds"),
+        (", kept_seconds: -1}", "kept_seconds"),
+        (", asked: some}", "asked"),
+        (', prefix: "a b"}', "prefix"),
+        (", insecure: true}", "`endpoint`"),
+    ],
+)
+def test_how_an_issuer_is_asked_about_tokens_is_taken_at_its_word(more: str, told: str) -> None:
+    good = config.parse(changed("tenant: acme", f"{ASKED}}}")).issuers[0].introspection
+    assert good is not None
+    assert (good.asked, good.kept_seconds, good.prefix, good.signed) == ("opaque", 30, "", False)
+    text = changed("tenant: acme", f"{ASKED}{more}")
+    assert told in refused(text.replace("client_secret: env:X, client_secret", "client_secret"))
+
+
+def test_an_issuer_is_asked_about_tokens_over_https_alone() -> None:
+    text = changed("tenant: acme", f"{ASKED}}}").replace("https://login.example/i", "http://login.example/i")
+    assert "is not https" in refused(text)
+
+
+def test_two_issuers_whose_opaque_tokens_look_alike_are_refused() -> None:
+    one = f'{{issuer: "https://login.example", {ASKED}}}}}'
+    two = one.replace("https://login.example", "https://other.example")
+    text = changed('[{issuer: "https://login.example", tenant: acme}]', f"[{one}, {two}]")
+    assert "wrong one" in refused(text)
+    apart = text.replace("env:X}}, ", "env:X, prefix: one_}}, ").replace("env:X}}]", "env:X, prefix: two_}}]")
+    assert len(config.parse(apart).issuers) == 2

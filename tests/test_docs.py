@@ -10,7 +10,9 @@ import pytest
 
 from onbehalf import config, config_directory, config_proof, config_signals, config_upstreams
 from onbehalf.app import sketched
+from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.validate import people
+from validate.policy_house import tool
 
 ROOT = Path(__file__).parents[1]
 STRUCTS = (
@@ -21,7 +23,7 @@ STRUCTS = (
     config_upstreams.ExploredSettings, config_upstreams.PageSettings, config.DryRunSettings, config.LoginSettings,
     config_upstreams.FurtherSettings, config_upstreams.AuthorizationSettings, config_upstreams.AccountSettings,
     config.ApprovalSettings, config.BrokerSettings, config.BrokerLogin, config.BrokerClient,
-    config_directory.DirectorySettings,
+    config.IntrospectionSettings, config.ServicesSettings, config.WorkloadSettings, config_directory.DirectorySettings,
     config_directory.FeedSettings, config_directory.ScimSettings, config_directory.ClaimsSettings,
     config_proof.DpopSettings, config_proof.CertificateSettings,
     config_signals.StreamSettings, config_signals.PollSettings, config_signals.VerificationSettings,
@@ -108,3 +110,24 @@ def test_the_example_of_an_api_of_another_domain_is_a_configuration() -> None:
     assert settings.upstreams["partner"].authorization.grant == "jwt-bearer"  # type: ignore[union-attr]
     settings = config.parse(head + accounts.replace("sha256:…", f"sha256:{'0' * 64}"))
     assert settings.upstreams["code"].account.title == "Code"  # type: ignore[union-attr]
+
+
+def test_the_example_of_opaque_tokens_is_an_issuer() -> None:
+    example, *_ = blocks(ROOT / "docs" / "issuers.md", "yaml")
+    settings = config.parse(f"gateway: {{resource: https://g.example/mcp}}\nupstreams: {{}}\n{example}")
+    introspection = settings.issuers[0].introspection
+    assert introspection is not None
+    assert (introspection.kept_seconds, introspection.signed) == (30, False)
+
+
+def test_the_examples_of_services_are_a_configuration_and_policies(tmp_path: Path) -> None:
+    issuers, workloads = blocks(ROOT / "docs" / "workloads.md", "yaml")
+    settings = config.parse(f"gateway: {{resource: https://g.example/mcp}}\nupstreams: {{}}\n{issuers}{workloads}")
+    assert settings.issuers[0].services == config.ServicesSettings(told_by="sub")
+    assert settings.workloads[0].scopes == ("notes.read",)
+    (schema,) = blocks(ROOT / "docs" / "workloads.md", "cedarschema")
+    (policy,) = blocks(ROOT / "docs" / "workloads.md", "cedar")
+    types = "entity Review { tenant: Tenant, status: String };\nentity Ticket { tenant: Tenant };\n"
+    (tmp_path / "a.cedarschema").write_text(types + schema)
+    (tmp_path / "a.cedar").write_text(policy)
+    CedarEngine.load(tmp_path, tools=[tool("export", "exportReviews", None)])

@@ -151,6 +151,21 @@ HOLES: dict[str, tuple[str, ...]] = {
         "test_proof.py::test_a_certificate_that_the_proxy_did_not_write_is_refused_whatever_the_token",
         "test_proof.py::test_two_certificates_or_two_secrets_are_refused",
     ),
+    "an opaque or broken token was shown to an issuer that it is not of": (
+        "doors/test_issuer_introspection.py::test_a_token_is_shown_to_the_one_issuer_whose_prefix_it_has_and_to_nobody_else",
+        "identify/test_introspected.py::test_whatever_begins_like_a_jwt_is_not_shown_to_anybody_however_broken_it_is",
+    ),
+    "an introspected token was taken though it was for another resource": (
+        "identify/test_introspected.py::test_the_claims_of_an_answer_are_under_the_rules_of_a_signed_token",
+    ),
+    "a machine's token used an account, a change or an approval of the person who is called like it": (
+        "test_services.py::test_a_service_that_is_called_like_a_person_shares_nothing_with_them",
+        "test_services.py::test_nobody_approves_for_a_service_and_it_has_no_account_anywhere",
+        "test_services.py::test_a_program_calls_with_client_credentials_of_a_real_server",
+    ),
+    "a rule for everybody was a rule for machines, too": (
+        "doors/test_engine_services.py::test_a_permit_that_does_not_say_service_lets_no_service_through",
+    ),
     "ids resolved without asking for the tenant again": (
         "test_gateway.py::test_a_lookup_that_finds_another_resource_allows_nothing",
         "doors/test_engine_cedar.py::test_a_row_of_another_tenant_is_denied_even_by_a_bundle_that_permits_all",

@@ -55,8 +55,9 @@ class Approving:
     secret: bytes = field(repr=False)
 
     def can(self, caller: Caller) -> bool:
-        """Whether those who this person shares a login with could approve anything."""
-        return caller.evidence.issuer in self.issuers
+        """Whether those who this person shares a login with could approve anything. For a service nobody can: whose
+        manager would it be, and who is it itself in a browser."""
+        return caller.kind == "person" and caller.evidence.issuer in self.issuers
 
     async def asked(self, ask: Ask, *, changed: str = "", shown: Json = None) -> Allow | Deny | Reply:
         """What became of it: allowed, refused, or people are still to say. `changed` is the upstream's digest over what
@@ -64,7 +65,7 @@ class Approving:
         call = ask.call
         new = Approval(
             id=self.fresh(), binding=approval.binding(ask, changed, key=self.secret), tenant=call.caller.tenant,
-            person=_own_id(call.person.ref.id), call=call.id, approvers=ask.approvers, at=call.at,
+            person=call.person.own_id, call=call.id, approvers=ask.approvers, at=call.at,
             until=UnixTime(call.at + self.lifetime_s),
         )  # fmt: skip
         kept = await self.approvals.ask(new, entries.about(ask, shown))
@@ -84,7 +85,7 @@ class Approving:
     async def look(self, caller: Caller, id: str) -> Look:
         """What a person who may vote sees. Raises ApprovalUnknown, PersonUnknown and what ports raise."""
         found, about, person = await self._theirs(caller, id)
-        voter = _own_id(person.ref.id)
+        voter = person.own_id
         state = "refused" if found.refused else "approved" if await self._met(found) else "open"
         return Look(
             approval=found, about=about, state=state, voted=any(vote.person == voter for vote in found.votes),
@@ -97,7 +98,7 @@ class Approving:
         Raises ApprovalUnknown, PersonUnknown and what ports raise.
         """
         found, _, person = await self._theirs(caller, id)
-        voter = _own_id(person.ref.id)
+        voter = person.own_id
         now = self.clock()
         if found.refused or (approves and any(vote.person == voter for vote in found.votes)):
             return
@@ -111,8 +112,8 @@ class Approving:
         """The approval, what it is about, and who this person is, of somebody who may vote."""
         person = await self.directory.person(caller)
         kept = await self.approvals.find(id, now=self.clock())
-        voter = _own_id(person.ref.id)
-        if kept is not None and kept[0].tenant == caller.tenant == person.tenant:
+        voter = person.own_id
+        if person.kind == "person" and kept is not None and kept[0].tenant == caller.tenant == person.tenant:
             entities = await self.directory.people(caller.tenant, {voter, kept[0].person})
             if approval.may_vote(kept[0], voter, entities):
                 return (*kept, person)
@@ -126,7 +127,3 @@ class Approving:
             return False
         people = {kept.person, *(vote.person for vote in kept.votes)}
         return approval.met(kept, await self.directory.people(kept.tenant, people))
-
-
-def _own_id(ref: str) -> str:
-    return ref.partition("/")[2]

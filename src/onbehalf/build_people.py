@@ -17,6 +17,7 @@ from onbehalf.doors.directory_claims import with_claims
 from onbehalf.doors.directory_file import is_feed
 from onbehalf.doors.directory_pushed_configured import open_pushed
 from onbehalf.doors.directory_revoked import RevokedPeople
+from onbehalf.doors.directory_services import with_services
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.inbound_scim import ScimApp
 from onbehalf.doors.revocations_sqlite import Revocations
@@ -56,7 +57,7 @@ def open_people(
     stack.callback(file.close)
     file.load(known)
     pushed = _pushed(settings, places, stack, file, note)
-    told = with_claims(file, settings.directory, note=note)
+    told = with_services(with_claims(file, settings.directory, note=note), settings)
     revocations = Revocations.open(places.revocations, busy_seconds=_FRESH_SECONDS)
     stack.callback(revocations.close)
     return OpenedPeople(file=file, known=RevokedPeople(told, revocations, note=record), pushed=pushed)

@@ -28,7 +28,9 @@ from onbehalf.config_directory import (
     TenantClaim,
     require_feeds,
 )
+from onbehalf.config_introspection import IntrospectionSettings, require_told_apart
 from onbehalf.config_proof import CertificateSettings, Demand, DpopSettings, require_certificates, require_demand
+from onbehalf.config_services import ServicesSettings, WorkloadSettings, require_services, require_workloads
 from onbehalf.config_signals import PollSettings, StreamSettings, VerificationSettings, require_streams
 from onbehalf.config_upstreams import (
     AccountSettings,
@@ -62,6 +64,7 @@ __all__ = [
     "EntitySettings",
     "GatewaySettings",
     "HierarchySettings",
+    "IntrospectionSettings",
     "IssuerSettings",
     "Limits",
     "LoginSettings",
@@ -72,10 +75,12 @@ __all__ = [
     "ParameterSettings",
     "PostgresUpstream",
     "RowsSettings",
+    "ServicesSettings",
     "Settings",
     "SqlUpstream",
     "TenantClaim",
     "ToolSettings",
+    "WorkloadSettings",
     "broker_issuer",
     "json_schema", "login_rule",
     "parse",
@@ -154,7 +159,9 @@ class IssuerSettings(Keys, frozen=True):
     `token_types` are accepted `typ` headers (RFC 9068: `at+jwt`); "JWT" is for issuers that cannot do better.
     `outage_seconds` is how long known keys are still believed while the issuer cannot be reached. With `login`, people
     of this issuer can approve calls in a browser. `proof` says whether its tokens must be bound to a client's key:
-    with `required` by DPoP or a certificate, else by the one that it names.
+    with `required` by DPoP or a certificate, else by the one that it names. With `introspection` it is asked about
+    tokens that are no JWTs. `services` says how its tokens tell of programs that call by themselves; without it none
+    are taken for such.
     """
 
     issuer: Url
@@ -167,6 +174,8 @@ class IssuerSettings(Keys, frozen=True):
     outage_seconds: Annotated[int, Meta(ge=0, le=7 * 86400)] = 3600
     login: LoginSettings | None = None
     proof: Demand = "optional"
+    introspection: IntrospectionSettings | None = None
+    services: ServicesSettings | None = None
 
 
 class Settings(Keys, frozen=True):
@@ -177,6 +186,7 @@ class Settings(Keys, frozen=True):
     issuers: tuple[IssuerSettings, ...] = ()
     directory: DirectorySettings = field(default_factory=DirectorySettings)
     signals: tuple[StreamSettings, ...] = ()
+    workloads: tuple[WorkloadSettings, ...] = ()
     broker: BrokerSettings | None = None
 
 
@@ -237,6 +247,7 @@ def parse(text: str) -> Settings:
                 hint="a page is smaller, by one row at least",
             )
     require_feeds(settings.directory)
+    _require_callers(settings)
     _require_speakers(settings)
     _require_signals(settings)
     names = [name for upstream in settings.upstreams.values() for name in upstream.tools]
@@ -277,6 +288,30 @@ def _with_broker(settings: Settings) -> Settings:
         tenant = TenantClaim(claim=TENANT_CLAIM, allowed=tenant.allowed)
     own = IssuerSettings(issuer=broker_issuer(settings), tenant=tenant, algorithms=("EdDSA",), outage_seconds=0)
     return msgspec.structs.replace(settings, issuers=(own, *settings.issuers))
+
+
+def _require_callers(settings: Settings) -> None:
+    """See that it is clear whose tokens are whose: opaque ones, and those of programs that call by themselves."""
+    for issuer in settings.issuers:
+        for url in (issuer.issuer, *([issuer.introspection.endpoint] if issuer.introspection else [])):
+            _require_url(url)
+            _require_https(url, settings)
+    require_told_apart({each.issuer: each.introspection for each in settings.issuers if each.introspection})
+    require_services(
+        [
+            (each.issuer, _tenants(each.tenant), each.services, each.introspection is not None)
+            for each in settings.issuers
+            if each.services is not None
+        ]
+    )
+    for workload in require_workloads(settings.workloads).values():
+        if workload.bundle_url:
+            _require_url(workload.bundle_url)
+            _require_https(workload.bundle_url, settings)
+
+
+def _tenants(tenant: str | TenantClaim) -> frozenset[str]:
+    return frozenset({tenant} if isinstance(tenant, str) else tenant.allowed)
 
 
 def _require_one_bearer(upstream: OpenapiUpstream, settings: Settings) -> None:
@@ -406,6 +441,9 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.signals.*\.verification", (VerificationSettings,)),
     (r"\$\.issuers\[\d+\]|\$\.issuers\[\.\.\.\]", (IssuerSettings,)),
     (r"\$\.issuers.*\.tenant", (TenantClaim,)),
+    (r"\$\.issuers.*\.introspection", (IntrospectionSettings,)),
+    (r"\$\.issuers.*\.services", (ServicesSettings,)),
+    (r"\$\.workloads\[(\d+|\.\.\.)\]", (WorkloadSettings,)),
     (r"\$\.upstreams\[\.\.\.\]", (SqlUpstream, PostgresUpstream, McpUpstream, OpenapiUpstream)),
     (r"\$\.upstreams.*\.tools\[\.\.\.\]", (OpenapiToolSettings,)),
     (r"\$\.upstreams.*\.rows", (RowsSettings,)),

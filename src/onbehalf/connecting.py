@@ -104,7 +104,7 @@ class Connecting:
         if await self.vault.find(owner) is not None:
             return None
         title = self.accounts[owner.upstream].title
-        if call.caller.evidence.issuer not in self.issuers:
+        if call.caller.evidence.issuer not in self.issuers or call.caller.kind != "person":
             return Waiting(url="", message=f"This needs your account at {title}, which cannot be connected here.")
         id = self.fresh()
         self._pending[id] = Pending(owner=owner, until=UnixTime(self.clock() + _PENDING_S))
@@ -117,7 +117,7 @@ class Connecting:
         """The connection of that id, if it is this person's own. Raises ConnectionUnknown, and what ports raise."""
         person = await self.directory.person(caller)
         found = self._pending.get(id)
-        own = person.ref.id.partition("/")[2]
+        own = person.own_id
         if found is None or found.until <= self.clock() or (found.owner.tenant, found.owner.person) != (
             caller.tenant, own
         ) or person.tenant != caller.tenant:  # fmt: skip
@@ -185,5 +185,5 @@ class Connecting:
 
 
 def owner_of(call: ToolCall) -> Owner:
-    """Whose login a call uses: its proven person's, at its tool's upstream."""
-    return Owner(tenant=call.person.tenant, person=call.person.ref.id.partition("/")[2], upstream=call.tool.upstream)
+    """Whose login a call uses: its proven person's, at its tool's upstream. A service has none, and nobody else's."""
+    return Owner(tenant=call.person.tenant, person=call.person.own_id, upstream=call.tool.upstream)

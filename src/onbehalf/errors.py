@@ -287,11 +287,23 @@ class ProofsUnavailable(IdentifyError):
     status = 503
 
 
+class TokenInactive(IdentifyError):
+    """The issuer says that the token is not, or no longer, one of its own (RFC 7662 section 2.2)."""
+
+    code = "token_inactive"
+
+
 class IssuerUnavailable(IdentifyError):
-    """The issuer's keys cannot be had, and none young enough are kept."""
+    """The issuer cannot be asked: for its keys, of which none young enough are kept, or about a token."""
 
     code = "issuer_unavailable"
     status = 503
+
+
+class AnswerRefused(IssuerUnavailable):
+    """What the issuer said about a token cannot be believed: not signed, for another client, old, or misshapen."""
+
+    code = "answer_refused"
 
 
 # --- room 2, validate: they may not --------------------------------------------------------

@@ -18,14 +18,17 @@ from onbehalf.model_tools import Bound, DryRun, Entity, Explored, Explores, Look
 __all__ = [
     "Allow", "Applied", "Approval", "Approver", "Ask", "AuditEntry", "Bound", "CallId", "CallToken", "Caller",
     "Candidate", "Conjunct", "Decision", "Deny", "Digest", "Done", "DryRun", "Entity", "Evidence", "Explored",
-    "Explores", "Failed", "Grant", "Json", "Judgement", "Lookup", "Obligations", "Outcome", "Owed", "Page", "Pages",
-    "Person", "Presented", "Preview", "Proof", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows", "Shown", "Tool",
+    "Explores", "Failed", "Grant", "Json", "Judgement", "Kind", "Lookup", "Obligations", "Outcome", "Owed", "Page",
+    "Pages", "Person", "Presented", "Preview", "Proof", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows",
+    "Shown", "Tool",
     "ToolCall", "ToolRequest", "UnixTime", "Vote", "Waiting", "canonical", "digest",
 ]  # fmt: skip
 
 # --- identify ------------------------------------------------------------------------------
 
 
+Kind: TypeAlias = Literal["person", "service"]
+"""Who acts: somebody whom the directory knows, or a program that acts for nobody."""
 Proof: TypeAlias = Literal["bearer", "dpop", "mtls"]
 
 
@@ -72,10 +75,11 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """A person through a client, proven. `subject` is unique within `evidence.issuer` only.
+    """A person through a client, or a service by itself, proven. `subject` is unique within `evidence.issuer` only.
 
     `client` is the OAuth client id the issuer named; `actors` the `act` chain, nearest first (RFC 8693 section 4.1).
     `claims` is what else of the token the directory is to know, as canonical JSON; b"" where it wants nothing of it.
+    `service` is what a service is called within its tenant, "" for a person.
     """
 
     subject: str
@@ -85,6 +89,8 @@ class Caller:
     scopes: frozenset[str]
     evidence: Evidence
     claims: bytes = field(default=b"", repr=False)
+    kind: Kind = "person"
+    service: str = ""
 
 
 # --- calls ---------------------------------------------------------------------------------
@@ -107,7 +113,8 @@ class Person:
     """A caller's own slice of the directory at one revision: the User and all it is in.
 
     `entities` holds the User, its Tenant, Position and Group entities with all their ancestors. After `fresh_until` it
-    is too old for calls that write; None is never.
+    is too old for calls that write; None is never. A service is a slice as well, of a Service and its Tenant, and no
+    person: `kind` tells.
     """
 
     ref: Ref
@@ -118,6 +125,22 @@ class Person:
     entities: tuple[Entity, ...]
     revision: int
     fresh_until: UnixTime | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it is a person: a User, and nothing else, is one."""
+        return "person" if self.ref.type == "User" else "service"
+
+    @property
+    def own_id(self) -> str:
+        """The id within the tenant. No person's has a slash, so that no service is called like a person."""
+        own = self.ref.id.removeprefix(f"{self.tenant}/")
+        return own if self.ref.type == "User" else f"service/{own}"
+
+    @property
+    def known_as(self) -> str:
+        """By what everything is kept that is theirs alone."""
+        return f"{self.tenant}/{self.own_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,6 +125,11 @@ def cases() -> list[dict[str, Any]]:
     add("a person of another tenant", said(sub="globex/alice"), refused)
     add("a person of no tenant", said(sub="alice"), refused)
     add("nobody of the tenant", said(sub="acme/"), refused)
+    add(
+        "a service of the tenant, where people alone are taken",
+        said(sub="service:acme/alice", sub_profile="service"),
+        refused,
+    )
     add("a scope that is not its action", said(scope="everything"), refused)
     add("no name to be used up", said(jti=_GONE), refused)
     add("no context", said(tctx=_GONE), refused)

@@ -7,9 +7,10 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl
 
 from identify.minting import NOW, RESOURCE, claims, jwks, key_for, mint, public
 from onbehalf.config import IssuerSettings
@@ -39,6 +40,9 @@ class Issuer:
         self.asked: Counter[str] = Counter()
         self.pause = 0.0
         self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
+        self.forms: list[dict[str, str]] = []
+        self.about: Callable[[dict[str, str]], tuple[int, dict[str, str], bytes]] | None = None
+        """What a form is answered with; `forms` are those that came, with the header as `authorization`."""
         self.json(METADATA + path, {"issuer": self.url, "jwks_uri": f"{self.url}{KEYS}"})
         self.publish("ES256")
 
@@ -66,7 +70,17 @@ def issuing(path: str = "") -> Iterator[Issuer]:
         def do_GET(self) -> None:
             issuer.asked[self.path] += 1
             time.sleep(issuer.pause)
-            status, headers, body = issuer.answers.get(self.path, (404, {}, b""))
+            self._send(*issuer.answers.get(self.path, (404, {}, b"")))
+
+        def do_POST(self) -> None:
+            issuer.asked[self.path] += 1
+            text = self.rfile.read(int(self.headers["content-length"])).decode()
+            form = dict(parse_qsl(text, strict_parsing=True, keep_blank_values=True))
+            issuer.forms.append({**form, **{name.lower(): value for name, value in self.headers.items()}})
+            time.sleep(issuer.pause)
+            self._send(*(issuer.about(form) if issuer.about else (404, {}, b"")))
+
+        def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
             self.send_response(status)
             for name, value in {"content-length": str(len(body)), **headers}.items():
                 if value:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from doors.issuer_house import Hands, Issuer, callers_of, issuing
-from identify.minting import NOW, RESOURCE, key_for
+from identify.minting import NOW, RESOURCE, claims, key_for
 from identify.proving import certificate, certificate_hash, proof, rfc9440, thumbprint
+from onbehalf.config_introspection import IntrospectionSettings
 from onbehalf.config_proof import DpopSettings
 from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.issuer_proof import DpopProofs, Proofs
@@ -198,5 +200,46 @@ def test_a_door_without_proofs_takes_no_bound_token_and_nothing_shown_besides() 
                 for shown in (Presented(token=bound), by_key(bound), by_key(issuer.token())):
                     with pytest.raises(ProofMissing):
                         await callers.prove(shown, now=NOW)
+
+    asyncio.run(run())
+
+
+def test_an_opaque_token_that_its_issuer_calls_bound_needs_its_proof_every_time() -> None:
+    async def run() -> None:
+        used = Used()
+        proofs = Proofs(DpopProofs(settings=DpopSettings(nonce="none"), used=used, key=KEY), resource=RESOURCE)
+        with issuing() as issuer:
+            told = claims(active=True, iss=issuer.url, token_type="DPoP", cnf={"jkt": thumbprint()})
+            issuer.about = lambda form: (200, {"content-type": "application/json"}, json.dumps(told).encode())
+            asked = IntrospectionSettings(
+                endpoint=f"{issuer.url}/introspect", client_id="gateway", client_secret="env:X"
+            )  # fmt: skip
+            rule = issuer.rule(introspection=asked)
+            async with callers_of(rule, hands=Hands(), proofs=proofs, secrets={issuer.url: "secret"}) as callers:
+                for _ in range(2):
+                    with pytest.raises(DpopMissing):
+                        await callers.prove(Presented(token="opaque"), now=UnixTime(NOW))
+                    caller = await callers.prove(by_key("opaque"), now=UnixTime(NOW))
+                    assert (caller.evidence.proof, caller.evidence.algorithm) == ("dpop", "introspection")
+                with pytest.raises(DpopRefused):
+                    await callers.prove(by_key("opaque", proof(token="another")), now=UnixTime(NOW))
+        assert used.calls == 2
+
+    asyncio.run(run())
+
+
+def test_an_opaque_bearer_token_under_dpop_is_refused() -> None:
+    async def run() -> None:
+        proofs = Proofs(DpopProofs(settings=DpopSettings(nonce="none"), used=Used(), key=KEY), resource=RESOURCE)
+        with issuing() as issuer:
+            told = claims(active=True, iss=issuer.url)
+            issuer.about = lambda form: (200, {"content-type": "application/json"}, json.dumps(told).encode())
+            asked = IntrospectionSettings(
+                endpoint=f"{issuer.url}/introspect", client_id="gateway", client_secret="env:X"
+            )  # fmt: skip
+            rule = issuer.rule(introspection=asked)
+            async with callers_of(rule, hands=Hands(), proofs=proofs, secrets={issuer.url: "secret"}) as callers:
+                with pytest.raises(TokenMalformed):
+                    await callers.prove(by_key("opaque"), now=UnixTime(NOW))
 
     asyncio.run(run())

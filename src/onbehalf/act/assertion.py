@@ -1,8 +1,8 @@
 """What the gateway asserts of a person to another domain's authorization server, so that its API knows them.
 
 An identity assertion JWT authorization grant (ID-JAG, draft-ietf-oauth-identity-assertion-authz-grant; identity
-chaining across domains): for one authorization server, one resource, one client, a minute, once. Made for a call that
-is granted, and from nothing but what is proven. Must not sign or send.
+chaining across domains): of people, never of services; for one authorization server, one resource, one client, a
+minute, once. Made for a call that is granted, and from nothing but what is proven. Must not sign or send.
 """
 
 from __future__ import annotations

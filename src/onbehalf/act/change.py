@@ -23,7 +23,7 @@ def change_set(allow: Allow, changed: str, *, key: bytes) -> Digest:
     """
     call = allow.call
     bound: dict[str, Json] = {
-        "tenant": call.caller.tenant, "person": call.person.ref.id, "client": call.caller.client,
+        "tenant": call.caller.tenant, "person": call.person.known_as, "client": call.caller.client,
         "tool": call.tool.name, "definition": call.tool.definition, "arguments": call.digest,
         "policy": allow.policy, "revision": allow.revision, "changed": changed,
     }  # fmt: skip

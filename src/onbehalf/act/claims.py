@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from onbehalf.model import Grant, Json
 
-__all__ = ["KIND", "claims"]
+__all__ = ["KIND", "SERVICE", "claims"]
 
 KIND = "txntoken+jwt"
 """The `typ` header, by which no other token is taken for a call token (RFC 8725 section 3.11)."""
+
+SERVICE = "service:"
+"""How the `sub` of a service begins; what follows is its tenant and name."""
 
 
 def claims(grant: Grant, *, issuer: str) -> dict[str, Json]:
@@ -24,6 +27,10 @@ def claims(grant: Grant, *, issuer: str) -> dict[str, Json]:
     """
     allow = grant.allow
     call = allow.call
+    told: dict[str, Json] = {"sub": call.person.ref.id}
+    if call.person.kind == "service":
+        # Whoever knows people only finds a `sub` here that is not of the tenant in `tctx`, and refuses it.
+        told = {"sub": f"{SERVICE}{call.person.ref.id}", "sub_profile": "service"}
     return {
         "iss": issuer,
         "iat": grant.issued_at,
@@ -31,7 +38,7 @@ def claims(grant: Grant, *, issuer: str) -> dict[str, Json]:
         "aud": grant.audience,
         "txn": call.id,
         "jti": f"{call.id}.{grant.receipt.index}",
-        "sub": call.person.ref.id,
+        **told,
         "scope": call.tool.action,
         "req_wl": issuer,
         "tctx": {

@@ -41,9 +41,10 @@ def further_claims(
     and that no more is asked."""
     context = proven["tctx"]
     assert isinstance(context, dict)  # INVARIANT: this gateway signed it as a call token
+    kind: dict[str, Json] = {"sub_profile": proven["sub_profile"]} if "sub_profile" in proven else {}
     return {
         "iss": issuer, "iat": now, "exp": proven["exp"], "aud": asked.audience, "txn": proven["txn"],
-        "jti": f"{proven['txn']}.{receipt.index}", "sub": proven["sub"], "scope": proven["scope"],
+        "jti": f"{proven['txn']}.{receipt.index}", "sub": proven["sub"], **kind, "scope": proven["scope"],
         "req_wl": asked.workload,
         "tctx": {
             **context, "tool": asked.tool, "arguments": asked.arguments,

@@ -30,7 +30,7 @@ def known_by(call: ToolCall) -> Digest:
     """
     tool, caller = call.tool, call.caller
     effect: dict[str, Json] = {"given": call.once} if call.once else {"arguments": call.digest}
-    who: dict[str, Json] = {"tenant": caller.tenant, "person": call.person.ref.id, "client": caller.client}
+    who: dict[str, Json] = {"tenant": caller.tenant, "person": call.person.known_as, "client": caller.client}
     return digest(canonical({**who, "tool": tool.name, "definition": tool.definition, "effect": effect}))
 
 

@@ -73,14 +73,14 @@ class CallTokenMiddleware:
 
     The gateway's keys are fetched from `jwks_url` when first needed, or given as `jwks`. `replay` is by default a
     memory of this process. The proven call is in `scope["onbehalf.call"]` as a `VerifiedCall`; `Txn-Token` goes no
-    further. Answers of the app are passed on as they come; with
-    `receipts` the result of a call is signed for.
+    further. With `services` programs' calls reach it as well (`kind`). Answers of the app are passed on as they come;
+    with `receipts` the result of a call is signed for.
     """
 
     def __init__(
         self, app: ASGIApp, *, issuer: str, audience: str, jwks_url: str = "",
         jwks: Mapping[str, Json] | Keys | None = None, replay: Replay | None = None, max_body_bytes: int = 2**20,
-        receipts: ReceiptKey | None = None,
+        receipts: ReceiptKey | None = None, services: bool = False,
         clock: Callable[[], UnixTime] = lambda: UnixTime(int(time.time())), insecure_http_for_tests: bool = False,
     ) -> None:  # fmt: skip
         if not issuer or not audience:
@@ -97,6 +97,7 @@ class CallTokenMiddleware:
         self._replay = replay if replay is not None else MemoryReplay(since=clock())
         self._max_body_bytes = max_body_bytes
         self._receipts = receipts
+        self._services = services
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -163,7 +164,9 @@ class CallTokenMiddleware:
         key = await self._keys.find(peeked.key_id)
         tool, arguments = _asked(request)
         now = self._clock()
-        call = prove(peeked, key=key, audience=self._audience, tool=tool, arguments=arguments, now=now)
+        call = prove(
+            peeked, key=key, audience=self._audience, tool=tool, arguments=arguments, now=now, services=self._services
+        )
         use_up(peeked, call, replay=self._replay, now=now)
         return call
 

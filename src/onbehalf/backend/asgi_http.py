@@ -43,12 +43,13 @@ class HttpCallTokenMiddleware:
         self, app: ASGIApp, *, issuer: str, audience: str, operations: Document | Callable[[], Document],
         base_path: str = "", open_paths: Collection[str] = (), jwks_url: str = "",
         jwks: Mapping[str, Json] | Keys | None = None, replay: Replay | None = None,
-        max_body_bytes: int = 2**20, receipts: ReceiptKey | None = None, insecure_http_for_tests: bool = False,
+        max_body_bytes: int = 2**20, receipts: ReceiptKey | None = None, services: bool = False,
+        insecure_http_for_tests: bool = False,
     ) -> None:  # fmt: skip
         self._app = app
         self._guard = HttpGuard(
             issuer=issuer, audience=audience, operations=operations, base_path=base_path, open_paths=open_paths,
-            max_body_bytes=max_body_bytes, replay=replay, receipts=receipts,
+            max_body_bytes=max_body_bytes, replay=replay, receipts=receipts, services=services,
         )  # fmt: skip
         if jwks is None or isinstance(jwks, Mapping):
             self._keys: Keys = keys_from(

@@ -26,7 +26,8 @@ def guard(
     app: FastAPI, *, issuer: str, audience: str, operations: Document | Callable[[], Document] | None = None,
     base_path: str = "", open_paths: Collection[str] = ("/openapi.json",), jwks_url: str = "",
     jwks: Mapping[str, Json] | Keys | None = None, replay: Replay | None = None,
-    max_body_bytes: int = 2**20, receipts: ReceiptKey | None = None, insecure_http_for_tests: bool = False,
+    max_body_bytes: int = 2**20, receipts: ReceiptKey | None = None, services: bool = False,
+    insecure_http_for_tests: bool = False,
 ) -> None:  # fmt: skip
     """Put every route of `app` behind call tokens, whether it asks for the `Call` or not.
 
@@ -38,7 +39,7 @@ def guard(
         HttpCallTokenMiddleware, issuer=issuer, audience=audience,
         operations=app.openapi if operations is None else operations, base_path=base_path, open_paths=open_paths,
         jwks_url=jwks_url, jwks=jwks, replay=replay, max_body_bytes=max_body_bytes, receipts=receipts,
-        insecure_http_for_tests=insecure_http_for_tests,
+        services=services, insecure_http_for_tests=insecure_http_for_tests,
     )  # fmt: skip
 
 

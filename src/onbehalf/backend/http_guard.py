@@ -57,6 +57,7 @@ class HttpGuard:
     """The check of one API. `operations` may be a function where the document is made late; it is called once.
 
     `open_paths` are answered without a token to GET and HEAD, and prove nothing: health checks, the document itself.
+    With `services`, calls of programs are taken as well.
     """
 
     issuer: str
@@ -67,6 +68,7 @@ class HttpGuard:
     max_body_bytes: int = 2**20
     replay: Replay | None = None
     receipts: ReceiptKey | None = None
+    services: bool = False
     clock: Callable[[], UnixTime] = _now
     _read: Operations | None = field(default=None, init=False, repr=False)
     _memory: Replay = field(init=False, repr=False)
@@ -104,7 +106,10 @@ class HttpGuard:
             self._read = self._of(self.operations())
         asked = self._read.asked(request)
         now = self.clock()
-        call = prove(peeked, key=key, audience=self.audience, tool=asked.tool, arguments=asked.arguments, now=now)
+        call = prove(
+            peeked, key=key, audience=self.audience, tool=asked.tool, arguments=asked.arguments, now=now,
+            services=self.services,
+        )  # fmt: skip
         use_up(peeked, call, replay=self._memory, now=now)
         return Proven(call=call, arguments=asked.arguments)
 

@@ -56,14 +56,21 @@ def settings(
             raise ConfigInvalid("a signed claim needs the row of `BEGIN_SQL`, and an end within the hour")
         pid, started = begun
         expires = started + int(seconds * 1_000_000)
-        claim = signed_claim(key, tenant=call.tenant, principal=call.person, pid=pid, started=started, expires=expires)
+        claim = signed_claim(
+            key, tenant=call.tenant, principal=_principal(call), pid=pid, started=started, expires=expires
+        )
     members: Mapping[str, Any] = MappingProxyType(asdict(call))
     told = {
         **{name: str(members[name]) for name in _NAMES if name in members},
-        "sub": f"{call.tenant}/{call.person}",
+        "sub": f"service:{call.tenant}/{call.service}" if call.kind == "service" else f"{call.tenant}/{call.person}",
         "claims": json.dumps(dict(members), ensure_ascii=False),
     }
     return [*(told[name] for name in _NAMES), claim]
+
+
+def _principal(call: VerifiedCall) -> str:
+    """Who acts, as the gateway's own claims say it: of a service what no person is called, as none has a slash."""
+    return f"service/{call.service}" if call.kind == "service" else call.person
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from onbehalf.errors import (
     TokenMissing,
 )  # fmt: skip
 from onbehalf.identify.compact import Peeked, peek
-from onbehalf.model import Digest, Json, Presented, Receipt, Ref, UnixTime, canonical, digest
+from onbehalf.model import Digest, Json, Kind, Presented, Receipt, Ref, UnixTime, canonical, digest
 
 __all__ = ["MAX_LIFE_S", "TOLERANCE_S", "VerifiedCall", "look", "prove", "use_up", "verify_call"]
 
@@ -32,6 +32,9 @@ _TYPE = "txntoken+jwt"
 _ALGORITHM = "EdDSA"
 _LAST_TIME = 2**53 - 1
 _MAX_TEXT = 2048
+_SERVICE = "service:"
+"""How the `sub` of a service begins (as act/claims.py)."""
+_SERVICES = "let it take services (`services=True`), and look at `call.kind` wherever a person is meant"
 _HINT = "send each call through the gateway, with the `Txn-Token` that it signed for it"
 
 
@@ -39,6 +42,8 @@ _HINT = "send each call through the gateway, with the `Txn-Token` that it signed
 class VerifiedCall:
     """One call that the gateway allowed and recorded, proven. `person` is an id within `tenant`.
 
+    `kind` is `service` for a program that called by itself: then `service` is what it is called within `tenant`, and
+    `person` is "", which nobody is called. Only who asks for services (`services=True`) ever meets one.
     `issuer` and `subject` are how the person logged in, `client` through which OAuth client and `agent` with which
     program (as it calls itself, "" if it did not). `call` is the call's id and `record` its place in the gateway's log.
     `token_id` is the call token's own id: one call may be sent more than once (a lookup first), with a token for each.
@@ -58,11 +63,13 @@ class VerifiedCall:
     record: Receipt
     expires_at: UnixTime
     token_id: str
+    kind: Kind = "person"
+    service: str = ""
 
 
 def verify_call(
     token: str, *, keys: Mapping[str, bytes], issuer: str, audience: str, tool: str,
-    arguments: Mapping[str, Json], now: UnixTime, replay: Replay,
+    arguments: Mapping[str, Json], now: UnixTime, replay: Replay, services: bool = False,
 ) -> VerifiedCall:  # fmt: skip
     """Prove that `token` is the gateway's leave for this one call, and use it up.
 
@@ -70,7 +77,8 @@ def verify_call(
     backend's own identifier; `tool` and `arguments` are what is asked for here; `now` is in whole seconds.
     Checked, in this order: 1 the strict compact form, no `crit`, no key of its own; 2 `typ`, `alg` and `iss`;
     3 the key is known; 4 the signature; 5 `aud`; 6 `exp` and `iat` with 5 s of tolerance, and a life of 5 minutes at
-    most; 7 the claims have their shape; 8 tool and arguments are the token's; 9 the token was not used before.
+    most; 7 the claims have their shape, and it is a person's call unless `services` are taken as well; 8 tool and
+    arguments are the token's; 9 the token was not used before.
 
     Does not decide anything: what this person may do was decided by the gateway, and may be narrowed by the caller.
     Raises CallTokenRefused.
@@ -79,7 +87,7 @@ def verify_call(
     key = keys.get(peeked.key_id)  # 3
     if key is None:
         raise CallTokenRefused("the call token's key is not one of the gateway's", hint=_HINT)
-    call = prove(peeked, key=key, audience=audience, tool=tool, arguments=arguments, now=now)
+    call = prove(peeked, key=key, audience=audience, tool=tool, arguments=arguments, now=now, services=services)
     use_up(peeked, call, replay=replay, now=now)  # 9
     return call
 
@@ -102,8 +110,9 @@ def look(token: str, *, issuer: str) -> Peeked:
 
 
 def prove(
-    peeked: Peeked, *, key: bytes, audience: str, tool: str, arguments: Mapping[str, Json], now: UnixTime
-) -> VerifiedCall:
+    peeked: Peeked, *, key: bytes, audience: str, tool: str, arguments: Mapping[str, Json], now: UnixTime,
+    services: bool = False,
+) -> VerifiedCall:  # fmt: skip
     """Steps 4 to 8 of `verify_call`. Does not check that the token is used once. Raises CallTokenRefused."""
     try:
         VerifyKey(key).verify(peeked.signing_input, peeked.signature)  # 4
@@ -116,6 +125,8 @@ def prove(
         )
     expires_at = _check_times(claims, now)  # 6
     call = _call(claims, expires_at)  # 7
+    if call.kind == "service" and not services:
+        raise CallTokenRefused("a service calls, and this backend takes people's calls only", hint=_SERVICES)
     if call.tool != tool:  # 8
         raise CallTokenMismatch("the call token is for another tool", hint=_HINT)
     try:
@@ -153,15 +164,13 @@ def _call(claims: Mapping[str, Json], expires_at: UnixTime) -> VerifiedCall:
     context, request = _object(claims, "tctx"), _object(claims, "rctx")
     resource, record = _object(context, "resource"), _object(context, "record")
     tenant, action = _text(context, "tenant"), _text(context, "action")
-    person_tenant, _, person = _text(claims, "sub").partition("/")
-    if person_tenant != tenant or not person:
-        raise CallTokenRefused("the call token's `sub` is not a person of its tenant", hint=_HINT)
+    kind, name = _who(claims, tenant)
     if _text(claims, "scope") != action:
         raise CallTokenRefused("the call token's `scope` is not its action", hint=_HINT)
     return VerifiedCall(
         call=_text(claims, "txn"),
         tenant=tenant,
-        person=person,
+        person=name if kind == "person" else "",
         issuer=_text(request, "issuer"),
         subject=_text(request, "subject"),
         client=_text(request, "client"),
@@ -173,7 +182,24 @@ def _call(claims: Mapping[str, Json], expires_at: UnixTime) -> VerifiedCall:
         record=Receipt(index=_time(record, "index"), leaf=Digest(_text(record, "leaf"))),
         expires_at=expires_at,
         token_id=_text(claims, "jti"),
+        kind=kind,
+        service=name if kind == "service" else "",
     )
+
+
+def _who(claims: Mapping[str, Json], tenant: str) -> tuple[Kind, str]:
+    """Whether a person or a service called, and their id within the tenant. Both marks of a service, or none of them:
+    whoever looks at one of them only cannot take it for a person."""
+    sub = _text(claims, "sub")
+    service = "sub_profile" in claims
+    if service and claims["sub_profile"] != "service":
+        raise CallTokenRefused("the call token is of neither a person nor a service", hint=_HINT)
+    start = f"{_SERVICE if service else ''}{tenant}/"
+    if not sub.startswith(start) or sub == start:
+        raise CallTokenRefused(
+            f"the call token's `sub` is not a {'service' if service else 'person'} of its tenant", hint=_HINT
+        )
+    return ("service" if service else "person"), sub.removeprefix(start)
 
 
 def _object(members: Mapping[str, Json], name: str) -> Mapping[str, Json]:

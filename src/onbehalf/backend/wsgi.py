@@ -44,6 +44,7 @@ class HttpCallTokenMiddleware:
     this API. The gateway's keys are fetched from `jwks_url` when first needed, or given as `jwks`. `replay` is by
     default a memory of this process. The proven `VerifiedCall` is in `environ["onbehalf.call"]` and what it is for in
     `environ["onbehalf.arguments"]`; `Txn-Token` goes no further. `open_paths` need no token and have neither.
+    With `services` it is reached by programs' calls, too (`call.kind`).
     With `receipts` every answer to a proven call is signed for; it is then held back until it is whole.
     """
 
@@ -51,12 +52,13 @@ class HttpCallTokenMiddleware:
         self, app: WSGIApplication, *, issuer: str, audience: str, operations: Document | Callable[[], Document],
         base_path: str = "", open_paths: Collection[str] = (), jwks_url: str = "",
         jwks: Mapping[str, Json] | BlockingKeys | None = None, replay: Replay | None = None,
-        max_body_bytes: int = 2**20, receipts: ReceiptKey | None = None, insecure_http_for_tests: bool = False,
+        max_body_bytes: int = 2**20, receipts: ReceiptKey | None = None, services: bool = False,
+        insecure_http_for_tests: bool = False,
     ) -> None:  # fmt: skip
         self._app = app
         self._guard = HttpGuard(
             issuer=issuer, audience=audience, operations=operations, base_path=base_path, open_paths=open_paths,
-            max_body_bytes=max_body_bytes, replay=replay, receipts=receipts,
+            max_body_bytes=max_body_bytes, replay=replay, receipts=receipts, services=services,
         )  # fmt: skip
         if jwks is not None and not isinstance(jwks, Mapping):
             if jwks_url:

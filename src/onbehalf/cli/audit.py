@@ -104,6 +104,7 @@ def list_(
         table.add_column(title, no_wrap=True)
     for record in records:
         row = _row(record)
+        row["person"] = row["person"] or (f"service {row['service']}" if row["service"] else "")
         table.add_row(*(quoted(str(row[key])) for key in ("index", "time", "kind", "person", "tool", "call")))
     (console() if sys.stdout.isatty() else Console(highlight=False, width=160)).print(table)
 
@@ -180,12 +181,15 @@ def _progress(count: int) -> None:
 def _row(record: Record) -> dict[str, Json]:
     person, tool = record.facts.get("person"), record.facts.get("tool")
     caller = record.facts.get("caller")
-    who = person.get("id") if isinstance(person, dict) else caller.get("subject") if isinstance(caller, dict) else ""
+    caller = caller if isinstance(caller, dict) else {}
+    service = caller.get("service") if caller.get("kind") == "service" else ""
+    who = person.get("id") if isinstance(person, dict) else "" if service else caller.get("subject")
     return {
         "index": record.index,
         "time": datetime.fromtimestamp(record.at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
         "kind": record.kind,
         "person": who or "",
+        "service": f"{caller.get('tenant')}/{service}" if service else "",
         "tool": (tool.get("name") if isinstance(tool, dict) else "") or "",
         "call": record.call,
     }

@@ -41,6 +41,7 @@ from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.directory_tell import tenants
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.issuer_http import IssuerCallers
+from onbehalf.doors.issuer_introspection import introspection_secrets
 from onbehalf.errors import IdentifyError, OnbehalfError
 from onbehalf.model import Json, Presented, Tool
 from onbehalf.validate import route, tools
@@ -136,9 +137,10 @@ async def _checked(config: Path, who: Who | None) -> list[_Finding]:
         _people(findings, places, settings)
         _policies(findings, places, settings, sketches)
         await _upstreams(findings, settings, places)
-        await _issuers(findings, settings)
+        base = places.config.resolve().parent
+        with findings.trying("issuers"):
+            await _issuers(findings, settings, base)
         with findings.trying("signals"):
-            base = places.config.resolve().parent
             async for said in said_of_streams(settings, base=base, revocations=places.revocations):
                 findings.say(*said)
         if who is not None:
@@ -299,15 +301,27 @@ def _tool(findings: _Findings, tool: Tool, *, pinned: bool) -> None:
         findings.say("ok", what, "defined, mapped and pinned")
 
 
-async def _issuers(findings: _Findings, settings: Settings) -> None:
+async def _issuers(findings: _Findings, settings: Settings, base: Path) -> None:
     issuers = _asked(settings)
-    async with _callers(settings, issuers) as callers:
+    secrets = introspection_secrets(issuers, base=base)
+    async with _callers(settings, issuers, secrets, base) as callers:
         await callers.warm()
+        for text in callers.keyless():
+            findings.say(
+                "warning", "issuer", f"{text}: JWTs of it are refused", "if it gives out such, look at its URL"
+            )
+        async for asked, wrong in callers.introspection.tried(now=now()):
+            what = f"introspection {asked}"
+            if wrong:
+                findings.say("problem", what, wrong, "look at `endpoint`, `client_id` and `client_secret`")
+            else:
+                findings.say("ok", what, "it takes our credentials, and says of a made-up token that it is not active")
         problems = callers.problems()
         for text in problems:
             findings.say("problem", "issuer", text, "is its URL exactly as in `iss`, and can this machine reach it?")
         if not problems:
-            findings.say("ok", "issuers", f"the keys of {_count(len(issuers), 'issuer')} could be had")
+            domains = f", and of {_count(len(settings.workloads), 'trust domain')}" if settings.workloads else ""
+            findings.say("ok", "issuers", f"the keys of {_count(len(issuers), 'issuer')}{domains} could be had")
         try:
             await callers.prove(Presented(token="e30.e30.e30"), now=now())  # noqa: S106  # no secret: three empty objects
         except IdentifyError as error:
@@ -330,9 +344,14 @@ def _asked(settings: Settings) -> Sequence[IssuerSettings]:
 
 
 @contextlib.asynccontextmanager
-async def _callers(settings: Settings, issuers: Sequence[IssuerSettings]) -> AsyncIterator[IssuerCallers]:
+async def _callers(
+    settings: Settings, issuers: Sequence[IssuerSettings], secrets: Mapping[str, str], base: Path
+) -> AsyncIterator[IssuerCallers]:
     gateway = settings.gateway
-    callers = IssuerCallers(issuers, resource=gateway.resource, insecure_http=gateway.insecure_http_for_tests)
+    callers = IssuerCallers(
+        issuers, resource=gateway.resource, insecure_http=gateway.insecure_http_for_tests, secrets=secrets,
+        workloads=settings.workloads, base=base,
+    )  # fmt: skip
     try:
         yield callers
     finally:

@@ -22,15 +22,12 @@ def open_doors(engine: Engine, tools: Sequence[Tool], *, now: UnixTime) -> tuple
     found: list[str] = []
     left, here = _user(_OWN, "somebody", active=False), _user(_OWN, "somebody", active=True)
     for tool in tools:
-        at_tool = Entity(
-            ref=Ref(type="Tool", id=tool.name),
-            attributes={"tenant": Ref(type="Tenant", id=_OWN), "writes": tool.writes},
-            parents=(),
-        )
-        if decide.may(engine.judge(_question(left, tool, at_tool, now))):
+        if decide.may(engine.judge(_question(left, tool, _at(tool), now))):
             found.append(f"`{tool.name}` is allowed to a person who left")
         if tool.rows is None:
             continue
+        if decide.may(engine.judge(_question(_service("somebody"), tool, _row(tool, _OTHER), now))):
+            found.append(f"`{tool.name}` releases rows of another tenant to a service")
         others = _user(_OTHER, "x", active=True)
         if decide.may(engine.judge(_question(here, tool, _row(tool, _OTHER), now, *others))):
             found.append(f"`{tool.name}` releases rows of another tenant")
@@ -42,11 +39,12 @@ def wide_doors(engine: Engine, tools: Sequence[Tool], *, now: UnixTime) -> tuple
     somebody, other = _user(_OWN, "somebody", active=True), _user(_OWN, "x", active=True)
     found: list[str] = []
     for tool in tools:
+        if decide.may(engine.judge(_question(_service("somebody"), tool, _at(tool), now))):
+            found.append(f"`{tool.name}` is allowed to every service of the tenant, by whatever name")
         if tool.rows is not None:
             what, about = "rows that are a colleague's", _row(tool, _OWN)
         elif tool.writes:
-            attributes: dict[str, Json | Ref] = {"tenant": Ref(type="Tenant", id=_OWN), "writes": True}
-            what, about = "writing", Entity(ref=Ref(type="Tool", id=tool.name), attributes=attributes, parents=())
+            what, about = "writing", _at(tool)
         else:
             continue
         if decide.may(engine.judge(_question(somebody, tool, about, now, *other[:1]))):
@@ -70,6 +68,24 @@ def _user(tenant: str, name: str, *, active: bool) -> tuple[Entity, ...]:
     attributes: dict[str, Json | Ref] = {"tenant": wall, "name": name, "active": active}
     user = Entity(ref=Ref(type="User", id=f"{tenant}/{name}"), attributes=attributes, parents=())
     return (user, Entity(ref=wall, attributes={}, parents=()))
+
+
+def _service(name: str) -> tuple[Entity, ...]:
+    wall = Ref(type="Tenant", id=_OWN)
+    attributes: dict[str, Json | Ref] = {
+        "tenant": wall,
+        "name": name,
+        "active": True,
+        "issuer": "https://check.invalid",
+    }
+    made = Entity(ref=Ref(type="Service", id=f"{_OWN}/{name}"), attributes=attributes, parents=())
+    return (made, Entity(ref=wall, attributes={}, parents=()))
+
+
+def _at(tool: Tool) -> Entity:
+    """The tool, in the own tenant."""
+    attributes: dict[str, Json | Ref] = {"tenant": Ref(type="Tenant", id=_OWN), "writes": tool.writes}
+    return Entity(ref=Ref(type="Tool", id=tool.name), attributes=attributes, parents=())
 
 
 def _row(tool: Tool, tenant: str) -> Entity:

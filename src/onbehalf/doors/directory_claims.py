@@ -67,7 +67,7 @@ class ClaimedPeople:
         Raises PersonUnknown, ClaimsUnusable, DirectoryUnavailable.
         """
         told = self._claims.get((caller.tenant, caller.evidence.issuer))
-        if told is None:
+        if told is None or caller.kind != "person":  # what a service's token says makes nobody
             return await self._directory.person(caller)
         if caller.evidence.token in self._taken:
             with contextlib.suppress(PersonUnknown):  # their tenant was released: they come in anew

@@ -146,7 +146,7 @@ def _require(standing: _Standing, ended: Mapping[_Key, UnixTime], caller: Caller
     """Raises Blocked and TokenRevoked."""
     tenant = caller.tenant
     keys: tuple[_Key, ...] = (
-        ("person", tenant, person.ref.id.removeprefix(f"{tenant}/")),
+        ("person", tenant, person.own_id),  # of a service this is no person's, who may be called like it
         ("client", tenant, caller.client),
         ("login", tenant, f"{caller.evidence.issuer} {caller.subject}"),
         ("tenant", tenant, ""),

@@ -158,6 +158,8 @@ class SqliteDirectory:
         Raises PersonUnknown, DirectoryUnavailable. Somebody who left is returned with `active` False, which the
         generated wall denies everything.
         """
+        if caller.kind != "person":  # whatever login is called so is somebody else's
+            raise PersonUnknown("a service is no person of the directory", hint="let it be known as a service")
         key = (caller.tenant, caller.evidence.issuer, caller.subject)
         kept = self._persons.get(key, self._stamp(caller.tenant))
         if kept is not None and time.monotonic() < self._fresh_until:

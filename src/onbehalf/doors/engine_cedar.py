@@ -17,7 +17,15 @@ from pathlib import Path
 import cedarpy
 import orjson
 
-from onbehalf.doors.engine_cedar_bundle import Slice, contextless, parsed, schema_of, slices_of, validate
+from onbehalf.doors.engine_cedar_bundle import (
+    Slice,
+    contextless,
+    parsed,
+    schema_of,
+    slices_for_services,
+    slices_of,
+    validate,
+)
 from onbehalf.doors.engine_cedar_files import read
 from onbehalf.doors.engine_cedar_scope import Narrowed, Scope, predicate, prepared, rows_table
 from onbehalf.doors.engine_cedar_values import action_of, checked, held_of, judgement, unanswered, value_of
@@ -60,10 +68,14 @@ class _Shared:
 class CedarEngine:
     """One loaded bundle. Made by `load`; never changes."""
 
-    def __init__(self, *, policy: Digest, schema: cedarpy.Schema, slices: Mapping[str, Slice]) -> None:
+    def __init__(
+        self, *, policy: Digest, schema: cedarpy.Schema, slices: Mapping[str, Slice], services: Mapping[str, Slice]
+    ) -> None:
+        """`slices` are what people are judged by, by action, `services` what services are."""
         self._policy = policy
         self._schema = schema
         self._slices = slices
+        self._services = services
         self._scopes: dict[tuple[str, str], Scope] = {}
         self._shared: _Shared | None = None
         self._kept: OrderedDict[tuple[object, ...], tuple[cedarpy.Entities, tuple[Entity, ...]]] = OrderedDict()
@@ -90,15 +102,23 @@ class CedarEngine:
                 raise PolicyInvalid(f"a bundle has at most {_MAX_POLICIES} policies, this one has {len(own)}")
             validate(policies, schema)
             schemas_by_context = {True: schema, False: contextless(core, schemas)}
-            slices = slices_of((*walls, *own), schemas_by_context, sorted({tool.action for tool in tools}))
+            actions = sorted({tool.action for tool in tools})
+            people = [each for each in own if bundle.speaks_to(each, "User")]
+            slices = slices_of((*walls, *people), schemas_by_context, actions)
+            services = slices_for_services((*walls, *own), schemas_by_context, actions)
             policy = bundle.digest_of(policies, schemas, core=core)
         except RecursionError as error:
             raise PolicyInvalid(f"a condition in `{directory}` is nested too deep", hint="split it") from error
         except ValueError as error:
             raise PolicyInvalid(f"`{directory}` cannot be prepared: {error}") from error
-        engine = cls(policy=policy, schema=schema, slices=slices)
+        engine = cls(policy=policy, schema=schema, slices=slices, services=services)
         for tool in tools:
             engine._require_tool(tool, tools)
+            if (tool.scoped or tool.explores is not None) and engine.services_do(tool):
+                raise PolicyInvalid(
+                    f"tool `{tool.name}` narrows its rows in SQL, which is not done for services",
+                    hint="let services use another tool, whose rows are decided one by one, with an action of its own",
+                )
             if tool.scoped and tool.rows is not None:
                 engine._scopes[tool.name, ""] = engine._scope(tool.action, tool.rows, (narrowed or {})[tool.name])
             for table, each in tool.explores.tables.items() if tool.explores else ():
@@ -115,18 +135,21 @@ class CedarEngine:
     @property
     def scopes(self) -> frozenset[str]:
         """The scopes that some policy demands, or by which a person states a purpose that one demands."""
-        owed = (each for slice_ in self._slices.values() for each in slice_.owed.values())
+        owed = (each for slice_ in self._all() for each in slice_.owed.values())
         return frozenset(scope for each in owed for scope in obligations.demanded_scopes(each.obligations))
 
     @property
     def asking(self) -> frozenset[str]:
         """The policies that demand an approval."""
-        owed = (each for slice_ in self._slices.values() for each in slice_.owed.values())
+        owed = (each for slice_ in self._all() for each in slice_.owed.values())
         return frozenset(each.policy for each in owed if each.obligations.approve)
 
     def judge(self, question: Question) -> Judgement:
         """What Cedar says. Whatever a question holds, the answer is a Judgement."""
-        slice_ = self._slices.get(question.action)
+        slice_ = self._slice(question)
+        if slice_ is None and question.principal.type == "Service" and question.action in self._slices:
+            # an action that is no service's to do
+            return Judgement(allowed=False, policies=(), errors=(), validated=True)
         if slice_ is None:
             return unanswered(f"no tool has the action `{question.action}`")
         try:
@@ -139,7 +162,7 @@ class CedarEngine:
 
     def candidates(self, question: Question) -> tuple[Candidate, ...]:
         """Every policy of the action, condition by condition, walls first, then in bundle order. For denials only."""
-        slice_ = self._slices.get(question.action)
+        slice_ = self._slice(question)
         if slice_ is None:
             return ()
         try:
@@ -171,15 +194,30 @@ class CedarEngine:
 
     def narrowing(self, tool: Tool, question: Question) -> Predicate:
         """The condition on a scoped tool's rows for the caller of `question`, which is about that tool."""
+        if question.principal.type != "User":  # in SQL an id is a text, and a service's could be a person's
+            return _NO_ROW
         return self.predicate(self._scopes[tool.name, ""], question)
 
     def exploring(self, tool: Tool, question: Question) -> Mapping[str, Predicate]:
         """The condition on each table that an exploring tool may be asked about."""
+        people = question.principal.type == "User"
         return {
-            table: self.predicate(scope, question)
+            table: self.predicate(scope, question) if people else _NO_ROW
             for (name, table), scope in self._scopes.items()
             if name == tool.name and table
         }
+
+    def services_do(self, tool: Tool) -> bool:
+        """Whether some permit is there by which a service could do this tool's action."""
+        slice_ = self._services.get(tool.action)
+        return slice_ is not None and any(part.policy.est["effect"] == "permit" for part in slice_.parts)
+
+    def _slice(self, question: Question) -> Slice | None:
+        """What the one who asks is judged by."""
+        return (self._services if question.principal.type == "Service" else self._slices).get(question.action)
+
+    def _all(self) -> tuple[Slice, ...]:
+        return (*self._slices.values(), *self._services.values())
 
     def _asked(self, question: Question, policies: cedarpy.PolicySet, slice_: Slice) -> cedarpy.AuthzResult:
         request = {
@@ -261,10 +299,19 @@ class CedarEngine:
         shapes += [each.rows for each in tools if tool.lookup and each.name == tool.lookup.tool and each.rows]
         for type_ in ("Tool", *(shape.type for shape in shapes)):
             context: dict[str, Json | Ref] = {"client": Ref(type="Client", id="c"), "scopes": [], "now": 0}
-            user, resource = Ref(type="User", id="t/p"), Ref(type=type_, id="t/r")
-            probe = Question(principal=user, action=tool.action, resource=resource, context=context, entities=())
-            judgement = self.judge(probe)
-            if not judgement.validated:
+            resource = Ref(type=type_, id="t/r")
+            askers = ["User", "Service"] if tool.action in self._services else ["User"]
+            said = [
+                self.judge(
+                    Question(
+                        principal=Ref(type=kind, id="t/p"), action=tool.action, resource=resource, context=context,
+                        entities=(),
+                    )
+                )
+                for kind in askers
+            ]  # fmt: skip
+            judgement = said[0]
+            if not any(each.validated for each in said):
                 raise PolicyInvalid(
                     f"tool `{tool.name}`: action `{tool.action}` cannot be asked about {type_}: {judgement.errors[0]}",
                     hint="declare it: appliesTo { principal: User, resource: [Tool, ...], context: Context }",
@@ -280,6 +327,7 @@ class CedarEngine:
                 ) from error
 
 
+_NO_ROW = Predicate(sql="1 = 0", parameters={})
 _SAMPLES: Mapping[str, Json] = {"String": "x", "Long": 0, "Bool": False}
 
 

@@ -21,7 +21,7 @@ from onbehalf.model import Owed
 from onbehalf.validate import bundle, obligations
 from onbehalf.validate.bundle import Est, Policy, Source
 
-__all__ = ["Part", "Slice", "contextless", "parsed", "schema_of", "slices_of", "validate"]
+__all__ = ["Part", "Slice", "contextless", "parsed", "schema_of", "slices_for_services", "slices_of", "validate"]
 
 _CONTEXT = re.compile(r"type Context = \{.*?\};", re.DOTALL)
 
@@ -62,7 +62,7 @@ def schema_of(core: str, schemas: Sequence[Source]) -> cedarpy.Schema:
     if not walls:
         raise PolicyInvalid(
             f"{named}: a type cannot stand behind the walls: {walls.errors[0].error}",
-            hint="every type an action applies to needs the attribute `tenant: Tenant`, every principal is a User",
+            hint="every type an action applies to needs `tenant: Tenant`, every principal is a User or a Service",
         )
     return schema
 
@@ -92,22 +92,44 @@ def contextless(core: str, schemas: Sequence[Source]) -> cedarpy.Schema:
     return cedarpy.Schema.from_str("\n".join([bare, *(each.text for each in schemas)]))
 
 
-def slices_of(
+def slices_for_services(
     policies: Sequence[Policy], schemas: Mapping[bool, cedarpy.Schema], actions: Sequence[str]
 ) -> dict[str, Slice]:
-    """For each action the policies that can speak on it. `schemas` are those with and without a context."""
+    """As `slices_of`, of the actions that the schema lets a Service do, and without the permits that are not for
+    services by their scope. So a permit that was written with people in mind never lets a service through."""
+    nobody = checked((), schemas[True])
+    nothing = cedarpy.PolicySet.from_str("")
+    theirs = [
+        action
+        for action in actions
+        if cedarpy.is_authorized(_probe(action, "Service"), nothing, nobody, schema=schemas[True]).decision
+        is not cedarpy.Decision.NoDecision
+    ]
+    return slices_of([each for each in policies if bundle.speaks_to(each, "Service")], schemas, theirs, "Service")
+
+
+def slices_of(
+    policies: Sequence[Policy],
+    schemas: Mapping[bool, cedarpy.Schema],
+    actions: Sequence[str],
+    principal: str = "User",
+) -> dict[str, Slice]:
+    """For each action the policies that can speak on it. `schemas` are those with and without a context, `principal`
+    is who asks."""
     probes = _scope_probes(policies)
     texts = {policy.id: tuple(_text(part) for part in bundle.conditions(policy.est)) for policy in policies}
     slices: dict[str, Slice] = {}
     for action in actions:
-        silent = _silent(action, probes, schemas[True])
+        silent = _silent(_probe(action, principal), probes, schemas[True])
         chosen = [policy for policy in policies if orjson.dumps(policy.est["action"]) not in silent]
         pairs: dict[str, Est] = {}
         for number, policy in enumerate(chosen):
             for place, part in enumerate(bundle.conditions(policy.est)):
                 pairs[f"{number}.{place}.t"] = bundle.permit(part)
                 pairs[f"{number}.{place}.f"] = bundle.permit(part, "unless")
-        context = any(map(_looks_at_context, chosen)) or not _takes_no_context(action, schemas[False])
+        context = any(map(_looks_at_context, chosen)) or not _takes_no_context(
+            _probe(action, principal), schemas[False]
+        )
         slices[action] = Slice(
             policies=_policy_set({policy.id: policy.est for policy in chosen}),
             parts=tuple(Part(policy=policy, texts=texts[policy.id]) for policy in chosen),
@@ -132,9 +154,9 @@ def _looks_at_context(policy: Policy) -> bool:
     return b'{"Var":"context"}' in orjson.dumps(policy.est)
 
 
-def _takes_no_context(action: str, schema: cedarpy.Schema) -> bool:
+def _takes_no_context(probe: Mapping[str, Any], schema: cedarpy.Schema) -> bool:
     """Whether an action's context is the core's; one of its own has attributes that must be there."""
-    request = {**_probe(action), "context": "{}"}
+    request = {**probe, "context": "{}"}
     asked = cedarpy.is_authorized(request, cedarpy.PolicySet.from_str(""), checked((), schema), schema=schema)
     return asked.decision is not cedarpy.Decision.NoDecision
 
@@ -145,16 +167,16 @@ def _scope_probes(policies: Sequence[Policy]) -> dict[bytes, cedarpy.PolicySet]:
     return {key: _policy_set({"scope": bundle.covering(scope)}) for key, scope in scopes.items()}
 
 
-def _silent(action: str, probes: Mapping[bytes, cedarpy.PolicySet], schema: cedarpy.Schema) -> set[bytes]:
+def _silent(request: dict[str, Any], probes: Mapping[bytes, cedarpy.PolicySet], schema: cedarpy.Schema) -> set[bytes]:
     """The action scopes that the engine itself says do not cover this action; a group may, so names are no measure."""
     nobody = checked((), schema)
-    asked = {key: cedarpy.is_authorized(_probe(action), probe, nobody, schema=schema) for key, probe in probes.items()}
+    asked = {key: cedarpy.is_authorized(request, probe, nobody, schema=schema) for key, probe in probes.items()}
     return {key for key, result in asked.items() if result.decision is cedarpy.Decision.Deny}
 
 
-def _probe(action: str) -> dict[str, Any]:
+def _probe(action: str, principal: str) -> dict[str, Any]:
     return {
-        "principal": {"type": "User", "id": "t/p"},
+        "principal": {"type": principal, "id": "t/p"},
         "action": action_of(action),
         "resource": {"type": "Tool", "id": "t"},
         "context": '{"client":{"__entity":{"type":"Client","id":"c"}},"scopes":[],"now":0}',

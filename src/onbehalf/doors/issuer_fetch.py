@@ -1,4 +1,4 @@
-"""One issuer over HTTP: discovery, the JWK Set, and a form for its token endpoint, all bounded in time and size.
+"""One issuer over HTTP: discovery, the JWK Set, and a form for an endpoint of its, all bounded in time and size.
 
 Redirects are not followed, no cookie is kept, no proxy of the environment used, nothing unpacked. Must not keep keys,
 decide when to fetch (`issuer_keys` does) or know what a form is for (`issuer_login`).
@@ -10,9 +10,10 @@ believed about the one issuer that was asked for.
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 from pyreqwest.exceptions import PyreqwestError
 from pyreqwest.response import Response
@@ -24,7 +25,7 @@ from onbehalf.identify import KeysRefused, PublicKey, public_keys
 from onbehalf.model import Json
 from onbehalf.strict_json import NotStrict, strict_object
 
-__all__ = ["KEYS_BYTES", "FetchFailed", "IssuerFetcher"]
+__all__ = ["KEYS_BYTES", "FetchFailed", "IssuerFetcher", "basic"]
 
 _METADATA_BYTES = 64 * 1024
 KEYS_BYTES = 256 * 1024
@@ -53,11 +54,14 @@ class IssuerFetcher:
 
     def check(self, rule: IssuerSettings) -> None:
         """Raises ConfigInvalid for an issuer that must not be asked."""
-        for url in filter(None, (rule.issuer, rule.metadata)):
-            if not self._permitted(url):
-                raise ConfigInvalid(
-                    f"`{url}` is not an https URL", hint="use https; only loopback addresses may be http"
-                )
+        asked = rule.introspection.endpoint if rule.introspection is not None else ""
+        for url in filter(None, (rule.issuer, rule.metadata, asked)):
+            self.check_url(url)
+
+    def check_url(self, url: str) -> None:
+        """Raises ConfigInvalid for an address that must not be asked."""
+        if not self._permitted(url):
+            raise ConfigInvalid(f"`{url}` is not an https URL", hint="use https; only loopback addresses may be http")
 
     async def keys(self, rule: IssuerSettings) -> Mapping[str, PublicKey]:
         """The keys that the issuer publishes now, by id. Raises FetchFailed."""
@@ -71,6 +75,14 @@ class IssuerFetcher:
             return public_keys(document, issuer=rule.issuer)
         except KeysRefused as error:
             raise FetchFailed(str(error)) from error
+
+    async def document(self, url: str, limit: int, what: str) -> bytes:
+        """What is at a URL that `check_url` has passed. `what` is it in words. Raises FetchFailed."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._get(url, limit, what)
+        except TimeoutError as error:
+            raise FetchFailed(f"it did not answer within {self._seconds:g} s") from error
 
     async def metadata(self, rule: IssuerSettings, *names: str) -> Mapping[str, Json]:
         """The first discovery document that is the issuer's own and has these endpoints. Raises FetchFailed."""
@@ -86,19 +98,33 @@ class IssuerFetcher:
     async def post(self, url: str, fields: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[str, Json]:
         """The object that an endpoint of the metadata answers to a form. Raises FetchFailed, without what it said."""
         what = "its token endpoint"
+        _, body = await self.asked(
+            url, fields, {"accept": "application/json", **headers}, limit=_METADATA_BYTES, what=what
+        )
+        try:
+            return strict_object(body, depth=_DEPTH)
+        except NotStrict as error:
+            raise FetchFailed(f"{what} gave no usable answer") from error
+
+    async def asked(
+        self, url: str, fields: Mapping[str, str], headers: Mapping[str, str], *, limit: int, what: str
+    ) -> tuple[str, bytes]:
+        """The media type, in lower case, and body of the answer to a form. Raises FetchFailed, without what it said."""
         try:
             async with asyncio.timeout(self._seconds):
-                request = self._client.post(url).header("accept", "application/json").form(dict(fields))
+                request = self._client.post(url).form(dict(fields))
                 for name, value in headers.items():
                     request = request.header(name, value)
                 async with request.build_streamed() as response:
-                    return strict_object(await _answered(response, _METADATA_BYTES, what), depth=_DEPTH)
+                    body = await _answered(response, limit, what)
+                    kind = response.get_header("content-type") or ""
         except TimeoutError as error:
             raise FetchFailed(f"it did not answer within {self._seconds:g} s") from error
         except PyreqwestError as error:
             raise FetchFailed(f"{what} cannot be reached") from error
-        except (ValueError, NotStrict) as error:
+        except ValueError as error:
             raise FetchFailed(f"{what} gave no usable answer") from error
+        return kind.partition(";")[0].strip().lower(), body
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -145,6 +171,12 @@ class IssuerFetcher:
             raise FetchFailed(f"{what} cannot be reached") from error
         except ValueError as error:  # a URL that the client's own parser refuses
             raise FetchFailed(f"{what} is at no usable URL") from error
+
+
+def basic(client_id: str, secret: str) -> str:
+    """A client's `Authorization` at an issuer. RFC 6749 section 2.3.1: each part is form-encoded first."""
+    pair = f"{quote_plus(client_id)}:{quote_plus(secret)}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
 async def _answered(response: Response, limit: int, what: str) -> bytes:

@@ -1,7 +1,8 @@
 """Proves callers: issuers' keys over HTTP, and verified tokens kept until they expire.
 
-The rooms' rules are in `identify`; this door finds the key for a token and remembers what was proven. Must not check a
-claim itself, but for the time of a token that it kept.
+The rooms' rules are in `identify`; this door finds the key for a token and remembers what was proven. About tokens that
+say nothing by themselves `issuer_introspection` asks. Must not check a claim itself, but for the time of a token that
+it kept.
 
 What a bound token is bound to is asked for every time (issuer_proof.py). A bearer token costs one comparison for it.
 
@@ -17,14 +18,26 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Protocol
 
-from onbehalf.config import IssuerSettings
+from onbehalf.config import IssuerSettings, WorkloadSettings
 from onbehalf.doors.issuer_fetch import IssuerFetcher
+from onbehalf.doors.issuer_introspection import Introspection
 from onbehalf.doors.issuer_keys import IssuerKeys, KeySource
 from onbehalf.doors.issuer_proof import Proofs
+from onbehalf.doors.issuer_workloads import Workloads
 from onbehalf.errors import ConfigInvalid, ProofMissing, UnknownIssuer
-from onbehalf.identify import TOLERANCE_S, PublicKey, check_algorithm, check_tenants, peek, verify
+from onbehalf.identify import (
+    TOLERANCE_S,
+    PublicKey,
+    check_algorithm,
+    check_signed,
+    check_tenants,
+    check_type,
+    peek,
+    verify,
+)
 from onbehalf.model import Caller, Json, Presented, UnixTime
 
 __all__ = ["IssuerCallers", "OwnIssuer"]
@@ -66,10 +79,15 @@ class IssuerCallers:
         kept: Mapping[str, frozenset[str]] | None = None,
         own: OwnIssuer | None = None,
         proofs: Proofs | None = None,
+        secrets: Mapping[str, str] | None = None,
+        workloads: Sequence[WorkloadSettings] = (),
+        base: Path = Path(),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`resource` is this gateway's, the one `aud`; `kept` maps an issuer to the claims that the directory is to
-        know, `own` is asked about tokens of its own; without `proofs` no bound token is taken. Raises ConfigInvalid."""
+        know, `own` is asked about tokens of its own; without `proofs` no bound token is taken; `secrets` are this
+        gateway's at issuers that are asked about theirs. The bundles of `workloads` are looked for at `base`. Raises
+        ConfigInvalid."""
         self._resource = resource
         self._claims = dict(kept or {})
         self._monotonic = monotonic
@@ -84,6 +102,11 @@ class IssuerCallers:
             self._issuers[rule.issuer] = IssuerKeys(rule, source, monotonic=monotonic)
         self._own = own
         self._proofs = proofs
+        self._workloads = Workloads(workloads, self._fetcher, base=base, resource=resource, monotonic=monotonic)
+        self.introspection = Introspection(
+            self._issuers, self._fetcher, secrets=secrets or {}, resource=resource, claims=self._claims,
+            bound=proofs is not None, monotonic=monotonic,
+        )  # fmt: skip
         self._kept: OrderedDict[bytes, _Proven] = OrderedDict()
         self._epoch = 0
 
@@ -111,31 +134,46 @@ class IssuerCallers:
 
     async def warm(self) -> None:
         """Fetch all issuers' keys. Does not raise for those that cannot be had: `problems` tells."""
-        await asyncio.gather(*(keys.refresh() for keys in self._issuers.values()))
+        await asyncio.gather(*(keys.refresh() for keys in self._all))
 
     def problems(self) -> Sequence[str]:
         """A sentence for each issuer whose tokens cannot be proven now. Within an event loop, also starts fetches
-        that are due: without calls, it is the question after our health that keeps keys fresh."""
+        that are due: without calls, it is the question after our health that keeps keys fresh. An issuer that cannot be
+        asked about a token is none: a gateway that is sent no calls for it would never find that it can again."""
         if _within_loop():
-            for keys in self._issuers.values():
+            for keys in self._all:
                 keys.nudge()
-        return [problem for keys in self._issuers.values() if (problem := keys.problem())]
+        needed = [each for name, each in self._issuers.items() if not self.introspection.does_without_keys(name)]
+        return [problem for keys in (*needed, *self._workloads.keys) if (problem := keys.problem())]
+
+    def keyless(self) -> Sequence[str]:
+        """A sentence for each issuer that is asked about tokens, and whose JWTs cannot be proven now."""
+        asked = [each for name, each in self._issuers.items() if self.introspection.does_without_keys(name)]
+        return [problem for keys in asked if (problem := keys.problem())]
 
     def revoke_all(self) -> None:
         """Begin a new epoch: every token is proven anew, also those whose proof is under way now."""
         self._epoch += 1
         self._kept.clear()
+        self.introspection.revoke_all()
 
     async def aclose(self) -> None:
         """End all fetches and close all connections."""
-        for keys in self._issuers.values():
+        await self.introspection.aclose()
+        for keys in self._all:
             await keys.aclose()
         await self._fetcher.aclose()
 
     async def _prove_anew(self, presented: Presented, name: bytes, now: UnixTime) -> Caller:
         epoch = self._epoch
-        peeked = peek(presented)
+        if asked := self.introspection.issuer_of(presented):
+            return await self._shown(await self.introspection.prove(asked, presented, name, now=now), presented, now)
+        peeked = peek(presented, nameless=bool(self._workloads))
         keys = self._issuers.get(peeked.claimed_issuer)
+        if keys is None and self._workloads.has(peeked):
+            caller, key, keys = await self._workloads.prove(peeked, now=now)
+            self._keep(name, caller, key, keys, epoch)
+            return await self._shown(caller, presented, now)
         if keys is None:
             raise UnknownIssuer(
                 "the token is from an issuer that this gateway does not know",
@@ -143,6 +181,11 @@ class IssuerCallers:
             )
         check_algorithm(peeked, keys.rule)  # before the key: what cannot be accepted causes no fetch
         key = await keys.find(peeked.key_id)
+        if self.introspection.asks_every(keys.rule.issuer):
+            check_signed(peeked, key, issuer=keys.rule.issuer)  # what anybody could make up causes no question
+            check_type(peeked, keys.rule)
+            caller = await self.introspection.prove(keys.rule.issuer, presented, name, now=now)
+            return await self._shown(caller, presented, now)
         kept = self._claims.get(keys.rule.issuer, frozenset())
         caller = verify(
             peeked, rule=keys.rule, key=key, audience=self._resource, now=now, kept=kept,
@@ -150,13 +193,28 @@ class IssuerCallers:
         )  # fmt: skip
         if self._own is not None and keys.rule.issuer == self._own.issuer:
             self._own.refuse(peeked.claimed)
-        bound: object | None = None if caller.evidence.proof == "bearer" else caller.evidence
+        self._keep(name, caller, key, keys, epoch)
+        return await self._shown(caller, presented, now)
+
+    def _keep(self, name: bytes, caller: Caller, key: PublicKey, keys: IssuerKeys, epoch: int) -> None:
         if epoch == self._epoch:
             ends = caller.evidence.expires_at + TOLERANCE_S
-            self._kept[name] = _Proven(caller=caller, bound=bound, key=key, keys=keys, ends=ends)
+            self._kept[name] = _Proven(caller=caller, bound=_bound(caller), key=key, keys=keys, ends=ends)
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
-        return caller if bound is presented.shown else await self._seen_proof(caller, presented, now)
+
+    async def _shown(self, caller: Caller, presented: Presented, now: UnixTime) -> Caller:
+        if _bound(caller) is presented.shown:
+            return caller
+        return await self._seen_proof(caller, presented, now)
+
+    @property
+    def _all(self) -> Sequence[IssuerKeys]:
+        return [*self._issuers.values(), *self._workloads.keys]
+
+
+def _bound(caller: Caller) -> object | None:
+    return None if caller.evidence.proof == "bearer" else caller.evidence
 
 
 def _within_loop() -> bool:

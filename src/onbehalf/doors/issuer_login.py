@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import urlencode
 
 from onbehalf.config import IssuerSettings, LoginSettings
-from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher
+from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher, basic
 from onbehalf.errors import LoginFailed
 from onbehalf.model import Json, Presented
 
@@ -100,9 +100,8 @@ class CodeLogin:
     async def _posted(self, fields: dict[str, str]) -> Mapping[str, Json]:
         metadata = await self._metadata()
         headers: dict[str, str] = {}
-        if self._secret:  # RFC 6749 section 2.3.1: each part is form-encoded first
-            pair = f"{quote_plus(self.client_id)}:{quote_plus(self._secret)}"
-            headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        if self._secret:
+            headers["authorization"] = basic(self.client_id, self._secret)
         else:
             fields["client_id"] = self.client_id
         return await self._fetcher.post(str(metadata["token_endpoint"]), fields, headers)

@@ -10,20 +10,18 @@ https.
 
 from __future__ import annotations
 
-import base64
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
-from urllib.parse import quote_plus
 
 import orjson
 
 from onbehalf.act.assertion import asserted
 from onbehalf.config_upstreams import AuthorizationSettings
-from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher
+from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher, basic
 from onbehalf.doors.key_file import KeyFile
 from onbehalf.model import Json, ToolCall
 from onbehalf.ports import Clock
@@ -109,6 +107,8 @@ class Authorizer:
 
     async def _asked(self, call: ToolCall) -> Mapping[str, Json]:
         settings = self._settings
+        if call.person.kind != "person":  # the other domain would take it for a person who is called so
+            raise AuthorizationFailed("a service is not known in the other domain")
         claims = asserted(
             call, issuer=self._issuer, audience=settings.issuer, resource=self._resource, client=settings.client_id,
             scope=settings.scope, id=secrets.token_urlsafe(32), now=self._clock(),
@@ -121,8 +121,7 @@ class Authorizer:
                 "requested_token_type": _ACCESS_TOKEN,
             }  # fmt: skip
         fields |= {"resource": self._resource, **({"scope": settings.scope} if settings.scope else {})}
-        pair = f"{quote_plus(settings.client_id)}:{quote_plus(self._secret)}"
-        headers = {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+        headers = {"authorization": basic(settings.client_id, self._secret)}
         try:
             return await self._fetcher.post(settings.token_endpoint, fields, headers)
         except FetchFailed as error:
@@ -132,4 +131,4 @@ class Authorizer:
 def _key(call: ToolCall) -> _Key:
     """Whose token: one login's. A new login may be stronger, or another client's."""
     caller = call.caller
-    return (call.person.ref.id, caller.client, caller.evidence.issuer, f"{caller.evidence.token}")
+    return (call.person.known_as, caller.client, caller.evidence.issuer, f"{caller.evidence.token}")

@@ -27,6 +27,7 @@ from onbehalf.model import (
     Json,
     Outcome,
     Owed,
+    Person,
     Receipt,
     Ref,
     Tool,
@@ -254,7 +255,7 @@ def _about(call: ToolCall) -> dict[str, Json]:
     dry_run: dict[str, Json] = {"dry_run": tool.dry_run.parameter} if tool.dry_run else {}
     return {
         "caller": _caller(call.caller),
-        "person": {"id": call.person.ref.id, "name": call.person.name, "revision": call.person.revision},
+        **_acting(call.person),
         "tool": {
             "name": tool.name,
             "upstream": tool.upstream,
@@ -271,6 +272,13 @@ def _about(call: ToolCall) -> dict[str, Json]:
     }
 
 
+def _acting(person: Person) -> dict[str, Json]:
+    """Who acts, under the name of what they are: whoever reads of people finds no service among them."""
+    if person.kind == "service":
+        return {"service": {"id": person.ref.id, "name": person.name}}
+    return {"person": {"id": person.ref.id, "name": person.name, "revision": person.revision}}
+
+
 def _set_here(tool: Tool) -> list[Json]:
     """The parameters that the gateway sets, and no model."""
     own: list[Json] = [tool.dry_run.parameter] if tool.dry_run else []
@@ -282,7 +290,9 @@ def _caller(caller: Caller) -> dict[str, Json]:
     proof: dict[str, Json] = {"proof": evidence.proof}
     if evidence.thumbprint:
         proof["thumbprint"] = evidence.thumbprint
+    kind: dict[str, Json] = {"kind": caller.kind, "service": caller.service} if caller.kind != "person" else {}
     return {
+        **kind,
         "subject": caller.subject,
         "tenant": caller.tenant,
         "client": caller.client,

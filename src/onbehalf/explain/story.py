@@ -118,6 +118,8 @@ def _lines(record: Record, *, told: bool, aside: str) -> list[Line]:
 def _who(facts: Mapping[str, Json]) -> str:
     caller, person, via = _map(facts.get("caller")), _map(facts.get("person")), _map(facts.get("via"))
     name = _text(person, "name")
+    if _text(caller, "kind") == "service":
+        return _service(facts, caller)
     who = (
         f"{name} ({_text(person, 'id')})"
         if name
@@ -129,9 +131,28 @@ def _who(facts: Mapping[str, Json]) -> str:
     actors = [_clean(str(actor)) for actor in _list(caller.get("actors"))]
     if actors:
         text += f", acting through {' for '.join(actors)}"
-    text += f"; {_text(caller, 'issuer')} vouched for this (key {_text(caller, 'key')}, {_text(caller, 'algorithm')})."
+    return f"{text}; {_text(caller, 'issuer')} vouched for this ({_vouched(caller)}).{_held(caller)}"
+
+
+def _service(facts: Mapping[str, Json], caller: Mapping[str, Json]) -> str:
+    """A program that called by itself: no person is behind it, and none is said to be."""
+    id_ = _text(_map(facts.get("service")), "id") or f"{_text(caller, 'tenant')}/{_text(caller, 'service')}"
+    text = f"Service {_clean(id_)} of tenant {_text(caller, 'tenant')} called by itself, for no person"
+    if agent := _text(_map(facts.get("via")), "agent"):
+        text += f", as a program that calls itself {_clean(agent)}"
+    return f"{text}; {_text(caller, 'issuer')} vouched for this ({_vouched(caller)}).{_held(caller)}"
+
+
+def _vouched(caller: Mapping[str, Json]) -> str:
+    key, algorithm = _text(caller, "key"), _text(caller, "algorithm")
+    if algorithm == "introspection":
+        return "asked about the token, " + (f"it signed its answer with the key {key}" if key else "it said so")
+    return f"key {key}, {algorithm}"
+
+
+def _held(caller: Mapping[str, Json]) -> str:
     what = _PROVEN.get(_text(caller, "proof"), "")
-    return f"{text} The client proved that it holds {what} {_text(caller, 'thumbprint')}." if what else text
+    return f" The client proved that it holds {what} {_text(caller, 'thumbprint')}." if what else ""
 
 
 _VERBS = {

@@ -52,13 +52,14 @@ class Peeked:
     claimed: Mapping[str, Json] = field(repr=False)
 
 
-def peek(presented: Presented) -> Peeked:
+def peek(presented: Presented, *, nameless: bool = False) -> Peeked:
     """The parts of one compact JWS, and where to look for its key.
 
     `presented.token` is at most 16,384 ASCII characters. Checked, in this order:
     1 size; 2 ASCII and exactly three parts; 3 strict base64url without padding, with canonical trailing bits;
     4 header and payload are strict JSON objects; 5 no header member that brings its own key or meaning;
-    6 `alg`, `kid`, `typ` and `iss` are short strings (`kid` is required: a key is looked up, never tried).
+    6 `alg`, `kid`, `typ` and `iss` are short strings (`kid` is required: a key is looked up, never tried). With
+    `nameless`, `iss` may be absent and is then "".
 
     Does not check the signature or any claim: `verify` does. Raises TokenMissing, TokenTooLarge, TokenMalformed,
     AlgorithmRefused.
@@ -75,7 +76,7 @@ def peek(presented: Presented) -> Peeked:
     if algorithm.lower() == "none":
         raise AlgorithmRefused("the token is not signed", hint="RFC 8725 section 3.2")
     return Peeked(
-        claimed_issuer=_name(parts.claimed, "iss", _MAX_ISSUER),
+        claimed_issuer="" if nameless and "iss" not in parts.claimed else _name(parts.claimed, "iss", _MAX_ISSUER),
         key_id=_name(header, "kid"),
         algorithm=algorithm,
         type=_name(header, "typ") if "typ" in header else "",

@@ -17,7 +17,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from onbehalf.model import Json
 from onbehalf.strict_json import NotStrict, strict_object
 
-__all__ = ["ALGORITHM_FAMILIES", "KeysRefused", "PublicKey", "brought_key", "public_keys"]
+__all__ = ["ALGORITHM_FAMILIES", "KeysRefused", "PublicKey", "brought_key", "public_keys", "strong"]
 
 ALGORITHM_FAMILIES: Mapping[str, frozenset[str]] = MappingProxyType(
     {"RSA": frozenset({"RS256", "PS256"}), "EC": frozenset({"ES256"}), "OKP": frozenset({"EdDSA", "Ed25519"})}
@@ -136,9 +136,10 @@ def _material(jwk: Mapping[str, Json], kind: str) -> _Material | None:
         rsa = RSAKey.import_key(bare)
     except (JoseError, ValueError, TypeError, OverflowError):
         return None
-    return rsa if _strong(rsa) else None
+    return rsa if strong(rsa) else None
 
 
-def _strong(rsa: RSAKey) -> bool:
+def strong(rsa: RSAKey) -> bool:
+    """Whether an RSA key is of a size to be used."""
     public = rsa.public_key
     return public.key_size in _RSA_BITS and public.public_numbers().e.bit_length() <= _RSA_EXPONENT_BITS

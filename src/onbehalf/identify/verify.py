@@ -1,11 +1,14 @@
 """The one place where a `Caller` is made.
 
-Signature first, then the claims it covers. Must not fetch keys, read a clock, or check scopes and people: room 2 does.
+Signature first, then the claims it covers. Claims that an issuer told when it was asked about a token (introspected.py)
+come in at `caller_of`, under the same rules. Must not fetch keys, read a clock, or check scopes and people: room 2
+does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
@@ -26,15 +29,18 @@ from onbehalf.errors import (
 from onbehalf.identify.compact import Peeked
 from onbehalf.identify.keys import PublicKey
 from onbehalf.identify.proof import binding, require_demanded
+from onbehalf.identify.services import SPIFFE, is_service, service_name
 from onbehalf.identify.tenant import tenant_of
-from onbehalf.model import Caller, Evidence, Json, UnixTime, canonical, digest
+from onbehalf.model import Caller, Digest, Evidence, Json, UnixTime, canonical, digest
 
 __all__ = [
-    "TOLERANCE_S", "check_algorithm", "check_signature", "check_signed", "check_times", "media", "text_of", "time_of",
-    "verify",
+    "INTROSPECTION", "TOLERANCE_S", "Vouched", "caller_of", "caller_of_workload", "check_algorithm", "check_audience",
+    "check_signature", "check_signed", "check_times", "check_type", "media", "text_of", "time_of", "verify",
 ]  # fmt: skip
 
 TOLERANCE_S = 30
+INTROSPECTION = "introspection"
+"""In place of an algorithm: the issuer was asked about the token."""
 _MAX_NAME = 255
 _MAX_AUDIENCES = 32
 _MAX_ACTORS = 8
@@ -43,6 +49,15 @@ _LAST_TIME = 2**53 - 1
 # `EdDSA` is checked as RFC 9864's `Ed25519`, so that it can never mean Ed448.
 _LIBRARY_NAME = {"RS256": "RS256", "PS256": "PS256", "ES256": "ES256", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
 _SCOPE_CHARACTERS = frozenset(map(chr, range(0x21, 0x7F))) - {'"', "\\"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vouched:
+    """By what claims are proven: the key and algorithm, or in place of one how else; and of which token they are."""
+
+    key: str
+    algorithm: str
+    token: Digest
 
 
 def verify(
@@ -57,35 +72,62 @@ def verify(
     here. Checked, in this order:
     1 the algorithm is one of the issuer's, and of the key's (RFC 8725 section 3.1);
     2 key, rule and token are of the same issuer, compared exactly, and key id (RFC 8725 section 3.8);
-    3 the signature (RFC 7515 section 5.2); 4 `typ` (RFC 8725 section 3.11); 5 `aud` (RFC 9068 section 4);
-    6 `exp`, `iat`, `nbf` with 30 s of tolerance; 7 what `cnf` binds it to, and that
-    the issuer's tokens may be so (RFC 7800);
-    8 `sub`, the client, the actors and the scopes have their shape; 9 the tenant is the issuer's own.
+    3 the signature (RFC 7515 section 5.2); 4 `typ` (RFC 8725 section 3.11); 5-9 the claims (`caller_of`).
 
-    Does not check that scopes suffice, that the person exists, or what kept claims hold: room 2 does. Raises an
-    IdentifyError.
+    Raises an IdentifyError.
     """
     check_algorithm(peeked, rule)  # 1
     check_signed(peeked, key, issuer=rule.issuer)  # 2, 3
-    _check_type(peeked, rule)  # 4
-    claims = peeked.claimed
-    _check_audience(claims, audience)  # 5
+    check_type(peeked, rule)  # 4
+    vouched = Vouched(key=key.key_id, algorithm=peeked.algorithm, token=digest(peeked.token))
+    return caller_of(peeked.claimed, rule=rule, vouched=vouched, audience=audience, now=now, kept=kept, bound=bound)
+
+
+def caller_of(
+    claims: Mapping[str, Json], *, rule: IssuerSettings, vouched: Vouched, audience: str, now: UnixTime,
+    kept: frozenset[str] = frozenset(), bound: bool = False,
+) -> Caller:  # fmt: skip
+    """The caller of claims that are proven to be the issuer's. Checked, in this order:
+
+    5 `aud` (RFC 9068 section 4); 6 `exp`, `iat`, `nbf` with 30 s of tolerance;
+    7 what `cnf` binds it to, and that the issuer's tokens may be so (RFC 7800);
+    8 `sub`, the client, the actors and the scopes have their shape, and it is a person's or, where the issuer's
+    settings say how that is told, a service's; 9 the tenant is the issuer's own.
+
+    Does not check that the claims are proven, that scopes suffice, that the person exists, or what kept claims hold:
+    room 2 does the last three. Raises an IdentifyError.
+    """
+    check_audience(claims, audience)  # 5
     issued_at, expires_at = check_times(claims, now)  # 6
-    proof, thumbprint = binding(claims)  # 7
-    if proof != "bearer" and not bound:
+    bound_by, thumbprint = binding(claims)  # 7
+    if bound_by != "bearer" and not bound:
         raise ProofMissing("the token is bound to a key, and no proof is taken here", hint="use a bearer token")
-    require_demanded(proof, rule)
-    subject, client = text_of(claims, "sub"), text_of(claims, rule.client_claim)  # 8
+    require_demanded(bound_by, rule)
+    client = text_of(claims, rule.client_claim)  # 8
+    alone = is_service(claims, rule, client, asked=vouched.algorithm == INTROSPECTION)
+    subject = client if alone and "sub" not in claims else text_of(claims, "sub")
+    if not alone and subject.lower().startswith(SPIFFE):
+        raise ClaimRefused("`sub` names a workload, and so is no person", hint="send its JWT-SVID")
     actors, scopes = _actors(claims, rule.issuer), _scopes(claims, rule.scope_claim)
     tenant = tenant_of(claims, rule)  # 9
     evidence = Evidence(
-        issuer=rule.issuer, key=key.key_id, algorithm=peeked.algorithm, token=digest(peeked.token),
+        issuer=rule.issuer, key=vouched.key, algorithm=vouched.algorithm, token=vouched.token,
         issued_at=issued_at, expires_at=expires_at, acr=text_of(claims, "acr") if "acr" in claims else "",
-        auth_time=time_of(claims, "auth_time") if "auth_time" in claims else None, proof=proof, thumbprint=thumbprint,
+        auth_time=time_of(claims, "auth_time") if "auth_time" in claims else None, proof=bound_by,
+        thumbprint=thumbprint,
     )  # fmt: skip
     return Caller(
         subject=subject, tenant=tenant, client=client, actors=actors, scopes=scopes, evidence=evidence,
-        claims=_kept(claims, kept),
+        claims=_kept(claims, kept), kind="service" if alone else "person",
+        service=service_name(rule, client) if alone else "",
+    )  # fmt: skip
+
+
+def caller_of_workload(id_: str, *, tenant: str, scopes: frozenset[str], evidence: Evidence) -> Caller:
+    """The caller of a workload that spiffe.py has proven, by its SPIFFE ID: service, subject and client in one."""
+    return Caller(
+        kind="service", service=id_, subject=id_, tenant=tenant, client=id_, actors=(), scopes=scopes,
+        evidence=evidence,
     )  # fmt: skip
 
 
@@ -124,7 +166,8 @@ def check_signature(signing_input: bytes, signature: bytes, key: PublicKey, *, a
         raise SignatureMismatch("the signature does not fit", hint="the token was altered, or signed with another key")
 
 
-def _check_type(peeked: Peeked, rule: IssuerSettings) -> None:
+def check_type(peeked: Peeked, rule: IssuerSettings) -> None:
+    """Raise WrongType unless the token says that it is an access token of the issuer's kind."""
     if not peeked.type or media(peeked.type) not in map(media, rule.token_types):
         raise WrongType(
             "the token's `typ` is not one of " + ", ".join(f"`{name}`" for name in rule.token_types),
@@ -138,7 +181,8 @@ def media(name: str) -> str:
     return name.lower().removeprefix("application/")
 
 
-def _check_audience(claims: Mapping[str, Json], audience: str) -> None:
+def check_audience(claims: Mapping[str, Json], audience: str) -> None:
+    """Raise ClaimRefused or WrongAudience unless `aud` names this gateway."""
     found = claims.get("aud")
     named = [found] if isinstance(found, str) else found
     if not isinstance(named, list) or len(named) > _MAX_AUDIENCES or not all(isinstance(item, str) for item in named):

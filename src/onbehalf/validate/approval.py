@@ -32,7 +32,7 @@ def binding(ask: Ask, changed: str, *, key: bytes) -> Digest:
     """
     call = ask.call
     bound: dict[str, Json] = {
-        "tenant": call.caller.tenant, "person": call.person.ref.id, "client": call.caller.client,
+        "tenant": call.caller.tenant, "person": call.person.known_as, "client": call.caller.client,
         "issuer": call.caller.evidence.issuer, "tool": call.tool.name, "definition": call.tool.definition,
         "arguments": call.digest, "policy": ask.policy, "approvers": [*sorted(ask.approvers)],
         "changed": changed or None,

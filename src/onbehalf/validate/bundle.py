@@ -17,7 +17,7 @@ from onbehalf.validate import obligations
 
 __all__ = [
     "WALLS", "Est", "Policy", "Source", "conditions", "conjuncts", "covering", "digest_of", "permit", "policies_of",
-    "require_clean", "require_shallow", "tidy",
+    "require_clean", "require_shallow", "speaks_to", "tidy",
 ]  # fmt: skip
 
 Est: TypeAlias = dict[str, Any]
@@ -166,6 +166,16 @@ def conditions(policy: Est) -> list[Est]:
     """The scope's own conditions, then the conjuncts. The action is left out: a slice holds only its policies."""
     scope = [_scope_condition(name, policy[name]) for name in ("principal", "resource") if policy[name]["op"] != "All"]
     return [*scope, *conjuncts(policy)]
+
+
+def speaks_to(policy: Policy, principal: str) -> bool:
+    """Whether a policy can be for a kind of principal. A forbid is for all that its scope fits. A permit is for people,
+    unless its scope itself says `principal is Service` or names one."""
+    if policy.est["effect"] == "forbid":
+        return True
+    scope = policy.est["principal"]
+    named = scope.get("entity_type") or (scope.get("entity") or {}).get("type") if scope["op"] in ("is", "==") else ""
+    return (named == "Service") == (principal == "Service")
 
 
 def covering(action: Est) -> Est:

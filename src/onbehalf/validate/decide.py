@@ -191,11 +191,12 @@ def _reason(question: Question, judgement: Judgement | None, named: Sequence[Can
 
 
 def _is_about(call: ToolCall, question: Question) -> bool:
-    """Leg 1: this person, in their own tenant, doing this tool's action."""
+    """Leg 1: this person or service, in its own tenant, doing this tool's action."""
     return (
         question.principal == call.person.ref
         and question.action == call.tool.action
         and call.person.tenant == call.caller.tenant
+        and call.person.kind == call.caller.kind
     )
 
 

@@ -113,7 +113,7 @@ def _cipher(key: bytes) -> AESSIV:
 
 def _bound(call: ToolCall, policy: Digest) -> bytes:
     bound: dict[str, Json] = {
-        "tenant": call.caller.tenant, "person": call.person.ref.id, "client": call.caller.client,
+        "tenant": call.caller.tenant, "person": call.person.known_as, "client": call.caller.client,
         "tool": call.tool.name, "definition": call.tool.definition, "arguments": call.digest, "policy": policy,
     }  # fmt: skip
     return canonical(bound)

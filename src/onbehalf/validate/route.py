@@ -300,8 +300,12 @@ def _bound(bound: Bound, arrival: Arrival) -> Json:
     if bound.source == "tenant":
         return arrival.caller.tenant
     person = arrival.person
+    if person.kind != "person" and bound.name != "id":
+        raise ArgumentsRefused(
+            f"this tool needs a person's `{bound.name}`, and a service called", hint="let a person call it"
+        )
     own: dict[str, Json] = {
-        "id": person.ref.id.partition("/")[2],
+        "id": person.own_id,
         "name": person.name,
         "position": _position(person),
         "subject": arrival.caller.subject,

@@ -39,7 +39,7 @@ __all__ = ["exploring_tool", "mcp_tool", "require_sound", "sketch", "sql_tool"]
 _SCOPE_CHARACTERS = frozenset(map(chr, {0x21, *range(0x23, 0x5C), *range(0x5D, 0x7F)}))
 """RFC 6749 section 3.3: what a scope token is made of."""
 
-_OWN_TYPES = frozenset({"Tool", "User", "Position", "Group", "Tenant", "Client", "Action"})
+_OWN_TYPES = frozenset({"Tool", "User", "Service", "Position", "Group", "Tenant", "Client", "Action"})
 
 
 def sketch(name: str, upstream: str, settings: ToolSettings, dialect: Dialect | None = None) -> Tool:
