@@ -129,7 +129,8 @@ async def main() -> int:
         worst = max(worst, took["new"] / took["library"])
         sys.stdout.write(
             f"{algorithm}: bare {took['bare']:.1f} µs, library {took['library']:.1f} µs, "
-            f"proven anew {took['new']:.1f} µs ({took['new'] / took['library']:.2f} and {took['new'] / took['bare']:.2f} times), "
+            f"proven anew {took['new']:.1f} µs "
+            f"({took['new'] / took['library']:.2f} and {took['new'] / took['bare']:.2f} times), "
             f"known {took['known']:.2f} µs\n"
         )
     return 0 if worst <= GOAL else 1
