@@ -65,8 +65,8 @@ class CodeLogin:
     async def address(self, *, state: str, verifier: str, more: Mapping[str, str] = _NOTHING) -> str:
         """Where to send the browser. `verifier` is 43 characters or more that nobody else knows. Raises LoginFailed."""
         metadata = await self._metadata()
-        methods = metadata.get("code_challenge_methods_supported")
-        if isinstance(methods, list) and "S256" not in methods:
+        methods = metadata.get("code_challenge_methods_supported", ["S256"])  # some that take it do not say so
+        if not isinstance(methods, list) or "S256" not in methods:
             raise LoginFailed("the issuer does not take PKCE with S256", hint="tell whoever runs the gateway")
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         asked = {
