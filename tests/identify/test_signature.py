@@ -131,3 +131,141 @@ def test_an_ed25519_signature_with_a_second_spelling_of_s_is_refused() -> None:
     for change in (raised, lambda mark: mark[:32] + b"\0" * 32, lambda mark: mark + b"\0", lambda _: b"\0" * 64):
         with pytest.raises(IdentifyError):
             prove(with_signature(mint(algorithm="EdDSA"), change))
+
+
+# --- paddings that are not the one padding -----------------------------------------------------
+
+OID = bytes.fromhex("300d06096086480165030402010500")
+"""AlgorithmIdentifier of SHA-256, with its NULL."""
+
+
+def _info(digest: bytes, *, algorithm: bytes = OID, tail: bytes = b"") -> bytes:
+    inner = algorithm + b"\x04" + bytes([len(digest)]) + digest + tail
+    return b"\x30" + bytes([len(inner)]) + inner
+
+
+def _block(
+    info: bytes, *, start: bytes = b"\0\1", fill: bytes = b"\xff", end: bytes = b"\0", after: bytes = b""
+) -> bytes:
+    room = 256 - len(start) - len(end) - len(info) - len(after)
+    return start + fill * room + end + info + after
+
+
+def _paddings(digest: bytes) -> dict[str, bytes]:
+    """By what is wrong with it: what an owner of the key could sign, and no verifier may take."""
+    good = _info(digest)
+    no_null = bytes.fromhex("300b0609608648016503040201")
+    sha1 = bytes.fromhex("300906052b0e03021a0500")
+    sha512 = bytes.fromhex("300d06096086480165030402030500")
+    long_form = b"\x30\x81" + good[1:]
+    indefinite = b"\x30\x80" + good[2:] + b"\0\0"
+    return {
+        "block type 0": _block(good, start=b"\0\0", fill=b"\0"), "block type 2": _block(good, start=b"\0\2"),
+        "first byte not zero": _block(good, start=b"\1\1"), "zeros for padding": _block(good, fill=b"\0"),
+        "one byte of padding flipped": _block(good)[:9] + b"\xfe" + _block(good)[10:],
+        "no separator": _block(good, end=b""), "separator not zero": _block(good, end=b"\1"),
+        "two separators": _block(good, end=b"\0\0"), "bytes after the digest": _block(good, after=b"\0"),
+        "short padding, and a tail": b"\0\1" + b"\xff" * 8 + b"\0" + good + b"\0" * (256 - 11 - len(good)),
+        "no NULL": _block(_info(digest, algorithm=no_null)),
+        "a NULL of one byte": _block(_info(digest, algorithm=OID[:-1] + b"\1\0")),
+        "SHA-1's name": _block(_info(digest, algorithm=sha1)),
+        "SHA-512's name": _block(_info(digest, algorithm=sha512)),
+        "SHA-1": _block(_info(hashlib.sha1(digest, usedforsecurity=False).digest(), algorithm=sha1)),
+        "a digest that is cut": _block(_info(digest[:31])), "a digest that is longer": _block(_info(digest + b"\0")),
+        "a second member": _block(_info(digest, tail=b"\5\0")), "length in long form": _block(long_form),
+        "length left open": _block(indefinite), "the digest alone": _block(digest),
+        "the wrong tag": _block(b"\x31" + good[1:]), "a digest of something else": _block(_info(digest[::-1])),
+        "nothing but padding": b"\0\1" + b"\xff" * 254,
+        "an octet string of another tag": _block(good.replace(b"\x04 ", b"\x03 ")),
+    }  # fmt: skip
+
+
+PADDINGS = sorted(_paddings(b"\0" * 32))
+
+
+def _raised(block: bytes, algorithm: str = "RS256") -> bytes:
+    """The signature under which exactly this block comes out, by the private key."""
+    numbers: Any = key_for(algorithm).raw_value
+    private = numbers.private_numbers()
+    value = int.from_bytes(block, "big") % private.public_numbers.n
+    return int(pow(value, private.d, private.public_numbers.n)).to_bytes(256, "big")
+
+
+@pytest.mark.parametrize("how", PADDINGS)
+def test_a_padding_that_is_not_the_one_padding_is_refused_though_the_key_signed_it(how: str) -> None:
+    said = mint(algorithm="RS256").rpartition(".")[0]
+    digest = hashlib.sha256(said.encode()).digest()
+    prove(f"{said}.{b64(_raised(_block(_info(digest))))}")
+    with pytest.raises(IdentifyError):
+        prove(f"{said}.{b64(_raised(_paddings(digest)[how]))}")
+
+
+def _mask(seed: bytes, length: int) -> bytes:
+    whole = b"".join(hashlib.sha256(seed + counter.to_bytes(4, "big")).digest() for counter in range(8))
+    return whole[:length]
+
+
+def _pss(
+    digest: bytes,
+    *,
+    salt: bytes = b"s" * 32,
+    zeros: int = 8,
+    one: bytes = b"\1",
+    trailer: bytes = b"\xbc",
+    top: int = 0,
+) -> bytes:
+    hashed = hashlib.sha256(b"\0" * zeros + digest + salt).digest()
+    data = b"\0" * (256 - 32 - 1 - len(one) - len(salt)) + one + salt
+    masked = bytearray(a ^ b for a, b in zip(data, _mask(hashed, len(data)), strict=True))
+    masked[0] = (masked[0] & 0x7F) | top
+    return bytes(masked) + hashed + trailer
+
+
+@pytest.mark.parametrize(
+    "flaw",
+    [
+        {"salt": b""}, {"salt": b"s" * 20}, {"salt": b"s" * 31}, {"salt": b"s" * 33}, {"salt": b"s" * 64}, {"zeros": 7},
+        {"one": b"\2"}, {"one": b"\0"}, {"one": b"\1\1"}, {"trailer": b"\xcc"}, {"trailer": b"\xbd"},
+    ],
+)  # fmt: skip
+def test_a_pss_block_with_another_salt_trailer_or_mask_is_refused_though_the_key_signed_it(
+    flaw: dict[str, Any],
+) -> None:
+    said = mint(algorithm="PS256").rpartition(".")[0]
+    digest = hashlib.sha256(said.encode()).digest()
+    prove(f"{said}.{b64(_raised(_pss(digest), 'PS256'))}")
+    with pytest.raises(IdentifyError):
+        prove(f"{said}.{b64(_raised(_pss(digest, **flaw), 'PS256'))}")
+
+
+# --- ECDSA: other pairs for the same statement -------------------------------------------------
+
+
+def test_whatever_is_done_to_r_and_s_but_their_one_mirror_signs_nothing() -> None:
+    """ECDSA has two signatures for one nonce, `s` and its mirror: the same person and words, so nothing is gained."""
+    token = mint()
+    mark = unb64(token.rpartition(".")[2].encode())
+    r, s = int.from_bytes(mark[:32], "big"), int.from_bytes(mark[32:], "big")
+
+    def of(one: int, two: int) -> str:
+        return with_signature(token, lambda _: one.to_bytes(32, "big") + two.to_bytes(32, "big"))
+
+    assert prove(of(r, ORDER - s)).subject == "alice"
+    for one, two in (
+        (ORDER - r, s),
+        (s, r),
+        (r, r),
+        (s, s),
+        (r, 0),
+        (0, s),
+        (ORDER, s),
+        (r, ORDER),
+        (r ^ 1, s),
+        (r, s ^ 1),
+    ):
+        with pytest.raises(IdentifyError):
+            prove(of(one % 2**256, two % 2**256))
+    for big in (r + ORDER, s + ORDER):
+        if big < 2**256:
+            with pytest.raises(IdentifyError):
+                prove(of(big, s) if big == r + ORDER else of(r, big))
