@@ -76,7 +76,7 @@ def test_a_jwks_that_is_hostile_lets_nobody_in_and_holds_up_no_other_issuer(how:
             told = await asyncio.gather(*tries, return_exceptions=True)
             assert all(isinstance(each, IssuerUnavailable | UnknownKey) for each in told[:10]), told[:10]
             assert [each.tenant for each in told[10:] if isinstance(each, Caller)] == ["globex"] * 10
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 7, "less than a fetch may take"
             assert bad.asked[KEYS] <= 1
             assert not bad.asked["/moved"]
 
@@ -126,13 +126,13 @@ def test_a_jwks_that_drips_is_given_up_while_kept_keys_go_on(monkeypatch: pytest
             began = time.monotonic()
             told = await asyncio.gather(*(prove(callers, issuer.token(sub=f"p{number}")) for number in range(CALLERS)))
             assert len({each.subject for each in told}) == CALLERS
-            assert time.monotonic() - began < 0.5, "nobody waits for keys while there are some"
+            assert time.monotonic() - began < 1.5, "nobody waits for keys while there are some"
             with pytest.raises(UnknownKey):  # who needs new ones waits as long as a fetch may take, and no longer
                 await prove(callers, issuer.token("unknown"))
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 6
         dripping.close()
 
-    monkeypatch.setattr(issuer_http, "IssuerFetcher", partial(IssuerFetcher, seconds=0.6))
+    monkeypatch.setattr(issuer_http, "IssuerFetcher", partial(IssuerFetcher, seconds=2.0))
     with issuing() as issuer:
         asyncio.run(run(issuer))
 
