@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= demo-data
-.PHONY: demo demo-postgres test check browser postgres lock bench conformance clean
+GLEWLWYD := .tools/glewlwyd
+.PHONY: demo demo-postgres test check browser postgres glewlwyd lock bench conformance clean
 
 demo: $(READY)
 	$(BIN)/onbehalf demo --data $(DATA) $(ARGS)
@@ -13,7 +14,7 @@ demo: $(READY)
 demo-postgres: $(READY) postgres
 	$(BIN)/onbehalf demo --database postgres --data $(DATA) $(ARGS)
 
-test: check browser postgres
+test: check browser postgres glewlwyd
 	$(BIN)/python -m pytest -n 4 --dist loadfile
 
 # The login page is tested in a real browser. Where nothing may be installed, those tests are skipped and say so.
@@ -28,6 +29,17 @@ postgres:
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql > /dev/null; } \
 	  || echo "PostgreSQL is not installed, so what needs it will not run (apt-get install postgresql)"
+
+# The broker is tested with a second OpenID provider. It is unpacked and not installed: Debian's package would start a
+# server, with the password that everybody knows, and would bring a database client.
+glewlwyd:
+	@command -v glewlwyd > /dev/null || [ -x $(GLEWLWYD)/usr/bin/glewlwyd ] || { command -v apt-get > /dev/null \
+	  && mkdir -p $(GLEWLWYD)/packages/partial && { [ "$$(id -u)" != 0 ] || apt-get update -qq; } \
+	  && apt-get -qq -y -o Debug::NoLocking=1 -o APT::Sandbox::User= -o Dir::Cache::Archives=$(CURDIR)/$(GLEWLWYD)/packages \
+	    --no-install-recommends --download-only install glewlwyd > /dev/null \
+	  && ls $(GLEWLWYD)/packages/lib*.deb $(GLEWLWYD)/packages/glewlwyd_*.deb $(GLEWLWYD)/packages/glewlwyd-common_*.deb \
+	    | xargs -I{} dpkg-deb -x {} $(GLEWLWYD); } \
+	  || echo "glewlwyd cannot be had, so its tests will be skipped (apt-get install glewlwyd)"
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests examples bench

@@ -12,8 +12,8 @@ import json
 import re
 import secrets
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from html import unescape
@@ -83,6 +83,10 @@ class Browser:
         own = "{0.scheme}://{0.netloc}".format(urlsplit(url))
         return self._follow(url, "POST", form, {"origin": origin or own})
 
+    def json(self, method: str, url: str, body: Any) -> httpx2.Response:
+        """What a script on a page asks of its own server."""
+        return self._http.request(method, url, json=body)
+
     def _follow(self, url: str, method: str, form: Any, headers: dict[str, str]) -> Visit:
         for _ in range(12):
             if url.startswith(self._stop):
@@ -119,12 +123,17 @@ class Asking:
         return {name: value for name, value in asked.items() if value is not None}
 
 
+Hand = Callable[[Browser, Visit, str], Visit]
+
+
 @dataclass(kw_only=True)
 class BrokerHouse:
-    """The company, its login at `login`, and what clients and browsers do at the gateway."""
+    """The company, its login at `login`, and what clients and browsers do at the gateway. `hand` logs a person in
+    there, and brings their browser to where it then is."""
 
     company: Company
     login: str
+    hand: Hand
 
     @property
     def at(self) -> str:
@@ -144,15 +153,7 @@ class BrokerHouse:
 
     def logged_in(self, browser: Browser, page: Visit, account: str = "alice-at-login") -> Visit:
         """Log in at the company's login, and say there what it asks."""
-        for _ in range(4):
-            if not page.url.startswith(self.login):
-                return page
-            action = re.search(r'action="([^"]+)"', page.text)
-            assert action, page.text[:2000]
-            prompt = page.field("prompt")
-            form = {"prompt": prompt, **({"login": account, "password": "any"} if prompt == "login" else {})}
-            page = browser.post(urljoin(page.url, unescape(action[1])), form)
-        return page
+        return self.hand(browser, page, account)
 
     def code(self, asking: Asking, *, account: str = "alice-at-login", browser: Browser | None = None) -> str:
         """The whole way of a person who says yes, to the code."""
@@ -212,10 +213,26 @@ def provider(gateway: str, *paths: str, refresh: bool = False, life: int = 3600)
         process.communicate()
 
 
+def at_provider(browser: Browser, page: Visit, account: str) -> Visit:
+    """Fill in the pages of `oidc-provider`."""
+    for _ in range(4):
+        action = re.search(r'action="([^"]+)"', page.text)
+        if page.status != 200 or action is None or 'name="prompt"' not in page.text:
+            return page
+        prompt = page.field("prompt")
+        form = {"prompt": prompt, **({"login": account, "password": "any"} if prompt == "login" else {})}
+        page = browser.post(urljoin(page.url, unescape(action[1])), form)
+    return page
+
+
 @contextmanager
-def broker_house(directory: Path, **marks: str) -> Iterator[BrokerHouse]:
-    """Everything around a gateway with a broker; not served yet. `marks` are replaced in its configuration."""
-    with company(directory) as made, provider(made.gateway) as login:
+def broker_house(
+    directory: Path, providing: Callable[[str], AbstractContextManager[str]] = provider, hand: Hand = at_provider,
+    **marks: str,
+) -> Iterator[BrokerHouse]:  # fmt: skip
+    """Everything around a gateway with a broker; not served yet. `providing` starts the company's login for a gateway
+    and `hand` uses it; `marks` are replaced in its configuration."""
+    with company(directory) as made, providing(made.gateway) as login:
         text = made.config.read_text(encoding="utf-8") + BROKER.replace("@LOGIN@", login)
         start, end = text.index("issuers:"), text.index("upstreams:")
         text = text[:start] + text[end:]
@@ -230,4 +247,4 @@ def broker_house(directory: Path, **marks: str) -> Iterator[BrokerHouse]:
         (directory / "login.secret").write_text(SECRET)
         (directory / "policies" / "asking.cedar").write_text(ASKING)
         made.edit("env:LOGIN_SECRET", "file:login.secret")
-        yield BrokerHouse(company=made, login=login)
+        yield BrokerHouse(company=made, login=login, hand=hand)

@@ -117,6 +117,12 @@ HOLES: dict[str, tuple[str, ...]] = {
         "test_broker.py::test_redirect_tricks_an_address_that_is_not_exactly_the_clients_is_never_answered",
         "test_broker.py::test_a_bad_request_is_shown_and_the_client_told_only_by_a_person_who_follows_the_link",
     ),
+    "an issuer's odd metadata turned the check for PKCE off": (
+        "doors/test_issuer_login.py::test_pkce_downgrade_an_issuer_that_takes_no_s256_is_not_asked",
+    ),
+    "one issuer's key was believed under another's name for having the same id": (
+        "doors/test_issuer_attacks.py::test_issuer_confusion_two_issuers_with_one_key_id_never_speak_for_each_other",
+    ),
     "a client id that is a URL made the server fetch from inside": (
         "test_broker_clients.py::test_ssrf_an_id_that_leads_into_the_house_is_not_fetched",
         "test_broker_clients.py::test_what_a_clients_server_answers_is_bounded_and_never_followed",

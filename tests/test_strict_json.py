@@ -14,6 +14,9 @@ from onbehalf.strict_json import NotStrict, strict_json, strict_object
 
 DEPTH = 4
 TOKENS = [
+    '":"',
+    '"{[}"',
+    "\u00e4",
     "{",
     "}",
     "[",

@@ -62,15 +62,8 @@ demand of a gateway, in our words, and the tests that try it. `make conformance`
 only when all pass; `make test` fails when the page names a test that is not there. A row without tests is a demand that
 is not met, and says why."""
     for who, items in demands().items():
-        yield (
-            f"""
-### As a {who}
-"""
-            if who != "asking a person in a browser"
-            else """
-### Asking a person in a browser
-"""
-        )
+        role = who in ("resource server", "authorization server")
+        yield f"\n### As a {who}\n" if role else f"\n### {who[0].upper()}{who[1:]}\n"
         yield "| | | demand | tried by | result |"
         yield "| --- | --- | --- | --- | --- |"
         for each in items:

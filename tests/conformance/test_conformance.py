@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 
 import pytest
 
@@ -14,6 +15,12 @@ from conformance.suite import REVISIONS
 from node_peers import locked
 
 pytestmark = pytest.mark.timeout(300)
+SECTIONS = {
+    "RFC 8725": [f"2.{number}" for number in range(1, 10)] + [f"3.{number}" for number in range(1, 13)],
+    "RFC 9700": ["2.1", "2.1.1", "2.1.2", "2.2.1", "2.2.2", "2.3", "2.4", "2.5", "2.6", "4.10.1", "4.10.2"]
+    + [f"4.{number}" for number in range(1, 18) if number != 10],
+}
+"""What each of the two best practices asks for, by section."""
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +74,16 @@ def test_every_demand_of_authorization_is_tried_by_tests_that_are_there_or_says_
     for items in demands().values():
         for each in items:
             assert bool(each.get("tests")) != bool(each.get("why")), each["id"]
+
+
+@pytest.mark.parametrize("rfc", sorted(SECTIONS))
+def test_every_section_of_the_best_practices_has_a_row(rfc: str) -> None:
+    sources = [each["source"] for items in demands().values() for each in items]
+    named = {
+        section
+        for source in sources
+        for part in source.split(";")
+        if part.strip().startswith(rfc)
+        for section in re.findall(r"\b\d+\.\d+(?:\.\d+)?\b", part)
+    }
+    assert set(SECTIONS[rfc]) - named == set()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jws import JWSRegistry
 
-from identify.minting import HEADER, b64, claims, key_for, mint, prove, signed
+from identify.minting import HEADER, b64, claims, key_for, mint, prove, signed, unb64
 from onbehalf.errors import AlgorithmRefused, IdentifyError, TokenMalformed, TokenMissing, TokenTooLarge
 from onbehalf.identify import MAX_TOKEN_BYTES, peek
 from onbehalf.model import Presented
@@ -133,6 +136,20 @@ def test_loose_base64_is_refused(bad: str) -> None:
     for altered in (f"{token}{bad}", f"{bad}{token}", f"{head}{bad}.{body}.{mark}", f"{head}.{bad}{body}.{mark}"):
         with pytest.raises(IdentifyError):
             prove(altered)
+
+
+@given(st.text(st.sampled_from("AQgwBEIM_-+/=*z9 \n.\x7f\xff"), max_size=9))
+@settings(max_examples=2000, deadline=None)
+def test_a_signature_is_read_in_the_one_spelling_that_its_bytes_have(part: str) -> None:
+    head, body, _ = mint().split(".")
+    try:
+        signature = peek(Presented(token=f"{head}.{body}.{part}")).signature
+    except TokenMalformed:
+        spelled = re.fullmatch("[A-Za-z0-9_-]+", part) and len(part) % 4 != 1 and b64(unb64(part.encode())) == part
+        assert not spelled
+    else:
+        assert signature
+        assert b64(signature) == part
 
 
 @pytest.mark.parametrize("token", ["a", "a.b", "..", "a..c", ".b.c", "e30.e30.e30", "e30.e30.", "a.b.c.d", "a.b.c.d.e"])

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import random
+from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from joserfc import jws
+from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey, import_key
 
-from identify.minting import ISSUER, NOW, RESOURCE, RULE, jwks, key_for, public, unb64
-from onbehalf.errors import SignatureMismatch, TokenMalformed, WrongType
+from identify.minting import ISSUER, NOW, RESOURCE, RULE, all_keys, b64, jwks, key_for, public, unb64
+from onbehalf.errors import AlgorithmRefused, SignatureMismatch, TokenMalformed, WrongType
 from onbehalf.identify import KeysRefused, Peeked, peek, public_keys, verify
 from onbehalf.model import Presented
 
-VECTORS = json.loads((Path(__file__).parent / "vectors" / "jws.json").read_text())
+_VECTORS = Path(__file__).parent / "vectors"
+VECTORS = json.loads((_VECTORS / "jws.json").read_text())
+REFUSED = json.loads((_VECTORS / "jws_refused.json").read_text())
+"""Published signatures that are good, of algorithms that nobody may use here."""
 
 
 @pytest.mark.parametrize("name", sorted(VECTORS))
@@ -44,6 +52,23 @@ def test_a_published_vector_s_signature_fits_and_one_changed_bit_of_it_does_not(
 def test_a_published_vector_is_no_token_for_us(name: str) -> None:
     with pytest.raises(TokenMalformed):
         peek(Presented(token=VECTORS[name]["token"]))
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_a_published_vector_of_another_algorithm_is_good_and_refused(name: str) -> None:
+    token, algorithm, jwk = (REFUSED[name][each] for each in ("token", "algorithm", "jwk"))
+    if algorithm != "none":
+        assert jws.deserialize_compact(token, import_key(jwk), algorithms=[algorithm])
+    assert fit({**jwk, "kid": "vector"}) <= {"vector"}, "an RSA key is fit for what it is used for here"
+    signing_input, _, mark = token.encode().rpartition(b".")
+    for key in (*all_keys().values(), *public_keys(jwks({**jwk, "kid": "vector"}), issuer=ISSUER).values()):
+        parts = Peeked(
+            claimed_issuer=ISSUER, key_id=key.key_id, algorithm=algorithm, type="at+jwt", token=token.encode(),
+            signing_input=signing_input, signature=unb64(mark), claimed={},
+        )  # fmt: skip
+        for allowed in (RULE, msgspec.structs.replace(RULE, algorithms=("RS256", "PS256", "ES256", "EdDSA"))):
+            with pytest.raises(AlgorithmRefused):
+                verify(parts, rule=allowed, key=key, audience=RESOURCE, now=NOW)
 
 
 def fit(*keys: dict[str, Any]) -> set[str]:
@@ -82,6 +107,33 @@ def test_a_short_or_huge_rsa_key_is_left_out() -> None:
     number = (b"\xff" * 1025)[:1025]
     huge = {"kty": "RSA", "kid": "huge", "e": "AQAB", "n": OctKey.import_key(number).as_dict()["k"]}
     assert fit(huge, public("ES256")) == {"ES256"}
+
+
+@cache
+def weak_prime(bits: int, small: int, seed: int) -> int:
+    """A prime as the library of CVE-2017-15361 made them: a power of 65537 modulo the product of small primes."""
+    dice, product = random.Random(seed), prod(number for number in range(2, small + 1) if _prime(number))
+    while True:
+        candidate = dice.getrandbits(bits - product.bit_length()) * product + pow(65537, dice.getrandbits(64), product)
+        if candidate.bit_length() == bits and _prime(candidate):
+            return candidate
+
+
+def _prime(number: int) -> bool:
+    if number < 1000:
+        return number > 1 and all(number % divisor for divisor in range(2, number))
+    return all(pow(base, number - 1, number) == 1 for base in (2, 3, 5))
+
+
+def test_a_key_that_can_be_factored_for_how_it_was_made_is_left_out() -> None:
+    """ROCA (CVE-2017-15361). A modulus beside it, as long and not made so, is fit."""
+    modulus = weak_prime(1028, 701, 1) * weak_prime(1028, 701, 2)
+
+    def of(number: int) -> dict[str, Any]:
+        return {"kty": "RSA", "kid": "it", "e": "AQAB", "n": b64(number.to_bytes(257, "big").lstrip(b"\0"))}
+
+    assert fit(of(modulus)) == set()
+    assert fit(of(modulus + 2)) == {"it"}
 
 
 @pytest.mark.parametrize("curve", ["P-384", "P-521", "secp256k1"])

@@ -28,6 +28,7 @@ __all__ = ["CodeLogin", "IssuerLogin", "Redirected"]
 _METADATA_SECONDS = 300.0
 _CODE = re.compile(r"[\x20-\x7e]{1,2048}")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_NOT_KNOWN_THERE = "tell whoever runs the gateway: its client id or secret may not be what the issuer knows"
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint")
 
 
@@ -64,8 +65,8 @@ class CodeLogin:
     async def address(self, *, state: str, verifier: str, more: Mapping[str, str] = _NOTHING) -> str:
         """Where to send the browser. `verifier` is 43 characters or more that nobody else knows. Raises LoginFailed."""
         metadata = await self._metadata()
-        methods = metadata.get("code_challenge_methods_supported")
-        if isinstance(methods, list) and "S256" not in methods:
+        methods = metadata.get("code_challenge_methods_supported", ["S256"])  # some that take it do not say so
+        if not isinstance(methods, list) or "S256" not in methods:
             raise LoginFailed("the issuer does not take PKCE with S256", hint="tell whoever runs the gateway")
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         asked = {
@@ -91,7 +92,8 @@ class CodeLogin:
         try:
             return await self._posted(fields)
         except FetchFailed as error:
-            raise LoginFailed(f"the code could not be redeemed: {error}", hint="log in anew") from error
+            hint = _NOT_KNOWN_THERE if error.status in (401, 403) else "log in anew"
+            raise LoginFailed(f"the code could not be redeemed: {error}", hint=hint) from error
 
     async def renewed(self, refresh: str) -> Mapping[str, Json]:
         """What the token endpoint answers to a refresh token. Raises LoginFailed, FetchFailed."""

@@ -33,6 +33,14 @@ _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv
 _MATERIAL: Mapping[str, tuple[str, ...]] = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _CURVES = {"EC": "P-256", "OKP": "Ed25519"}
 
+# ROCA (CVE-2017-15361): a widespread library built both primes from powers of 65537, so that such a modulus is one of
+# them to every small prime, and can be factored. Of other moduli one in 2 to the 28 looks so by chance, or fewer.
+_ROCA = {
+    prime: frozenset(pow(65537, power, prime) for power in range(prime))
+    for prime in range(3, 168)
+    if all(prime % divisor for divisor in range(2, prime))
+}
+
 _Material: TypeAlias = RSAKey | ECKey | OKPKey
 
 
@@ -56,7 +64,8 @@ def public_keys(document: bytes, *, issuer: str) -> Mapping[str, PublicKey]:
     """The fit keys of a JWK Set, by key id; none, if the issuer withdrew them all. Raises KeysRefused.
 
     Left out: symmetric keys; private keys (what is published is no secret any more); keys for encryption; without
-    `kid`; of other types, curves or sizes; and every key whose id stands twice, since which is meant is a guess.
+    `kid`; of other types, curves or sizes; RSA keys of a library whose keys can be factored (ROCA); and every key whose
+    id stands twice, since which is meant is a guess.
     """
     try:
         listed = strict_object(document, depth=8).get("keys")
@@ -140,6 +149,7 @@ def _material(jwk: Mapping[str, Json], kind: str) -> _Material | None:
 
 
 def strong(rsa: RSAKey) -> bool:
-    """Whether an RSA key is of a size to be used."""
-    public = rsa.public_key
-    return public.key_size in _RSA_BITS and public.public_numbers().e.bit_length() <= _RSA_EXPONENT_BITS
+    """Whether an RSA key is of a size to be used, and was not made in a way by which it can be factored (ROCA)."""
+    public, numbers = rsa.public_key, rsa.public_key.public_numbers()
+    sized = public.key_size in _RSA_BITS and numbers.e.bit_length() <= _RSA_EXPONENT_BITS
+    return sized and not all(numbers.n % prime in powers for prime, powers in _ROCA.items())
