@@ -20,6 +20,7 @@ STRUCTS = (
     config.ParameterSettings, config.EntitySettings, config.HierarchySettings, config_upstreams.ExploreSettings,
     config_upstreams.ExploredSettings, config_upstreams.PageSettings, config.DryRunSettings, config.LoginSettings,
     config_upstreams.FurtherSettings, config_upstreams.AuthorizationSettings, config_upstreams.AccountSettings,
+    config_upstreams.ExchangeSettings,
     config.ApprovalSettings, config.BrokerSettings, config.BrokerLogin, config.BrokerClient,
     config_directory.DirectorySettings,
     config_directory.FeedSettings, config_directory.ScimSettings, config_directory.ClaimsSettings,

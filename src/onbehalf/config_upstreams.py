@@ -12,10 +12,10 @@ from msgspec import UNSET, Meta, UnsetType
 from onbehalf.config_directory import Keys, Place, Reference
 
 __all__ = [
-    "AccountSettings", "AuthorizationSettings", "DryRunSettings", "EntitySettings", "ExploreSettings",
-    "ExploredSettings", "FurtherSettings", "HierarchySettings", "LookupSettings", "McpUpstream", "Name",
-    "OpenapiToolSettings", "OpenapiUpstream", "PageSettings", "ParameterSettings", "PostgresUpstream", "RowsSettings",
-    "SqlUpstream", "ToolSettings", "Url",
+    "AccountSettings", "AuthorizationSettings", "DryRunSettings", "EntitySettings", "ExchangeSettings",
+    "ExploreSettings", "ExploredSettings", "FurtherSettings", "HierarchySettings", "LookupSettings", "McpUpstream",
+    "Name", "OpenapiToolSettings", "OpenapiUpstream", "PageSettings", "ParameterSettings", "PostgresUpstream",
+    "RowsSettings", "SqlUpstream", "ToolSettings", "Url",
 ]  # fmt: skip
 
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
@@ -215,6 +215,27 @@ class AuthorizationSettings(Keys, frozen=True):
     scope: str = ""
 
 
+class ExchangeSettings(Keys, frozen=True):
+    """An API of the same company login: it takes access tokens of the issuer that people's own are of. The gateway
+    exchanges each person's token there for one that is for the API alone (`token-exchange`, RFC 8693, or `entra`, its
+    on-behalf-of form).
+
+    `issuer` is one of `issuers`, and its token endpoint is the one of its own metadata: a person's token is sent
+    nowhere else, and no key here could name a place. `client_id` is the gateway's own there, with a `client_secret` or
+    a `client_key` (PEM with the certificate, or a private JWK). `audience` and `resource` say what the token is for;
+    `scope` is asked for as it is, and with `token-exchange` the answer may have no more.
+    """
+
+    issuer: Url
+    client_id: Annotated[str, Meta(min_length=1, max_length=500)]
+    client_secret: Reference | UnsetType = UNSET
+    client_key: Reference | UnsetType = UNSET
+    grant: Literal["token-exchange", "entra"] = "token-exchange"
+    audience: str = ""
+    resource: str = ""
+    scope: str = ""
+
+
 class AccountSettings(Keys, frozen=True):
     """An API where people have accounts of their own (such as GitHub or Jira). Each person connects theirs, once, in a
     browser; calls are then made with that account's token.
@@ -301,6 +322,7 @@ class OpenapiUpstream(Keys, frozen=True, tag_field="kind", tag="openapi"):
     further: FurtherSettings | None = None
     receipt_keys: str = ""
     authorization: AuthorizationSettings | None = None
+    exchange: ExchangeSettings | None = None
     account: AccountSettings | None = None
     private_network: bool = False
     """The server is within a private network. Danger: whoever answers for its name can lead calls to other servers

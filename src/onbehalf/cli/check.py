@@ -18,6 +18,7 @@ import typer
 
 from onbehalf.app import Paths, load_people, load_settings, mcp_server, narrowed, open_database, paths, sketched
 from onbehalf.build import open_upstream
+from onbehalf.cli.check_exchange import said_of_exchanges
 from onbehalf.cli.check_person import Who, shown
 from onbehalf.cli.check_signals import said_of_streams
 from onbehalf.cli.deny_path import open_doors, wide_doors
@@ -134,8 +135,11 @@ async def _checked(config: Path, who: Who | None) -> list[_Finding]:
         _policies(findings, places, settings, sketches)
         await _upstreams(findings, settings, places)
         await _issuers(findings, settings)
+        base = places.config.resolve().parent
+        with findings.trying("exchange"):
+            async for said in said_of_exchanges(settings, base=base):
+                findings.say(*said)
         with findings.trying("signals"):
-            base = places.config.resolve().parent
             async for said in said_of_streams(settings, base=base, revocations=places.revocations):
                 findings.say(*said)
         if who is not None:

@@ -39,6 +39,13 @@ class OwnIssuer(KeySource, Protocol):
         ...
 
 
+class TokenKeeper(Protocol):
+    """Who holds proven tokens to have them exchanged at their issuer (issuer_exchange.py)."""
+
+    def keep(self, caller: Caller, presented: Presented) -> None: ...
+    def forget_all(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Proven:
     """What a token proved, with which key of which issuer, and from when on it is refused."""
@@ -60,10 +67,11 @@ class IssuerCallers:
         insecure_http: bool = False,
         kept: Mapping[str, frozenset[str]] | None = None,
         own: OwnIssuer | None = None,
+        keeper: TokenKeeper | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`resource` is this gateway's, the one `aud`; `kept` maps an issuer to the claims that the directory is to
-        know, `own` is asked about tokens of its own. Raises ConfigInvalid."""
+        know, `own` is asked about tokens of its own, `keeper` gets what was proven. Raises ConfigInvalid."""
         self._resource = resource
         self._claims = dict(kept or {})
         self._monotonic = monotonic
@@ -77,6 +85,7 @@ class IssuerCallers:
             source = own if own is not None and rule.issuer == own.issuer else self._fetcher
             self._issuers[rule.issuer] = IssuerKeys(rule, source, monotonic=monotonic)
         self._own = own
+        self._keeper = keeper
         self._kept: OrderedDict[bytes, _Proven] = OrderedDict()
         self._epoch = 0
 
@@ -90,6 +99,8 @@ class IssuerCallers:
                 await proven.keys.current()
             if now < proven.ends and proven.keys.by_id.get(proven.key.key_id) is proven.key and name in self._kept:
                 self._kept.move_to_end(name)
+                if self._keeper is not None:
+                    self._keeper.keep(proven.caller, presented)
                 return proven.caller
             self._kept.pop(name, None)
         return await self._prove_anew(presented, name, now)
@@ -110,6 +121,8 @@ class IssuerCallers:
         """Begin a new epoch: every token is proven anew, also those whose proof is under way now."""
         self._epoch += 1
         self._kept.clear()
+        if self._keeper is not None:
+            self._keeper.forget_all()
 
     async def aclose(self) -> None:
         """End all fetches and close all connections."""
@@ -136,6 +149,8 @@ class IssuerCallers:
             self._kept[name] = _Proven(caller=caller, key=key, keys=keys, ends=caller.evidence.expires_at + TOLERANCE_S)
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
+            if self._keeper is not None:
+                self._keeper.keep(caller, presented)
         return caller
 
 
