@@ -38,7 +38,9 @@ def missing() -> list[str]:
         if file not in functions:
             path = TESTS / file
             tree = ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.parse("")
-            functions[file] = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+            functions[file] = {
+                node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
         if function not in functions[file]:
             absent.append(name)
     return absent
@@ -66,9 +68,9 @@ is not met, and says why."""
             f"""
 ### As a {who}
 """
-            if who != "asking a person in a browser"
-            else """
-### Asking a person in a browser
+            if not who.startswith("asking ")
+            else f"""
+### {who.capitalize()}
 """
         )
         yield "| | | demand | tried by | result |"

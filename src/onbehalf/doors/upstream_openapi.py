@@ -152,7 +152,13 @@ class OpenapiServer:
         """The person's access token in the API's own domain. Raises _Trouble."""
         assert self._authorizer is not None
         try:
-            return await self._authorizer.bearer(call)
+            async with asyncio.timeout(
+                self._timeout * 0.9
+            ):  # within the call's own, or it would not be known as unsent
+                return await self._authorizer.bearer(call)
+        except TimeoutError as error:
+            message = "the person's access token for it was not given in time"
+            raise _Trouble("upstream_login_failed", message, sent=False) from error
         except AuthorizationFailed as error:
             raise _Trouble(error.code, str(error), sent=False) from error
 
