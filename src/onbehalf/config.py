@@ -48,6 +48,7 @@ from onbehalf.config_upstreams import (
     SqlUpstream,
     ToolSettings,
     Url,
+    require_exchange,
 )
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
@@ -281,41 +282,15 @@ def _require_one_bearer(upstream: OpenapiUpstream, settings: Settings) -> None:
             hint="it takes one of them",
         )
     if upstream.exchange is not None:
-        _require_exchange(upstream.exchange, settings)
+        broker = {broker_issuer(settings)} if settings.broker is not None else set()
+        known = {issuer.issuer for issuer in settings.issuers} - broker
+        require_exchange(upstream.exchange, issuers=known, gateway=settings.gateway.resource)
     urls = [upstream.authorization.token_endpoint] if upstream.authorization else []
     if upstream.account is not None:
         urls += [upstream.account.authorization_endpoint, upstream.account.token_endpoint]
     for url in urls:
         _require_url(url)
         _require_https(url, settings)
-
-
-def _require_exchange(rule: ExchangeSettings, settings: Settings) -> None:
-    """See that tokens are exchanged where they are from, by a client that proves itself, for a named API."""
-    own = broker_issuer(settings) if settings.broker is not None else ""
-    if rule.issuer not in {issuer.issuer for issuer in settings.issuers} - {own}:
-        raise ConfigInvalid(
-            f"tokens are to be exchanged at `{rule.issuer}`, which is no issuer here but perhaps the broker's",
-            hint="spell it as under `issuers`; who signs in by the broker has no token of the company's login",
-        )
-    if isinstance(rule.client_secret, UnsetType) == isinstance(rule.client_key, UnsetType):
-        raise ConfigInvalid(
-            "an exchange needs one of `client_secret` and `client_key`", hint="the issuer gives its tokens to a client"
-        )
-    if rule.grant == "entra" and (rule.audience or not (rule.scope or rule.resource)):
-        raise ConfigInvalid(
-            "an exchange of the form `entra` says what the token is for by `scope`, or by `resource`",
-            hint="such as `scope: api://orders/.default`; `resource` is for Entra's version 1 endpoint",
-        )
-    if rule.grant == "token-exchange" and not (rule.audience or rule.resource):
-        raise ConfigInvalid(
-            "an exchange says by `audience` or `resource` what the token is for",
-            hint="a token that is for anything could be used by the API elsewhere, as the person",
-        )
-    if settings.gateway.resource in (rule.audience, rule.resource):
-        raise ConfigInvalid(
-            "an exchange asks for a token for this gateway", hint="name the API: it could come back here as the person"
-        )
 
 
 def _require_speakers(settings: Settings) -> None:

@@ -26,6 +26,7 @@ from exchange_house import CLIENT, SECRET, TokenEndpoint, good
 from identify.minting import NOW, RESOURCE
 from onbehalf.config import IssuerSettings
 from onbehalf.config_upstreams import ExchangeSettings
+from onbehalf.doors import issuer_exchange
 from onbehalf.doors.issuer_client import ClientKey, TokenClient
 from onbehalf.doors.issuer_exchange import IssuerExchange, NotExchangeable
 from onbehalf.doors.issuer_fetch import IssuerFetcher
@@ -405,6 +406,52 @@ async def test_what_comes_while_all_is_given_up_is_not_kept() -> None:
         made.endpoint.pause = 0
         await made.bearer(token)
         assert len(made.endpoint.forms) == 2
+
+
+async def test_of_calls_of_one_login_at_the_same_time_one_asks() -> None:
+    async with house() as made:
+        call, other = [await made.call(made.issuer.token(jti=jti)) for jti in "ab"]
+        made.endpoint.pause = 0.2
+        had = await asyncio.gather(*(made.exchanger.bearer(each) for each in (call, call, other, call, other)))
+        assert len(made.endpoint.forms) == len(set(had)) == 2
+        assert (had[0], had[2]) == (had[1], had[4])
+        assert not made.exchanger._locks
+
+
+async def test_calls_that_waited_get_an_answer_of_their_own_where_the_first_got_none() -> None:
+    async with house() as made:
+        call = await made.call(made.issuer.token())
+        answers = [(400, {"error": "temporarily_unavailable"}), (200, good({}))]
+        made.endpoint.pause, made.endpoint.answer = 0.1, lambda _: answers.pop(0)
+        one, two = await asyncio.gather(*(made.exchanger.bearer(call) for _ in "12"), return_exceptions=True)
+        assert isinstance(one, AuthorizationFailed)
+        assert isinstance(two, str)
+
+
+async def test_what_a_waiting_call_finds_after_all_was_given_up_is_not_used() -> None:
+    async with house() as made:
+        call = await made.call(made.issuer.token())
+        made.endpoint.pause = 0.3
+        first, second = (asyncio.create_task(made.exchanger.bearer(call)) for _ in "12")
+        while not made.endpoint.forms:
+            await asyncio.sleep(0.01)
+        made.callers.revoke_all()
+        assert await first
+        with pytest.raises(AuthorizationFailed):
+            await second
+        assert len(made.endpoint.forms) == 1
+
+
+async def test_a_login_that_was_pushed_out_is_held_again_with_its_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(issuer_exchange, "_HELD", 3)
+    async with house() as made:
+        tokens = [made.issuer.token(jti=str(number)) for number in range(5)]
+        calls = [await made.call(token) for token in tokens]
+        with pytest.raises(AuthorizationFailed):
+            await made.exchanger.bearer(calls[0])
+        assert made.endpoint.forms == []
+        assert await made.bearer(tokens[0])
+        assert len(made.held._held) == 3
 
 
 async def test_a_token_had_anew_is_worth_a_second_try_once() -> None:

@@ -9,10 +9,12 @@ Trust: the issuer says what the person may at the API.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from onbehalf.act.exchange import Exchanged, ExchangeRefused, LoginNeeded, asked, denied, taken
 from onbehalf.config_upstreams import ExchangeSettings
@@ -54,6 +56,7 @@ class Exchanger:
         self._monotonic = monotonic
         self._epoch = exchange.epoch
         self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
+        self._locks: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
 
     async def bearer(self, call: ToolCall) -> str:
         """The person's access token at the API. Raises AuthorizationFailed."""
@@ -61,11 +64,28 @@ class Exchanger:
         if epoch != self._epoch:
             self._kept.clear()
             self._epoch = epoch
+        if (token := self._at_hand(key)) is not None:
+            return token
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:  # of calls at the same time, one asks
+            if epoch == self._exchange.epoch and (token := self._at_hand(key)) is not None:
+                return token
+            return await self._fresh(call, key, epoch)
+
+    async def refused(self, call: ToolCall) -> bool:
+        """The API did not take the person's token. One that was used before may be over: another is worth a try."""
+        kept = self._kept.pop(_key(call), None)
+        return kept is not None and kept.used_again
+
+    def _at_hand(self, key: _Key) -> str | None:
         kept = self._kept.get(key)
-        if kept is not None and self._monotonic() < kept.until:
-            self._kept.move_to_end(key)
-            kept.used_again = True
-            return kept.token
+        if kept is None or self._monotonic() >= kept.until:
+            return None
+        self._kept.move_to_end(key)
+        kept.used_again = True
+        return kept.token
+
+    async def _fresh(self, call: ToolCall, key: _Key, epoch: int) -> str:
         found = await self._exchanged(call)
         # It must not outlive the login that it was given for, whatever the issuer says.
         left = call.caller.evidence.expires_at - self._clock()
@@ -75,11 +95,6 @@ class Exchanger:
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return found.token
-
-    async def refused(self, call: ToolCall) -> bool:
-        """The API did not take the person's token. One that was used before may be over: another is worth a try."""
-        kept = self._kept.pop(_key(call), None)
-        return kept is not None and kept.used_again
 
     async def _exchanged(self, call: ToolCall) -> Exchanged:
         try:
