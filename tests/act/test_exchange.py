@@ -94,6 +94,11 @@ def test_a_good_answer_is_taken(changes: dict[str, Any]) -> None:
     assert taken(answer(**changes), RULE, gateway=GATEWAY).seconds == 300
 
 
+def test_a_slash_at_the_end_makes_no_other_gateway() -> None:
+    with pytest.raises(ExchangeRefused, match="this gateway"):
+        taken(answer(access_token=jwt_for(GATEWAY)), RULE, gateway=f"{GATEWAY}/")
+
+
 def test_a_life_that_is_not_told_is_a_minute_and_entras_may_be_text() -> None:
     assert taken(answer(expires_in=None), RULE, gateway=GATEWAY).seconds == 60
     told = answer(issued_token_type=None, expires_in="3599", scope="api://orders/Orders.Read")

@@ -234,6 +234,9 @@ async def test_of_two_issuers_each_sees_its_own_peoples_tokens_only() -> None:
             both.keep(caller, Presented(token=other.token()))
             with pytest.raises(NotExchangeable):
                 await both.asked(caller, {}, rule=rule_for(made.issuer.url), client=BASIC)
+            said_otherwise = replace(caller, evidence=replace(caller.evidence, issuer=made.issuer.url))
+            with pytest.raises(NotExchangeable):
+                await both.asked(said_otherwise, {}, rule=rule_for(made.issuer.url), client=BASIC)
             await callers.aclose()
             assert made.endpoint.forms == []
 
