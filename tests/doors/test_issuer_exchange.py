@@ -222,7 +222,8 @@ async def test_of_two_issuers_each_sees_its_own_peoples_tokens_only() -> None:
             callers = IssuerCallers(
                 [made.issuer.rule(), other.rule()], resource=RESOURCE, keeper=made.held, monotonic=made.hands
             )
-            caller = await callers.prove(Presented(token=other.token()), now=UnixTime(NOW))
+            presented = Presented(token=other.token())
+            caller = await callers.prove(presented, now=UnixTime(NOW))
             with pytest.raises(AuthorizationFailed) as caught:
                 await made.exchanger.bearer(call_of(caller))
             assert caught.value.code == "exchange_impossible"
@@ -231,7 +232,7 @@ async def test_of_two_issuers_each_sees_its_own_peoples_tokens_only() -> None:
             both = IssuerExchange(
                 [made.issuer.rule(), other.rule()], IssuerFetcher(), clock=lambda: UnixTime(NOW), monotonic=made.hands
             )
-            both.keep(caller, Presented(token=other.token()))
+            both.keep(caller, presented)
             with pytest.raises(NotExchangeable):
                 await both.asked(caller, {}, rule=rule_for(made.issuer.url), client=BASIC)
             said_otherwise = replace(caller, evidence=replace(caller.evidence, issuer=made.issuer.url))
