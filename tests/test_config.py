@@ -174,3 +174,60 @@ def test_two_issuers_whose_opaque_tokens_look_alike_are_refused() -> None:
     assert "wrong one" in refused(text)
     apart = text.replace("env:X}}, ", "env:X, prefix: one_}}, ").replace("env:X}}]", "env:X, prefix: two_}}]")
     assert len(config.parse(apart).issuers) == 2
+
+
+# --- exchange -----------------------------------------------------------------------------------
+
+EXCHANGE = """
+  orders:
+    kind: openapi
+    url: "https://orders.example"
+    document: a.json
+    digest: "sha256:{digest}"
+    tools: {{orders: {{action: readOrder}}}}
+    exchange: {{{keys}}}
+"""
+RIGHT = "issuer: 'https://login.example', client_id: g, client_secret: 'env:S', audience: orders"
+
+
+def exchanging(keys: str, *, more: str = "") -> str:
+    return GOOD + EXCHANGE.format(digest="0" * 64, keys=keys) + more
+
+
+def test_an_exchange_at_a_known_issuer_is_taken() -> None:
+    upstream = config.parse(exchanging(RIGHT)).upstreams["orders"]
+    assert isinstance(upstream, config.OpenapiUpstream)
+    assert upstream.exchange is not None
+    assert upstream.exchange.grant == "token-exchange"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("login.example", "other.example", "no issuer here"),
+        (", client_secret: 'env:S'", "", "one of `client_secret` and `client_key`"),
+        ("client_id: g", "client_id: g, client_key: 'file:k'", "one of `client_secret` and `client_key`"),
+        (", audience: orders", "", "what the token is for"),
+        ("audience: orders", "grant: entra", "by `scope`, or by `resource`"),
+        ("audience: orders", "grant: entra, scope: s, audience: orders", "by `scope`, or by `resource`"),
+        ("audience: orders", "resource: 'https://gateway.example/mcp'", "for this gateway"),
+        ("audience: orders", "audience: orders, subject_token: x", "unknown key `subject_token`"),
+        ("audience: orders", "audience: orders, token_endpoint: 'https://x.example'", "unknown key `token_endpoint`"),
+        ("client_secret: 'env:S'", "client_secret: plain", "client_secret"),
+    ],
+)
+def test_an_exchange_that_could_go_wrong_is_refused(old: str, new: str, why: str) -> None:
+    assert old in RIGHT
+    assert why in refused(exchanging(RIGHT.replace(old, new)))
+
+
+def test_a_person_who_signs_in_by_the_broker_has_nothing_to_exchange() -> None:
+    broker = "broker: {login: {issuer: 'https://company.example', client_id: g, client_secret: 'env:S', tenant: acme}}"
+    for issuer in ("https://gateway.example", "https://company.example"):
+        keys = RIGHT.replace("https://login.example", issuer)
+        assert "no issuer here but perhaps the broker's" in refused(exchanging(keys, more=broker))
+
+
+def test_an_upstream_with_an_exchange_has_no_other_bearer() -> None:
+    other = "    headers: {Authorization: 'env:A'}\n"
+    assert "two of `authorization`, `exchange`" in refused(exchanging(RIGHT, more=other))

@@ -22,6 +22,7 @@ STRUCTS = (
     config.ParameterSettings, config.EntitySettings, config.HierarchySettings, config_upstreams.ExploreSettings,
     config_upstreams.ExploredSettings, config_upstreams.PageSettings, config.DryRunSettings, config.LoginSettings,
     config_upstreams.FurtherSettings, config_upstreams.AuthorizationSettings, config_upstreams.AccountSettings,
+    config_upstreams.ExchangeSettings,
     config.ApprovalSettings, config.BrokerSettings, config.BrokerLogin, config.BrokerClient,
     config.IntrospectionSettings, config.ServicesSettings, config.WorkloadSettings, config_directory.DirectorySettings,
     config_directory.FeedSettings, config_directory.ScimSettings, config_directory.ClaimsSettings,
@@ -104,10 +105,13 @@ def test_the_example_of_the_broker_is_a_configuration() -> None:
 
 
 def test_the_example_of_an_api_of_another_domain_is_a_configuration() -> None:
-    _, example, accounts = blocks(ROOT / "docs" / "your-api.md", "yaml")
+    _, example, exchanging, accounts = blocks(ROOT / "docs" / "your-api.md", "yaml")
     head = "gateway: {resource: https://g.example/mcp}\nissuers: [{issuer: https://l.example, tenant: acme}]\n"
     settings = config.parse(head + example.replace("sha256:…", f"sha256:{'0' * 64}"))
     assert settings.upstreams["partner"].authorization.grant == "jwt-bearer"  # type: ignore[union-attr]
+    own = exchanging.replace("sha256:…", f"sha256:{'0' * 64}")
+    settings = config.parse(f"gateway: {{resource: https://g.example/mcp}}\n{own}")
+    assert settings.upstreams["orders"].exchange.scope == "orders.read"  # type: ignore[union-attr]
     settings = config.parse(head + accounts.replace("sha256:…", f"sha256:{'0' * 64}"))
     assert settings.upstreams["code"].account.title == "Code"  # type: ignore[union-attr]
 

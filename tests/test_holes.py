@@ -41,6 +41,14 @@ HOLES: dict[str, tuple[str, ...]] = {
     "the user's bearer was forwarded upstream": (
         "doors/test_upstream_mcp.py::test_a_call_carries_what_2026_asks_for_and_nothing_else",
         "test_gateway.py::test_no_token_text_reaches_the_record_or_the_reply",
+        "test_exchange.py::test_the_persons_token_is_in_no_byte_that_an_upstream_gets_nor_in_any_file",
+    ),
+    "a person's token was sent to whatever token endpoint, or what was exchanged came back here or to another": (
+        "doors/test_issuer_exchange.py::test_of_two_issuers_each_sees_its_own_peoples_tokens_only",
+        "doors/test_issuer_exchange.py::test_a_redirect_of_the_token_endpoint_is_not_followed",
+        "doors/test_issuer_exchange.py::test_the_same_token_come_back_in_any_spelling_is_refused",
+        "doors/test_issuer_exchange.py::test_nobody_ever_gets_what_was_given_for_another",
+        "act/test_exchange.py::test_whatever_is_answered_is_refused_or_good",
     ),
     "client-sent identity headers reached the backend": (
         "doors/test_inbound_http.py::test_client_sent_identity_headers_never_reach_the_house",

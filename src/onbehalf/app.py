@@ -22,6 +22,7 @@ from onbehalf.build import Paths, Ports, dialect_of, mcp_server, narrowed, open_
 from onbehalf.build_accounts import open_accounts
 from onbehalf.build_authorization import open_authorization
 from onbehalf.build_broker import open_broker, pages_login, serve_broker
+from onbehalf.build_exchange import open_exchange
 from onbehalf.build_further import open_further
 from onbehalf.build_people import load_people, open_people
 from onbehalf.build_proof import open_proofs
@@ -279,10 +280,11 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         stack.callback(once.close)
         broker = open_broker(settings, places, stack, now())
         proofs = open_proofs(settings, places, stack, now())
+        exchange = open_exchange(settings, places, stack, now)
         callers = IssuerCallers(
             settings.issuers, resource=gateway_settings.resource, kept=kept_claims(settings.directory.claims),
             insecure_http=gateway_settings.insecure_http_for_tests, own=broker.own if broker is not None else None,
-            proofs=proofs.tokens,
+            proofs=proofs.tokens, keeper=exchange.held if exchange is not None else None,
             secrets=introspection_secrets(settings.issuers, base=places.config.resolve().parent),
             workloads=settings.workloads, base=places.config.resolve().parent,
         )  # fmt: skip
@@ -331,7 +333,8 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         )  # fmt: skip
         await app.ledger.append(_start(app))
         signals.begin(stack, note=app._note, problems=problems)
-        bearers = {name: each for opened in (chained, accounts) if opened for name, each in opened.authorizers.items()}
+        sources = (chained, accounts, exchange)
+        bearers = {name: each for opened in sources if opened for name, each in opened.authorizers.items()}
         await _connect(app, stack, pause, bearers)
         if settings.directory.feeds:
             feeding = Feeding(

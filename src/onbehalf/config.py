@@ -37,6 +37,7 @@ from onbehalf.config_upstreams import (
     AuthorizationSettings,
     DryRunSettings,
     EntitySettings,
+    ExchangeSettings,
     FurtherSettings,
     HierarchySettings,
     LookupSettings,
@@ -50,6 +51,7 @@ from onbehalf.config_upstreams import (
     SqlUpstream,
     ToolSettings,
     Url,
+    require_exchange,
 )
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
@@ -317,11 +319,16 @@ def _tenants(tenant: str | TenantClaim) -> frozenset[str]:
 def _require_one_bearer(upstream: OpenapiUpstream, settings: Settings) -> None:
     """See that an API gets one `Authorization` at most, from a server that is asked over https."""
     own = [name for name in upstream.headers if name.lower() == "authorization"]
-    if len(own) + (upstream.authorization is not None) + (upstream.account is not None) > 1:
+    chosen = [each for each in (upstream.authorization, upstream.exchange, upstream.account) if each is not None]
+    if len(own) + len(chosen) > 1:
         raise ConfigInvalid(
-            "an upstream has two of `authorization`, `account` and a header `Authorization`",
+            "an upstream has two of `authorization`, `exchange`, `account` and a header `Authorization`",
             hint="it takes one of them",
         )
+    if upstream.exchange is not None:
+        broker = {broker_issuer(settings)} if settings.broker is not None else set()
+        known = {issuer.issuer for issuer in settings.issuers} - broker
+        require_exchange(upstream.exchange, issuers=known, gateway=settings.gateway.resource)
     urls = [upstream.authorization.token_endpoint] if upstream.authorization else []
     if upstream.account is not None:
         urls += [upstream.account.authorization_endpoint, upstream.account.token_endpoint]
@@ -453,6 +460,7 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.upstreams.*\.dry_run", (DryRunSettings,)),
     (r"\$\.upstreams.*\.further", (FurtherSettings,)),
     (r"\$\.upstreams.*\.authorization", (AuthorizationSettings,)),
+    (r"\$\.upstreams.*\.exchange", (ExchangeSettings,)),
     (r"\$\.upstreams.*\.account", (AccountSettings,)),
     (r"\$\.upstreams.*\.bound\[\.\.\.\]", (ParameterSettings,)),
 )

@@ -5,17 +5,19 @@ As in config.py: every key states its unit, default and danger. Must not read a 
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
 from onbehalf.config_directory import Keys, Place, Reference
+from onbehalf.errors import ConfigInvalid
 
 __all__ = [
-    "AccountSettings", "AuthorizationSettings", "DryRunSettings", "EntitySettings", "ExploreSettings",
-    "ExploredSettings", "FurtherSettings", "HierarchySettings", "LookupSettings", "McpUpstream", "Name",
-    "OpenapiToolSettings", "OpenapiUpstream", "PageSettings", "ParameterSettings", "PostgresUpstream", "RowsSettings",
-    "SqlUpstream", "ToolSettings", "Url",
+    "AccountSettings", "AuthorizationSettings", "DryRunSettings", "EntitySettings", "ExchangeSettings",
+    "ExploreSettings", "ExploredSettings", "FurtherSettings", "HierarchySettings", "LookupSettings", "McpUpstream",
+    "Name", "OpenapiToolSettings", "OpenapiUpstream", "PageSettings", "ParameterSettings", "PostgresUpstream",
+    "RowsSettings", "SqlUpstream", "ToolSettings", "Url", "require_exchange",
 ]  # fmt: skip
 
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
@@ -215,6 +217,27 @@ class AuthorizationSettings(Keys, frozen=True):
     scope: str = ""
 
 
+class ExchangeSettings(Keys, frozen=True):
+    """An API of the same company login: it takes access tokens of the issuer that people's own are of. The gateway
+    exchanges each person's token there for one that is for the API alone (`token-exchange`, RFC 8693, or `entra`, its
+    on-behalf-of form).
+
+    `issuer` is one of `issuers`, and its token endpoint is the one of its own metadata: a person's token is sent
+    nowhere else, and no key here could name a place. `client_id` is the gateway's own there, with a `client_secret` or
+    a `client_key` (PEM with the certificate, or a private JWK). `audience` and `resource` say what the token is for;
+    `scope` is asked for as it is, and with `token-exchange` the answer may have no more.
+    """
+
+    issuer: Url
+    client_id: Annotated[str, Meta(min_length=1, max_length=500)]
+    client_secret: Reference | UnsetType = UNSET
+    client_key: Reference | UnsetType = UNSET
+    grant: Literal["token-exchange", "entra"] = "token-exchange"
+    audience: str = ""
+    resource: str = ""
+    scope: str = ""
+
+
 class AccountSettings(Keys, frozen=True):
     """An API where people have accounts of their own (such as GitHub or Jira). Each person connects theirs, once, in a
     browser; calls are then made with that account's token.
@@ -301,7 +324,38 @@ class OpenapiUpstream(Keys, frozen=True, tag_field="kind", tag="openapi"):
     further: FurtherSettings | None = None
     receipt_keys: str = ""
     authorization: AuthorizationSettings | None = None
+    exchange: ExchangeSettings | None = None
     account: AccountSettings | None = None
     private_network: bool = False
     """The server is within a private network. Danger: whoever answers for its name can lead calls to other servers
     within; loopback and link-local addresses stay refused."""
+
+
+def require_exchange(rule: ExchangeSettings, *, issuers: Set[str], gateway: str) -> None:
+    """See that tokens are exchanged where they are from, by a client that proves itself, for an API that is named.
+
+    `issuers` are those of people's tokens but for the gateway's own, `gateway` is its resource. Raises ConfigInvalid.
+    """
+    if rule.issuer not in issuers:
+        raise ConfigInvalid(
+            f"tokens are to be exchanged at `{rule.issuer}`, which is no issuer here but perhaps the broker's",
+            hint="spell it as under `issuers`; who signs in by the broker has no token of the company's login",
+        )
+    if isinstance(rule.client_secret, UnsetType) == isinstance(rule.client_key, UnsetType):
+        raise ConfigInvalid(
+            "an exchange needs one of `client_secret` and `client_key`", hint="the issuer gives its tokens to a client"
+        )
+    if rule.grant == "entra" and (rule.audience or not (rule.scope or rule.resource)):
+        raise ConfigInvalid(
+            "an exchange of the form `entra` says what the token is for by `scope`, or by `resource`",
+            hint="such as `scope: api://orders/.default`; `resource` is for Entra's version 1 endpoint",
+        )
+    if rule.grant == "token-exchange" and not (rule.audience or rule.resource):
+        raise ConfigInvalid(
+            "an exchange says by `audience` or `resource` what the token is for",
+            hint="a token that is for anything could be used by the API elsewhere, as the person",
+        )
+    if gateway in (rule.audience, rule.resource):
+        raise ConfigInvalid(
+            "an exchange asks for a token for this gateway", hint="name the API: it could come back here as the person"
+        )

@@ -38,7 +38,9 @@ def missing() -> list[str]:
         if file not in functions:
             path = TESTS / file
             tree = ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.parse("")
-            functions[file] = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+            functions[file] = {
+                node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
         if function not in functions[file]:
             absent.append(name)
     return absent

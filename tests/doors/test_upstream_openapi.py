@@ -19,9 +19,10 @@ from act.granted import granted
 from doors.api_house import DOCUMENT, Server, answer, serving, settings
 from onbehalf.doors import upstream_openapi
 from onbehalf.doors.outbound_address import AddressRefused, judged, pinned
+from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.upstream_openapi_configured import open_openapi
 from onbehalf.errors import ConfigInvalid
-from onbehalf.model import CallToken, Done, Failed, Json, Outcome, Rows
+from onbehalf.model import CallToken, Done, Failed, Json, Outcome, Rows, ToolCall
 from onbehalf.validate.api import read_document, read_operation
 from onbehalf.validate.api_request import Unsendable, request_of
 
@@ -31,11 +32,12 @@ KEY: dict[str, Json] = {"key": "k"}
 
 
 async def sent(
-    server: Server, tools: dict[str, Any], arguments: dict[str, Json], *, rows: Rows | None = None, **more: Any
-) -> Outcome:
+    server: Server, tools: dict[str, Any], arguments: dict[str, Json], *, rows: Rows | None = None,
+    authorizer: BearerSource | None = None, **more: Any,
+) -> Outcome:  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
         told = settings(Path(directory), server.url, tools, **more)
-        door, made = await open_openapi("api", told, base=Path(directory), insecure_http=True)
+        door, made = await open_openapi("api", told, base=Path(directory), insecure_http=True, authorizer=authorizer)
     grant = granted(arguments, tool=made[0].remote, audience=door.audience)
     call = replace(grant.allow.call, tool=replace(made[0], rows=rows))
     token = CallToken(grant=replace(grant, allow=replace(grant.allow, call=call)), compact="the.call.token")
@@ -217,6 +219,39 @@ def test_a_slow_server_is_given_up_in_time() -> None:
     failed, _ = outcome(pause=3.0, timeout_seconds=0.3, tools=ADD, arguments={"text": "a"})
     assert isinstance(failed, Failed)
     assert (failed.code, failed.unknown) == ("upstream_timed_out", True)
+
+
+class Bearers:
+    """Gives a new token each time, after `pause` seconds; says of one that is refused that another is worth a try."""
+
+    def __init__(self, pause: float = 0.0) -> None:
+        self.pause, self.given = pause, 0
+
+    async def bearer(self, call: ToolCall) -> str:
+        await asyncio.sleep(self.pause)
+        self.given += 1
+        return f"token-{self.given}"
+
+    async def refused(self, call: ToolCall) -> bool:
+        return True
+
+
+def test_a_write_that_waited_for_a_token_in_vain_is_known_not_to_be_done() -> None:
+    slow = {"authorizer": Bearers(3.0), "timeout_seconds": 0.3}
+    failed, server = outcome(tools=ADD, arguments={"text": "a"}, **slow)
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.unknown, server.seen) == ("upstream_login_failed", False, [])
+
+
+def test_a_token_that_is_refused_is_had_anew_for_reading_and_only_once() -> None:
+    no = answer(b"", status=401)
+    done, server = outcome(no, answer(b"{}"), authorizer=Bearers())
+    assert isinstance(done, Done)
+    assert [b"Bearer token-1" in server.seen[0][0], b"Bearer token-2" in server.seen[1][0]] == [True, True]
+    failed, server = outcome(no, authorizer=Bearers())
+    assert (isinstance(failed, Failed), len(server.seen)) == (True, 2)
+    failed, server = outcome(no, tools=ADD, arguments={"text": "a"}, authorizer=Bearers())
+    assert (isinstance(failed, Failed), len(server.seen)) == (True, 1)
 
 
 def test_what_is_not_there_is_no_rows_for_a_tool_that_maps_them() -> None:

@@ -19,6 +19,7 @@ import typer
 from onbehalf.app import Paths, load_people, load_settings, mcp_server, narrowed, open_database, paths, sketched
 from onbehalf.build import open_upstream
 from onbehalf.build_proof import certificate_headers
+from onbehalf.cli.check_exchange import said_of_exchanges
 from onbehalf.cli.check_person import Who, shown
 from onbehalf.cli.check_signals import said_of_streams
 from onbehalf.cli.deny_path import open_doors, wide_doors
@@ -140,6 +141,9 @@ async def _checked(config: Path, who: Who | None) -> list[_Finding]:
         base = places.config.resolve().parent
         with findings.trying("issuers"):
             await _issuers(findings, settings, base)
+        with findings.trying("exchange"):
+            async for said in said_of_exchanges(settings, base=base):
+                findings.say(*said)
         with findings.trying("signals"):
             async for said in said_of_streams(settings, base=base, revocations=places.revocations):
                 findings.say(*said)

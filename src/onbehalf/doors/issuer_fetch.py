@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import re
 from collections.abc import Mapping
 from urllib.parse import quote_plus, urlsplit
@@ -37,11 +38,13 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 class FetchFailed(Exception):
     """It cannot be had. The message is a clause for a person, and holds nothing of what was sent. `status` is HTTP's,
-    where there was an answer with another than 200."""
+    where there was an answer with another than 200; `said` is what a token endpoint said then (RFC 6749 section 5.2),
+    which is hostile text."""
 
-    def __init__(self, message: str, *, status: int = 0) -> None:
+    def __init__(self, message: str, *, status: int = 0, said: Mapping[str, Json] | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.said = said or {}
 
 
 class IssuerFetcher:
@@ -116,6 +119,8 @@ class IssuerFetcher:
                 for name, value in headers.items():
                     request = request.header(name, value)
                 async with request.build_streamed() as response:
+                    if response.status in (400, 401):
+                        raise await _denied(response, what)
                     body = await _answered(response, limit, what)
                     kind = response.get_header("content-type") or ""
         except TimeoutError as error:
@@ -185,6 +190,14 @@ async def _answered(response: Response, limit: int, what: str) -> bytes:
     if response.get_header("content-encoding") not in (None, "identity"):
         raise FetchFailed(f"{what} came packed, which nobody asked for")
     return await _whole(response, limit, what)
+
+
+async def _denied(response: Response, what: str) -> FetchFailed:
+    """Why an endpoint gave nothing, with what it said of it where that can be read."""
+    said: Mapping[str, Json] = {}
+    with contextlib.suppress(FetchFailed, NotStrict):
+        said = strict_object(await _whole(response, _METADATA_BYTES, what), depth=_DEPTH)
+    return FetchFailed(f"{what} was answered with HTTP status {response.status}", status=response.status, said=said)
 
 
 async def _whole(response: Response, limit: int, what: str) -> bytes:

@@ -55,6 +55,13 @@ class OwnIssuer(KeySource, Protocol):
         ...
 
 
+class TokenKeeper(Protocol):
+    """Who holds proven tokens to have them exchanged at their issuer (issuer_exchange.py)."""
+
+    def keep(self, caller: Caller, presented: Presented) -> None: ...
+    def forget_all(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Proven:
     """What a token proved, with which key of which issuer, and from when on it is refused. `bound` is the evidence
@@ -82,12 +89,13 @@ class IssuerCallers:
         secrets: Mapping[str, str] | None = None,
         workloads: Sequence[WorkloadSettings] = (),
         base: Path = Path(),
+        keeper: TokenKeeper | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`resource` is this gateway's, the one `aud`; `kept` maps an issuer to the claims that the directory is to
         know, `own` is asked about tokens of its own; without `proofs` no bound token is taken; `secrets` are this
-        gateway's at issuers that are asked about theirs. The bundles of `workloads` are looked for at `base`. Raises
-        ConfigInvalid."""
+        gateway's at issuers that are asked about theirs. The bundles of `workloads` are looked for at `base`. `keeper`
+        gets what was proven. Raises ConfigInvalid."""
         self._resource = resource
         self._claims = dict(kept or {})
         self._monotonic = monotonic
@@ -102,6 +110,7 @@ class IssuerCallers:
             self._issuers[rule.issuer] = IssuerKeys(rule, source, monotonic=monotonic)
         self._own = own
         self._proofs = proofs
+        self._keeper = keeper
         self._workloads = Workloads(workloads, self._fetcher, base=base, resource=resource, monotonic=monotonic)
         self.introspection = Introspection(
             self._issuers, self._fetcher, secrets=secrets or {}, resource=resource, claims=self._claims,
@@ -120,9 +129,9 @@ class IssuerCallers:
                 await proven.keys.current()
             if now < proven.ends and proven.keys.by_id.get(proven.key.key_id) is proven.key and name in self._kept:
                 self._kept.move_to_end(name)
-                if proven.bound is presented.shown:  # both None: a bearer token, and nothing shown with it
+                if proven.bound is presented.shown and self._keeper is None:  # a bearer token, nothing shown with it
                     return proven.caller
-                return await self._seen_proof(proven.caller, presented, now)
+                return await self._shown(proven.caller, presented, now)
             self._kept.pop(name, None)
         return await self._prove_anew(presented, name, now)
 
@@ -156,6 +165,8 @@ class IssuerCallers:
         self._epoch += 1
         self._kept.clear()
         self.introspection.revoke_all()
+        if self._keeper is not None:
+            self._keeper.forget_all()
 
     async def aclose(self) -> None:
         """End all fetches and close all connections."""
@@ -204,9 +215,11 @@ class IssuerCallers:
                 self._kept.popitem(last=False)
 
     async def _shown(self, caller: Caller, presented: Presented, now: UnixTime) -> Caller:
-        if _bound(caller) is presented.shown:
-            return caller
-        return await self._seen_proof(caller, presented, now)
+        if _bound(caller) is not presented.shown:
+            await self._seen_proof(caller, presented, now)
+        if self._keeper is not None:
+            self._keeper.keep(caller, presented)
+        return caller
 
     @property
     def _all(self) -> Sequence[IssuerKeys]:

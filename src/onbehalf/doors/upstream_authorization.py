@@ -47,13 +47,17 @@ class BearerSource(Protocol):
         """The token. Raises AuthorizationFailed."""
         ...
 
-    async def refused(self, call: ToolCall) -> None:
-        """The upstream did not take it."""
+    async def refused(self, call: ToolCall) -> bool:
+        """The upstream did not take it. Whether another one, had at once, may fare better."""
         ...
 
 
 class AuthorizationFailed(Exception):
-    """The other domain gave no token. The message is a clause for a person, and holds nothing that was sent."""
+    """There is no token. The message is a clause for a person, and holds nothing that was sent; `code` is stable."""
+
+    def __init__(self, message: str, *, code: str = "upstream_login_failed") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +105,10 @@ class Authorizer:
                 self._kept.popitem(last=False)
         return token
 
-    async def refused(self, call: ToolCall) -> None:
+    async def refused(self, call: ToolCall) -> bool:
         """The API did not take the person's token: the next call gets another."""
         self._kept.pop(_key(call), None)
+        return False
 
     async def _asked(self, call: ToolCall) -> Mapping[str, Json]:
         settings = self._settings

@@ -5,8 +5,8 @@ once more right before the call is done, and `expected` is not compared here. Be
 change; only the API can rule that out, e.g. with If-Match.
 
 The server is the configured one and no other: its address is judged and pinned, redirects are not followed. Only GET
-and HEAD are sent a second time, once, where the first was not sent or was answered 503 with a short Retry-After. Must
-not decide anything, or read a document.
+and HEAD are sent a second time, once, where the first was not sent, was answered 503 with a short Retry-After, or 401
+to a token of the person's that was kept and can be had anew. Must not decide anything, or read a document.
 
 Trust: the server does what a call token for it, and the gateway's own credentials, allow, and changes nothing in a dry
 run. Its answers are hostile text; it gets nothing else of a person, and none of its words stands in a failure.
@@ -152,14 +152,20 @@ class OpenapiServer:
         """The person's access token in the API's own domain. Raises _Trouble."""
         assert self._authorizer is not None
         try:
-            return await self._authorizer.bearer(call)
+            async with asyncio.timeout(
+                self._timeout * 0.9
+            ):  # within the call's own, or it would not be known as unsent
+                return await self._authorizer.bearer(call)
+        except TimeoutError as error:
+            message = "the person's access token for it was not given in time"
+            raise _Trouble("upstream_login_failed", message, sent=False) from error
         except AuthorizationFailed as error:
-            raise _Trouble("upstream_login_failed", str(error), sent=False) from error
+            raise _Trouble(error.code, str(error), sent=False) from error
 
     async def _answered(self, call: ToolCall, response: Response, token: CallToken) -> Done:
         status = response.status
-        if status == 401 and self._authorizer is not None:
-            await self._authorizer.refused(call)
+        if status == 401 and self._authorizer is not None and await self._authorizer.refused(call):
+            raise _Trouble("upstream_refused", f"HTTP status {status}", sent=False, again=0.0)
         absent = status == 404 and not call.tool.writes and call.tool.rows is not None
         if absent and self._receipts is None:
             return _done(call, None)  # absent and not yours are one answer

@@ -84,9 +84,10 @@ class VaultAuthorizer:
         except VaultUnavailable as error:
             raise AuthorizationFailed(error.message) from error
 
-    async def refused(self, call: ToolCall) -> None:
-        """The upstream did not take it."""
+    async def refused(self, call: ToolCall) -> bool:
+        """The upstream did not take it: the next call gets another."""
         await self._connecting.refused(call)
+        return False
 
 
 def _account(answer: Mapping[str, Json], refresh: str, now: UnixTime) -> Account:

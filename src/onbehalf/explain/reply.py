@@ -39,6 +39,10 @@ _HOPELESS = {
     "result_too_large": "more came back than may be given at once; ask for less",
     "query_failed": "the database did not take the query as it is, or could not compute it; ask in another way",
     "query_too_costly": "the query would take too much work; ask for less, or in another way",
+    "login_needed": "the company's login wants this person to log in anew, more strongly, or to consent first; have "
+    "them do so and come back with a new token: until then this is refused however often it is sent",
+    "exchange_impossible": "the system behind this tool is reached with the company's own login only, and this token "
+    "is not of it, or is bound to a key; do not repeat it, have the client log in there",
     "arguments_refused": "the system behind this tool does not take these arguments; send others",
 }
 
