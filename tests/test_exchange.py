@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ class House:
     provider: Provider
     api: OrdersApi
     relays: list[Relay]
+    process: subprocess.Popen[str]
 
     def call(self, tool: str, token: str) -> Any:
         return self.company.call(tool, token=token)
@@ -43,8 +46,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         made.edit("[ES256]", "[RS256]")
         rule = f"issuer: {provider.issuer}\nclient_id: {CLIENT}\nclient_secret: file:exchange.secret\nresource: {API}\n"
         written(made, orders.url, rule + "scope: orders.read")
-        stack.enter_context(made.serving())
-        yield House(company=made, provider=provider, api=api, relays=[orders, desk])
+        process = stack.enter_context(made.serving())
+        yield House(company=made, provider=provider, api=api, relays=[orders, desk], process=process)
 
 
 def test_the_api_gets_a_token_of_its_own_for_the_person_by_the_issuer_of_both(house: House) -> None:
@@ -89,6 +92,16 @@ def test_what_the_api_refuses_again_or_a_write_is_not_sent_on(house: House) -> N
     assert house.call("order", token)["_meta"]["onbehalf/denial"]["code"] == "upstream_refused"
     assert len(house.api.seen) == before + 1
     assert house.api.refuse == 0
+
+
+def test_a_reload_gives_up_what_was_had_and_the_same_login_goes_on(house: House) -> None:
+    token = house.provider.token(house.company)
+    house.call("orders", token)
+    before = house.company.served_log().count("people ")
+    house.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: house.company.served_log().count("people ") > before, what="the reload")
+    assert not house.call("orders", token).get("isError")
+    assert house.api.bearers[-1] != house.api.bearers[-2]
 
 
 def test_the_exchanged_token_is_not_taken_here(house: House) -> None:

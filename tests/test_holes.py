@@ -46,8 +46,8 @@ HOLES: dict[str, tuple[str, ...]] = {
     "a person's token was sent to whatever token endpoint, or what was exchanged came back here or to another": (
         "doors/test_issuer_exchange.py::test_of_two_issuers_each_sees_its_own_peoples_tokens_only",
         "doors/test_issuer_exchange.py::test_a_redirect_of_the_token_endpoint_is_not_followed",
-        "doors/test_issuer_exchange.py::test_the_same_token_come_back_in_any_spelling_is_refused",
-        "doors/test_issuer_exchange.py::test_nobody_ever_gets_what_was_given_for_another",
+        "doors/test_upstream_exchange.py::test_the_same_token_come_back_in_any_spelling_is_refused",
+        "doors/test_upstream_exchange.py::test_nobody_ever_gets_what_was_given_for_another",
         "act/test_exchange.py::test_whatever_is_answered_is_refused_or_good",
     ),
     "client-sent identity headers reached the backend": (
