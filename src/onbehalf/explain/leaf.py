@@ -20,7 +20,18 @@ import orjson
 from onbehalf.errors import LedgerCorrupt
 from onbehalf.model import AuditEntry, Digest, Json, UnixTime, canonical
 
-__all__ = ["MAX_LEAF_BYTES", "Leaf", "Made", "Record", "commitment", "make", "open_leaf", "open_payload", "read"]
+__all__ = [
+    "MAX_LEAF_BYTES",
+    "Leaf",
+    "Made",
+    "Record",
+    "commitment",
+    "make",
+    "open_leaf",
+    "open_payload",
+    "opened_facts",
+    "read",
+]
 
 MAX_LEAF_BYTES = 65_535
 """C2SP tlog-tiles gives a bundle entry a uint16 length."""
@@ -137,6 +148,20 @@ def open_payload(leaf: Leaf, payload: bytes) -> dict[str, Json]:
     if _intent_index(facts) != leaf.of:
         raise LedgerCorrupt(f"the leaf is about intent {leaf.of}, its payload about {_intent_index(facts)}")
     return facts
+
+
+def opened_facts(leaf: Leaf, payload: bytes) -> dict[str, tuple[str, str]]:
+    """For each fact its JSON in the spelling that is committed to, and the salt of that fact alone, as hex.
+
+    Whoever has both can open this fact and no other. Checked as `open_payload` does. Raises LedgerCorrupt.
+    """
+    open_payload(leaf, payload)
+    opened = _read_payload(payload)
+    salt = bytes.fromhex(opened.salt)
+    return {
+        name: (bytes(raw).decode("utf-8"), _hmac(salt, name.encode()).hex())
+        for name, raw in sorted(opened.facts.items())
+    }
 
 
 def commitment(name: str, value: Json, salt: bytes) -> str:
