@@ -57,7 +57,8 @@ def outcome(number: int, receipt: Receipt) -> AuditEntry:
         now=UnixTime(1000 + number),
     )
     facts: dict[str, Json] = {
-        "intent": {"index": receipt.index, "leaf": receipt.leaf}, "outcome": {"status": "done"}, "backend_receipt": signed,
+        "intent": {"index": receipt.index, "leaf": receipt.leaf}, "outcome": {"status": "done"},
+        "backend_receipt": signed,
     }  # fmt: skip
     return AuditEntry(kind="outcome", call=f"call_{number:032x}", at=UnixTime(1001 + number), facts=facts)
 
