@@ -29,7 +29,7 @@ decided on the server (deny by default), and put on a record that anyone can che
            onbehalf serve     runs the gateway
            onbehalf connect   says what to paste into ChatGPT, Claude, Cursor or VS Code
 [bold]Audit?[/bold]     onbehalf explain   tells one call in sentences: onbehalf explain last
-           onbehalf audit     checks, lists and proves the record: onbehalf audit verify
+           onbehalf audit     checks, lists, proves and exports the record: onbehalf audit verify
 """
 
 app = typer.Typer(
