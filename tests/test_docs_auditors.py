@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from company import Company, company, said
+from company import Company, company, free_port, said
 from onbehalf.app import building
 from onbehalf.explain import tiles, tree
 from onbehalf.explain.checkpoint import Checkpoint, NoteSigner, tlog_proof, write
@@ -95,6 +95,33 @@ def test_the_page_is_followed_from_the_first_command_to_the_last(
     assert "the checkpoint you kept: a beginning of the newest" in text
     for name in ("opened.zip", "some.zip"):
         assert verify(name, "--key-file", "log.pub")[0] == Verdict.verified
+
+
+def test_a_witness_is_run_as_the_page_says(audited: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONBEHALF_CONFIG", str(audited.config))
+    log = (audited.directory / "data" / "keys" / "log.pub").read_text()
+    (tmp_path / "log.pub").write_text(log)
+    run, export, check = lines("Be a witness")
+    port = str(free_port())
+    words = [each.replace("$(cat log.pub)", log.strip()).replace("8200", port) for each in shlex.split(run)]
+    program = str(Path(sys.executable).with_name(words[0]))
+    with subprocess.Popen([program, *words[1:]], stdout=subprocess.PIPE, text=True) as witness:
+        try:
+            assert witness.stdout is not None
+            assert witness.stdout.readline() == (tmp_path / "seen" / "witness.pub").read_text()
+            for _ in range(2):
+                told = said(*shlex.split(export.replace("8200", port))[1:])
+                assert told.code == 0, told.err + told.out
+                code, text = verify(*shlex.split(check)[1:])
+                assert code == Verdict.verified, text
+                assert "cosigned the newest head" in text
+                calls(audited)
+        finally:
+            witness.terminate()
+    told = said(*shlex.split(export.replace("8200", port))[1:-1], "none.zip")
+    assert told.code == 2
+    assert not (tmp_path / "none.zip").exists()
 
 
 def test_the_command_is_there_as_a_program_of_its_own(audited: Company, tmp_path: Path) -> None:
@@ -187,7 +214,7 @@ def test_checkpoints_tiles_and_bundles_are_those_of_the_vectors() -> None:
         head = Checkpoint(origin=signer.name, size=each["size"], root=bytes.fromhex(each["root"]))
         assert write(head, signer) == each["note"]
         found = checkpoint(each["note"].encode(), key)
-        assert (found.size, found.root.hex(), found.others) == (each["size"], each["root"], ())
+        assert (found.size, found.root.hex(), found.signatures) == (each["size"], each["root"], ())
     hashes = [bytes.fromhex(each["leaf_hash"]) for each in VECTORS["records"]]
     proof = tlog_proof(1, tree.inclusion(1, hashes), VECTORS["checkpoints"][5]["note"])
     assert proof == VECTORS["tlog_proof"]

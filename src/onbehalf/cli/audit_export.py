@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -64,6 +65,7 @@ def export(
     tool: Annotated[str, typer.Option(help="Open only what is about this tool.")] = "",
     person: Annotated[str, typer.Option(help="Open only what is about this person's calls.")] = "",
     since: Annotated[Path | None, typer.Option(help="A kept checkpoint, to prove nothing was taken back.")] = None,
+    witness: Annotated[list[str] | None, typer.Option(help="Address of a witness to cosign; also several.")] = None,
 ) -> None:  # fmt: skip
     """Write evidence for an auditor: one file that anybody can check offline.
 
@@ -73,7 +75,7 @@ def export(
 
     Example: onbehalf audit export --from 2026-11-01 --to 2026-12-01 --open all november.zip
     """
-    asked = _asked(start, end, open_, tool, person, since)
+    asked = replace(_asked(start, end, open_, tool, person, since), witnesses=tuple(witness or ()))
     settings = load_settings(config)
     places = paths(config, settings)
     opens = asked.everything or bool(asked.open)

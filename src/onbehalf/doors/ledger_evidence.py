@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -20,6 +20,7 @@ from pathlib import Path
 import orjson
 
 from onbehalf.doors.ledger_reader import LedgerReader
+from onbehalf.doors.ledger_witness import ask_witness
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, evidence, tree
 from onbehalf.explain.leaf import Leaf, opened_facts, read
@@ -42,7 +43,8 @@ class Asked:
     """What a bundle is to hold. `start` and `end` are (`index` | `time`, number), the end not included.
 
     `open` are the names of the facts to open; `tool` and `person` narrow down whose. Leaves and proofs always
-    cover the whole range, so that nothing can be left out unseen. `since` is a checkpoint that somebody kept.
+    cover the whole range, so that nothing can be left out unseen. `since` is a checkpoint that somebody kept;
+    `witnesses` are addresses of those who are to cosign the head.
     """
 
     start: Place = ("index", 0)
@@ -52,6 +54,7 @@ class Asked:
     tool: str = ""
     person: str = ""
     since: str = ""
+    witnesses: tuple[str, ...] = ()
     words: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -132,7 +135,8 @@ class _Export:
         head = checkpoint.read(note[0] if note else "", self._verifier, origin=self._origin)
         start, end = self._span(head.size)
         files, asked = self._files, self._asked
-        files.write("checkpoint", [note[0].encode()])
+        lines = [ask_witness(each, note[0], head.size, self._consistency(head.size)) for each in asked.witnesses]
+        files.write("checkpoint", ["".join((note[0], *lines)).encode()])
         proof = self._proof(start, end, head.size)
         files.write("HOW-TO-VERIFY.txt", [evidence.HOW_TO.encode()])
         files.write("keys.json", [_json({"log": self._verifier.vkey, **keys})])
@@ -183,9 +187,15 @@ class _Export:
             since = tree.consistency_spans(old.size, size) if old.size > 0 else []
         return {"left": self._roots(left), "right": self._roots(right), "start": self._roots(since)}
 
+    def _consistency(self, size: int) -> Callable[[int], list[bytes]]:
+        return lambda old: self._hashes(tree.consistency_spans(old, size))
+
     def _roots(self, spans: Iterable[tuple[int, int]]) -> list[Json]:
+        return [each.hex() for each in self._hashes(spans)]
+
+    def _hashes(self, spans: Iterable[tuple[int, int]]) -> list[bytes]:
         query = "SELECT hash FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx"
-        return [tree.root(row[0] for row in self._connection.execute(query, span)).hex() for span in spans]
+        return [tree.root(row[0] for row in self._connection.execute(query, span)) for span in spans]
 
     def _leaves(self, start: int, end: int) -> Iterator[bytes]:
         for index, entry, _ in self._rows(start, end, "NULL"):

@@ -9,11 +9,12 @@ file's hash. What fails is found and the check goes on, where that makes sense.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from onbehalf.verifier import merkle
 from onbehalf.verifier.archive import Archive
+from onbehalf.verifier.cosign import cosigned_at, witness_key
 from onbehalf.verifier.leaves import MAX_LEAF, Leaf, Pairing, read_leaf
 from onbehalf.verifier.manifest import Manifest, Proof, read_manifest, read_proof
 from onbehalf.verifier.note import Checkpoint, LogKey, checkpoint, log_key
@@ -33,14 +34,17 @@ _BLOCK = 4096
 _LISTED = 1000
 
 
-def check(path: Path, *, key: str = "", kept: bytes = b"", max_bytes: int = MAX_BYTES) -> Report:
-    """Check the bundle at `path`. `key` is the log's vkey, if known; `kept` a checkpoint that was kept elsewhere.
+def check(
+    path: Path, *, key: str = "", kept: bytes = b"", witnesses: Sequence[str] = (), max_bytes: int = MAX_BYTES
+) -> Report:
+    """Check the bundle at `path`. `key` is the log's vkey, if known; `kept` a checkpoint that was kept elsewhere;
+    `witnesses` are the vkeys of those who must have cosigned the newest head.
 
     Raises Unusable for what is no bundle.
     """
     archive = Archive(path, max_bytes=max_bytes)  # 1
     try:
-        return _Check(archive, key=key, kept=kept).run()
+        return _Check(archive, key=key, kept=kept, witnesses=witnesses).run()
     finally:
         archive.close()
 
@@ -48,10 +52,11 @@ def check(path: Path, *, key: str = "", kept: bytes = b"", max_bytes: int = MAX_
 class _Check:
     """One check under way."""
 
-    def __init__(self, archive: Archive, *, key: str, kept: bytes) -> None:
+    def __init__(self, archive: Archive, *, key: str, kept: bytes, witnesses: Sequence[str]) -> None:
         self._archive = archive
         self._given = key
         self._kept = kept
+        self._witnesses = [witness_key(each) for each in witnesses]
         self._report = Report()
         self._roots: dict[int, bytes] = {0: merkle.Range(0, ()).root()}
 
@@ -63,6 +68,8 @@ class _Check:
         end = self._head("checkpoint", archive.whole("checkpoint", limit=_SMALL), log)  # 4
         if end is not None and (end.size, log.name) != (manifest.size, manifest.origin):
             report.found("manifest_wrong", "manifest.json", "it names another origin or size than the newest head")
+        if end is not None:
+            self._cosigned(end, log)
         proof = self._proof()
         earlier = self._earlier(log)  # 5
         pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
@@ -121,8 +128,19 @@ class _Check:
         except ValueError as error:
             self._report.found("head_invalid", place, str(error))
             return None
-        self._report.others = tuple(dict.fromkeys((*self._report.others, *head.others)))
         return head
+
+    def _cosigned(self, end: Checkpoint, log: LogKey) -> None:
+        """Whether the witnesses that were named cosigned the newest head, and who else says that they did."""
+        known = {(each.name, each.id) for each in self._witnesses}
+        for witness in self._witnesses:
+            try:
+                at = cosigned_at(end, witness, log.name)
+            except ValueError as error:
+                self._report.found("cosignature_invalid", "checkpoint", str(error))
+                continue
+            self._report.witnesses[witness.name] = at
+        self._report.others = tuple(name for name, each in end.signatures if (name, each[:4]) not in known)
 
     def _proof(self) -> Proof | None:
         try:

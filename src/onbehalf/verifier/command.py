@@ -20,7 +20,7 @@ _CODES = """exit codes:
   1 invalid    something does not hold
   2 unusable   no bundle, over a bound, or wrong arguments
   3 diverged   two signed heads of one log, and one is no beginning of the other
-  4 unpinned   everything holds, but the key is the bundle's own
+  4 unpinned   everything holds, but the key is the bundle's own, or a witness did not cosign
   5 erased     everything holds; some of what was to be opened is erased
   6 unknown    everything holds; some calls have no known end
 """
@@ -36,13 +36,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--key", default="", help="the log's public key: the line in log.pub, got from elsewhere")
     parser.add_argument("--key-file", type=Path, help="the same, in a file")
     parser.add_argument("--kept", type=Path, help="a checkpoint of this log that you kept: was anything taken back?")
+    parser.add_argument(
+        "--witness", action="append", default=[], help="the vkey of one who must have cosigned, or a file"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="most bytes to unpack (default %(default)s)")
     given = parser.parse_args(arguments)
     try:
         key = given.key or (_small(given.key_file).decode("ascii", "replace") if given.key_file else "")
         kept = _small(given.kept) if given.kept else b""
-        report = check(given.bundle, key=key, kept=kept, max_bytes=given.max_bytes)
+        witnesses = [each if "+" in each else _small(Path(each)).decode("ascii", "replace") for each in given.witness]
+        report = check(given.bundle, key=key, kept=kept, witnesses=witnesses, max_bytes=given.max_bytes)
     except Unusable as error:
         text = "".join(each if each.isprintable() else "?" for each in str(error))
         if given.json:

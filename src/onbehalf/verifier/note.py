@@ -34,11 +34,11 @@ class LogKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """What a checkpoint says: so many leaves with this root. `others` are the names of further signers, unchecked."""
+    """What a checkpoint says: so many leaves with this root. `signatures` are further ones, by name and unchecked."""
 
     size: int
     root: bytes
-    others: tuple[str, ...]
+    signatures: tuple[tuple[str, bytes], ...]
 
 
 def log_key(text: str) -> LogKey:
@@ -81,8 +81,8 @@ def checkpoint(note: bytes, key: LogKey) -> Checkpoint:
     root = _decoded(said[2]) if len(said) == 4 else b""
     if len(root) != 32 or said[0] != key.name or not _NUMBER.fullmatch(said[1]):
         raise ValueError("it is signed, and does not say origin, size and root of this log")
-    others = tuple(name for name, each in signatures if (name, each[:4]) != (key.name, key.id))
-    return Checkpoint(size=int(said[1]), root=root, others=others)
+    others = tuple((name, each) for name, each in signatures if (name, each[:4]) != (key.name, key.id))
+    return Checkpoint(size=int(said[1]), root=root, signatures=others)
 
 
 def _decoded(text: str) -> bytes:

@@ -29,7 +29,7 @@ _SAID = {
     Verdict.invalid: "DO NOT RELY ON THIS BUNDLE: something in it does not hold.",
     Verdict.unusable: "This is no bundle that could be judged.",
     Verdict.diverged: "THE LOG WAS FORKED OR CUT BACK: of two heads that it signed, one is no beginning of the other.",
-    Verdict.unpinned: "All holds under the key that the bundle itself brings: that does not prove whose it is.",
+    Verdict.unpinned: "All holds, but under the bundle's own key, or without a witness that you named.",
     Verdict.erased: "Everything that is here holds; some of what was to be opened is erased.",
     Verdict.unknown: "Everything here holds; of some calls the record does not say how they ended.",
 }
@@ -63,6 +63,7 @@ class Report:
     receipts: int = 0
     policies: dict[str, bool] = field(default_factory=dict)
     heads: list[str] = field(default_factory=list)
+    witnesses: dict[str, int | None] = field(default_factory=dict)
     others: tuple[str, ...] = ()
     diverged: bool = False
     findings: list[Finding] = field(default_factory=list)
@@ -81,7 +82,7 @@ class Report:
             return Verdict.diverged
         if self.findings:
             return Verdict.invalid
-        if not self.pinned:
+        if not self.pinned or None in self.witnesses.values():
             return Verdict.unpinned
         if self.erased:
             return Verdict.erased
@@ -95,7 +96,7 @@ class Report:
             "range": {"from": self.start, "to": self.end}, "asked": self.asked, "summary": self.summary,
             "answered_before_range": self.answered_before, "opened_facts": self.opened, "erased": self.erased,
             "receipts": self.receipts, "policies": self.policies, "heads": self.heads,
-            "signers_not_checked": list(self.others),
+            "witnesses": self.witnesses, "signers_not_checked": list(self.others),
             "findings": [
                 {"code": each.code, "place": each.place, "index": each.index, "text": each.text}
                 for each in self.findings
@@ -118,6 +119,10 @@ class Report:
         )
         said += self._told()
         said += [f"head       {each}" for each in self.heads]
+        for name, at in self.witnesses.items():
+            said.append(
+                f"witness    {name}: {'DID NOT COSIGN' if at is None else f'cosigned the newest head {_time(at)}'}"
+            )
         said += [f"not checked: signatures by {', '.join(self.others)}"] if self.others else []
         return "\n".join(_plain(line) for line in said)
 
@@ -131,7 +136,10 @@ class Report:
         gap = summary.get("longest_gap")
         if isinstance(gap, dict):
             said.append(f"silence    at most {gap['seconds']} s, before leaf {gap['before']}")
-        for name, what in (("open", "calls without outcome: intents"), ("unknown", "calls of unknown end: intents")):
+        for name, what in (
+            ("open", "calls without outcome in this range: intents"),
+            ("unknown", "calls of unknown end: intents"),
+        ):
             listed = summary.get(name)
             if isinstance(listed, list) and listed:
                 said.append(
