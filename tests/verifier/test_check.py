@@ -121,6 +121,14 @@ def test_a_fact_that_was_held_back_is_found_where_all_was_to_be_opened(bundle: B
     assert [(each.code, each.index) for each in report.findings] == [("fact_withheld", 5)]
 
 
+def test_a_fact_of_a_leaf_outside_of_the_range_is_found(bundle: Bundle, tmp_path: Path) -> None:
+    line = {"index": 13, "fact": "tool", "json": "{}", "salt": "0" * 64}
+    data = bundle.files["opened.jsonl"] + json.dumps(line).encode() + b"\n"
+    files = {**bundle.files, "opened.jsonl": data}
+    report = check(packed(tmp_path / "x.zip", files, honest=True), key=bundle.vkey)
+    assert [(each.code, each.index) for each in report.findings] == [("opened_stray", 13)]
+
+
 @pytest.mark.parametrize("what", ["left out", "doubled", "swapped", "put in"])
 def test_leaves_that_were_left_out_or_moved_are_found(bundle: Bundle, tmp_path: Path, what: str) -> None:
     lines = bundle.files["leaves.jsonl"].splitlines(keepends=True)

@@ -88,6 +88,14 @@ def test_one_intent_has_one_outcome() -> None:
     assert pairing.take(5, outcome, b"h") is not None
     with pytest.raises(ValueError, match="no intent before it"):
         pairing.take(6, outcome, b"h")
+    again = Pairing(0)
+    again.take(4, intent, b"h")
+    other = read_leaf(made(AuditEntry(kind="outcome", call="d", at=UnixTime(0), facts={"intent": {"index": 4}})))
+    with pytest.raises(ValueError, match="another call"):
+        again.take(5, other, b"h")
+    alone = read_leaf(made(AuditEntry(kind="outcome", call="c", at=UnixTime(0), facts={})))
+    with pytest.raises(ValueError, match="no intent before it"):
+        Pairing(3).take(5, alone, b"h")
     later = Pairing(5)
     assert later.take(5, outcome, b"h") is None
     assert later.before == 1
