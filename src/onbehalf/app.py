@@ -37,6 +37,7 @@ from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.inbound_admin import AdminApp
 from onbehalf.doors.inbound_approve_login import Logins
 from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
+from onbehalf.doors.inbound_log import LogApp
 from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.issuer_introspection import introspection_secrets
@@ -44,6 +45,7 @@ from onbehalf.doors.issuer_metadata import IssuerMetadata
 from onbehalf.doors.key_file import KeyFile
 from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
 from onbehalf.doors.ledger_sqlite import SqliteLedger
+from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.meter_prometheus import PrometheusMeter
 from onbehalf.doors.once_sqlite import SqliteOnce
 from onbehalf.doors.signer_file import FileSigner
@@ -320,6 +322,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
             gateway, settings, catalogue=catalogue, meter=meter, pages=pages, scim=told.pushed, oauth=oauth,
             connect=accounts.pages if accounts is not None else None,
             signals=signals.pushed, assertions=chained.app if chained is not None else None,
+            log=_public_log(places, settings, stack),
             txn=open_further(settings, places, issuer=trust_domain(settings), signer=signer, ports=ports),
             server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), proving=proofs.proving,
         )  # fmt: skip
@@ -401,6 +404,15 @@ def make_data(places: Paths) -> None:
 def _ledger(places: Paths, settings: Settings) -> SqliteLedger:
     origin = log_origin(settings)
     return SqliteLedger.open(places.ledger, keys=open_ledger_keys(places.keys, origin=origin), origin=origin, now=now)
+
+
+def _public_log(places: Paths, settings: Settings, stack: contextlib.AsyncExitStack) -> LogApp | None:
+    public = settings.gateway.public_log
+    if public == "none":
+        return None
+    tiles = LedgerTiles(places.ledger)
+    stack.callback(tiles.close)
+    return LogApp(tiles, public=public)
 
 
 def _catalogue(

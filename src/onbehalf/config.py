@@ -8,7 +8,7 @@ door's work: this file turns text into `Settings` and knows no path's content.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -134,6 +134,9 @@ class GatewaySettings(Keys, frozen=True):
     origins: tuple[str, ...] = ()
     trust_domain: str = ""
     log_origin: str = ""
+    public_log: Literal["none", "hashes", "leaves"] = "none"
+    """What `/log/` shows to anybody. Danger: `hashes` tell how much is recorded, `leaves` also when each call was, its
+    kind (a denial, a failure) and the names of its facts, though nothing of what they say."""
     insecure_http_for_tests: bool = False
     """Accept http:// issuers and upstreams beyond loopback. Danger: tokens and data travel in the clear."""
     limits: Limits = field(default_factory=Limits)

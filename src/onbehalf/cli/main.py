@@ -12,7 +12,7 @@ import sys
 import typer
 
 from onbehalf.app import VERSION
-from onbehalf.cli import audit, check, connect, db, demo, explain, init, keys, people, revoke, serve
+from onbehalf.cli import audit, audit_export, check, connect, db, demo, explain, init, keys, people, revoke, serve
 from onbehalf.cli.screen import console, plain, show_error
 from onbehalf.errors import LedgerCorrupt, OnbehalfError
 
@@ -29,7 +29,7 @@ decided on the server (deny by default), and put on a record that anyone can che
            onbehalf serve     runs the gateway
            onbehalf connect   says what to paste into ChatGPT, Claude, Cursor or VS Code
 [bold]Audit?[/bold]     onbehalf explain   tells one call in sentences: onbehalf explain last
-           onbehalf audit     checks, lists and proves the record: onbehalf audit verify
+           onbehalf audit     checks, lists, proves and exports the record: onbehalf audit verify
 """
 
 app = typer.Typer(
@@ -62,6 +62,8 @@ app.command("check")(check.check)
 app.command("connect")(connect.connect)
 app.command("doctor", hidden=True, help="The same as `check`.")(check.check)
 app.command("explain")(explain.explain)
+audit.app.command("export-log")(audit_export.export_log)
+audit.app.command("export")(audit_export.export)
 app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 app.add_typer(keys.app, name="keys")

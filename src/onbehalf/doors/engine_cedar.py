@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import cedarpy
@@ -26,7 +25,7 @@ from onbehalf.doors.engine_cedar_bundle import (
     slices_of,
     validate,
 )
-from onbehalf.doors.engine_cedar_files import read
+from onbehalf.doors.engine_cedar_files import core_schema, read
 from onbehalf.doors.engine_cedar_scope import Narrowed, Scope, predicate, prepared, rows_table
 from onbehalf.doors.engine_cedar_values import action_of, checked, held_of, judgement, unanswered, value_of
 from onbehalf.errors import PolicyInvalid
@@ -91,7 +90,7 @@ class CedarEngine:
         policies, schemas = read(directory, ".cedar"), read(directory, ".cedarschema")
         if not policies:
             raise PolicyInvalid(f"`{directory}` holds no .cedar file", hint="`onbehalf init` writes an example")
-        core = resources.files("onbehalf.doors").joinpath("core.cedarschema").read_text("utf-8")
+        core = core_schema()
         schema = schema_of(core, schemas)
         try:
             files = [(each.name, parsed(each)) for each in policies]

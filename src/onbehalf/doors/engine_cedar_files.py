@@ -7,17 +7,28 @@ Trust: whoever can write the directory writes policy; a link cannot bring in a f
 from __future__ import annotations
 
 import os
+from importlib import resources
 from pathlib import Path
 
 from onbehalf.errors import PolicyInvalid
 from onbehalf.validate import bundle
 from onbehalf.validate.bundle import Source
 
-__all__ = ["read"]
+__all__ = ["core_schema", "policies_in", "read"]
 
 _MAX_FILES = 500
 _MAX_FILE_BYTES = 1 * 2**20
 _MAX_BUNDLE_BYTES = 8 * 2**20
+
+
+def core_schema() -> str:
+    """What every bundle's schema begins with."""
+    return resources.files("onbehalf.doors").joinpath("core.cedarschema").read_text("utf-8")
+
+
+def policies_in(directory: Path) -> bytes:
+    """The bytes that the digest of the bundle in a directory is of. Raises PolicyInvalid."""
+    return bundle.spelled(read(directory, ".cedar"), read(directory, ".cedarschema"), core=core_schema())
 
 
 def read(directory: Path, suffix: str) -> tuple[Source, ...]:

@@ -30,6 +30,8 @@ from onbehalf.doors.inbound_body import is_small, parse, read
 from onbehalf.doors.inbound_connect import PATH as CONNECT_PATH
 from onbehalf.doors.inbound_connect import ConnectPages
 from onbehalf.doors.inbound_headers import CREDENTIALS, check_media, refuse_token_in_query, unique
+from onbehalf.doors.inbound_log import PATH as LOG_PATH
+from onbehalf.doors.inbound_log import LogApp
 from onbehalf.doors.inbound_mcp import Modern, ServerName, request_id, within
 from onbehalf.doors.inbound_oauth import PATH as OAUTH_PATH
 from onbehalf.doors.inbound_oauth import OauthApp
@@ -64,7 +66,7 @@ _WELL_KNOWN = "/.well-known/oauth-protected-resource"
 _AS = "/.well-known/oauth-authorization-server"
 _OIDC = "/.well-known/openid-configuration"
 _PUBLIC_HEADERS = ((b"access-control-allow-origin", b"*"),)
-_Beside: TypeAlias = ApprovePages | ScimApp | OauthApp | TxnApp | AssertionsApp | ConnectPages | SignalsApp
+_Beside: TypeAlias = ApprovePages | ScimApp | OauthApp | TxnApp | AssertionsApp | ConnectPages | SignalsApp | LogApp
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Bodies may wait for calls, but not without end: this many arrivals per admitted call.
 _ARRIVALS_PER_CALL = 4
@@ -113,6 +115,7 @@ class PublicApp:
         assertions: AssertionsApp | None = None,
         connect: ConnectPages | None = None,
         proving: Proving | None = None,
+        log: LogApp | None = None,
     ) -> None:
         gateway = settings.gateway
         resource = urlsplit(gateway.resource)
@@ -148,7 +151,7 @@ class PublicApp:
         self._older = Older(house, server=server, limits=gateway.limits, sessions=sessions or SessionLimits())
         beside = (
             (PATH, pages), (SCIM_PATH, scim), (OAUTH_PATH, oauth), (TXN_PATH, txn), (ASSERTIONS_PATH, assertions),
-            (CONNECT_PATH, connect), (SIGNALS_PATH, signals),
+            (CONNECT_PATH, connect), (SIGNALS_PATH, signals), (LOG_PATH, log),
         )  # fmt: skip
         self._beside = [(path, app) for path, app in beside if app is not None]
         self._oauth = oauth

@@ -219,6 +219,16 @@ class LedgerReader:
     def close(self) -> None:
         self._connection.close()
 
+    @property
+    def verifier(self) -> NoteVerifier:
+        """The log's public key."""
+        return self._verifier
+
+    @property
+    def keys(self) -> LedgerKeys | None:
+        """What payloads are opened with, if they can be."""
+        return self._keys
+
     def verify(self, progress: Callable[[int], None] | None = None) -> VerifyReport:
         """Check the whole log. Raises nothing: what does not hold is a finding."""
         result, note = Scan(), ""
@@ -235,23 +245,23 @@ class LedgerReader:
         )  # fmt: skip
 
     def _integrity(self, _: Scan, __: Callable[[int], None] | None) -> None:
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             for (text,) in connection.execute("PRAGMA integrity_check(10)").fetchall():
                 if text != "ok":
                     raise LedgerCorrupt(f"SQLite says: {text}")
 
     def _scanned(self, _: Scan, progress: Callable[[int], None] | None) -> tuple[Scan, str]:
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             return scan(connection, self._verifier, keys=self._keys, progress=progress)
 
     def open_intents(self) -> tuple[OpenIntent, ...]:
         """Intents without outcome, oldest first; on a running gateway these are the calls under way."""
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             return tuple(scan(connection, self._verifier)[0].open.values())
 
     def unsettled(self) -> tuple[tuple[OpenIntent, ...], tuple[OpenIntent, ...]]:
         """Intents under way, and those on record as `unknown`, oldest first. Raises LedgerCorrupt for a damaged log."""
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             result, _ = scan(connection, self._verifier)
         if result.findings:
             raise LedgerCorrupt(result.findings[0].text, hint=_VERIFY)
@@ -269,7 +279,7 @@ class LedgerReader:
         query = f"SELECT DISTINCT {_CALL} FROM leaf WHERE {_CALL} >= ? AND {_CALL} < ? ORDER BY 1 LIMIT 20"  # noqa: S608
         if not prefix:
             return ()
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             return tuple(call for (call,) in connection.execute(query, (prefix, prefix + "\U0010ffff")))
 
     def latest(self, count: int) -> tuple[Record, ...]:
@@ -285,7 +295,7 @@ class LedgerReader:
 
     def proof(self, index: int) -> InclusionProof:
         """Proof that the leaf at `index` is under the newest signed head. Raises RecordMissing, LedgerCorrupt."""
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             note = connection.execute("SELECT note FROM head").fetchone()
             signed = checkpoint.read(note[0] if note else "", self._verifier, origin=self._verifier.name)
             hashes = [row[0] for row in connection.execute("SELECT hash FROM leaf ORDER BY idx")]
@@ -303,7 +313,7 @@ class LedgerReader:
 
     def _select(self, where: str, *values: Json) -> tuple[Record, ...]:
         query = f"SELECT idx, entry, (SELECT sealed FROM payload p WHERE p.idx = leaf.idx) FROM leaf {where}"  # noqa: S608
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             return tuple(self._record(*row) for row in connection.execute(query, values))
 
     def _record(self, index: int, entry: bytes, sealed: bytes | None) -> Record:
@@ -321,7 +331,7 @@ class LedgerReader:
         )  # fmt: skip
 
     @contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
         """One unchanging view of the log, head and leaves alike."""
         try:
             self._connection.execute("BEGIN")

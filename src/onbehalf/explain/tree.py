@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 __all__ = [
-    "EMPTY_ROOT", "Frontier", "consistency", "inclusion", "leaf_hash", "node_hash", "root", "verify_consistency",
-    "verify_inclusion",
+    "EMPTY_ROOT", "Frontier", "consistency", "consistency_spans", "inclusion", "leaf_hash", "node_hash", "root",
+    "spans_around", "verify_consistency", "verify_inclusion",
 ]  # fmt: skip
 
 EMPTY_ROOT = sha256(b"").digest()
@@ -84,20 +84,36 @@ def consistency(old: int, hashes: Sequence[bytes]) -> list[bytes]:
     """Proof that the tree over the first `old` of `hashes` is a prefix of the whole (RFC 6962 section 2.1.2)."""
     if not 0 < old <= len(hashes):
         raise ValueError(f"no proof from size {old} to size {len(hashes)}")
-    path: list[bytes] = []
-    start, end, whole = 0, len(hashes), True
+    return [root(hashes[start:end]) for start, end in consistency_spans(old, len(hashes))]
+
+
+def consistency_spans(old: int, size: int) -> list[tuple[int, int]]:
+    """The leaves that each hash of a consistency proof is the root over, as [start, end)."""
+    spans: list[tuple[int, int]] = []
+    start, end, whole = 0, size, True
     while old != end:
         middle = start + _split(end - start)
         if old <= middle:
-            path.append(root(hashes[middle:end]))
+            spans.append((middle, end))
             end = middle
         else:
-            path.append(root(hashes[start:middle]))
+            spans.append((start, middle))
             start, whole = middle, False
     if not whole:
-        path.append(root(hashes[start:end]))
-    path.reverse()
-    return path
+        spans.append((start, end))
+    spans.reverse()
+    return spans
+
+
+def spans_around(start: int, end: int, size: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The complete subtrees that cover what is left, and what is right, of the leaves [start, end), left to right.
+
+    With the roots over them and the leaves between, anybody has the root over all `size`, and the root over any size
+    within the range.
+    """
+    if not 0 <= start <= end <= size:
+        raise ValueError(f"no range {start} to {end} in a tree of {size}")
+    return _aligned(0, start), _aligned(end, size)
 
 
 def verify_inclusion(*, leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> bool:
@@ -147,6 +163,17 @@ def verify_consistency(*, old: int, old_root: bytes, size: int, root: bytes, pat
 def _split(size: int) -> int:
     """The largest power of two smaller than `size`, for `size` of at least 2."""
     return 1 << ((size - 1).bit_length() - 1)
+
+
+def _aligned(start: int, end: int) -> list[tuple[int, int]]:
+    spans: list[tuple[int, int]] = []
+    while start < end:
+        width = 1 << ((end - start).bit_length() - 1)
+        while start % width:
+            width >>= 1
+        spans.append((start, start + width))
+        start += width
+    return spans
 
 
 def _hashes(*values: bytes) -> bool:

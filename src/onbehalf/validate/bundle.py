@@ -17,7 +17,7 @@ from onbehalf.validate import obligations
 
 __all__ = [
     "WALLS", "Est", "Policy", "Source", "conditions", "conjuncts", "covering", "digest_of", "permit", "policies_of",
-    "require_clean", "require_shallow", "speaks_to", "tidy",
+    "require_clean", "require_shallow", "speaks_to", "spelled", "tidy",
 ]  # fmt: skip
 
 Est: TypeAlias = dict[str, Any]
@@ -67,9 +67,14 @@ class Policy:
 
 def digest_of(policies: Sequence[Source], schemas: Sequence[Source], *, core: str) -> Digest:
     """The digest of a bundle: every file by name and text, the core schema and the walls."""
+    return digest(spelled(policies, schemas, core=core))
+
+
+def spelled(policies: Sequence[Source], schemas: Sequence[Source], *, core: str) -> bytes:
+    """The bytes that the digest of a bundle is of, as canonical JSON: all that was in force, for later readers."""
     pairs: list[list[Json]] = [[[each.name, each.text] for each in files] for files in (policies, schemas)]
     value: Json = {"core": core, "policies": pairs[0], "schemas": pairs[1], "walls": WALLS}
-    return digest(canonical(value))
+    return canonical(value)
 
 
 def policies_of(est: Est) -> tuple[Policy, ...]:

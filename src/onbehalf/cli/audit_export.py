@@ -1,0 +1,161 @@
+"""`onbehalf audit export-log` and `export`: the record for people outside. Reads only, also while the gateway runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from onbehalf.app import load_settings, paths, trust_domain
+from onbehalf.cli.explain import opened
+from onbehalf.cli.screen import ConfigFile, console, quoted
+from onbehalf.config import Settings
+from onbehalf.doors.engine_cedar_files import policies_in
+from onbehalf.doors.ledger_evidence import Asked, Exported, Place
+from onbehalf.doors.ledger_evidence import export as write_bundle
+from onbehalf.doors.ledger_tiles import LedgerTiles
+from onbehalf.doors.ledger_tiles import export_log as write_log
+from onbehalf.doors.signer_file import FileSigner
+from onbehalf.errors import ConfigInvalid, LedgerCorrupt
+from onbehalf.model import Json, digest
+from onbehalf.verifier.check import check
+from onbehalf.verifier.refused import Unusable
+from onbehalf.verifier.report import Report, Verdict
+
+__all__ = ["export", "export_log"]
+
+_MAX_NOTE = 65_536
+_MAX_KEYS = 65_536
+_FACT = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_PUBLIC = ("kty", "crv", "x", "kid", "use", "alg")
+_FINE = (Verdict.verified, Verdict.erased, Verdict.unknown)
+
+
+def export_log(
+    directory: Annotated[Path, typer.Argument(help="Where to; made if missing. Full tiles there are kept.")],
+    config: ConfigFile = Path("onbehalf.yaml"),
+) -> None:
+    """Write the log as static files (C2SP tlog-tiles), to be served or kept elsewhere.
+
+    The files are checkpoint, tile/<L>/<N> and tile/entries/<N>. Leaves are commitments: no payload
+    is written. Run it again to add what is new; the checkpoint comes last.
+
+    Example: onbehalf audit export-log /srv/www/log
+    """
+    settings = load_settings(config)
+    source = LedgerTiles(paths(config, settings).ledger)
+    try:
+        size = write_log(source, directory)
+    finally:
+        source.close()
+    console().print(f"The log of {size} records is in {quoted(str(directory))}.")
+
+
+def export(
+    out: Annotated[Path, typer.Argument(help="The zip file to write.", metavar="OUT.zip")],
+    config: ConfigFile = Path("onbehalf.yaml"),
+    start: Annotated[str, typer.Option("--from", help="A time (UTC), such as 2026-11-01, or a record's number.")] = "0",
+    end: Annotated[str, typer.Option("--to", help="The same, not included; by default all up to now.")] = "",
+    open_: Annotated[str, typer.Option("--open", help="`none`, `all`, or facts by name: tool,decision.")] = "none",
+    tool: Annotated[str, typer.Option(help="Open only what is about this tool.")] = "",
+    person: Annotated[str, typer.Option(help="Open only what is about this person's calls.")] = "",
+    since: Annotated[Path | None, typer.Option(help="A kept checkpoint, to prove nothing was taken back.")] = None,
+    witness: Annotated[list[str] | None, typer.Option(help="Address of a witness to cosign; also several.")] = None,
+) -> None:  # fmt: skip
+    """Write evidence for an auditor: one file that anybody can check offline.
+
+    It holds every leaf of the range with proofs, what you open of them with its salts, keys, and
+    the policies. Leaves are never left out, whatever is asked for: --tool and --person only narrow
+    down what is opened. The bundle is checked before this ends.
+
+    Example: onbehalf audit export --from 2026-11-01 --to 2026-12-01 --open all november.zip
+    """
+    asked = replace(_asked(start, end, open_, tool, person, since), witnesses=tuple(witness or ()))
+    settings = load_settings(config)
+    places = paths(config, settings)
+    opens = asked.everything or bool(asked.open)
+    found = policies_in(places.policies) if opens else b""
+    reader = opened(config)
+    try:
+        done = write_bundle(
+            reader, out, asked, keys=_keys(config, settings), policies={digest(found): found} if found else {}
+        )
+        key = reader.verifier.vkey
+    finally:
+        reader.close()
+    try:
+        report = check(out, key=key, kept=asked.since.encode())
+    except Unusable as error:
+        raise LedgerCorrupt(f"the bundle that was written cannot be checked: {error}") from error
+    _print(out, done, report)
+    raise typer.Exit(0 if report.verdict in _FINE else 1)
+
+
+def _asked(start: str, end: str, open_: str, tool: str, person: str, since: Path | None) -> Asked:
+    names = frozenset[str]() if open_ in ("none", "all") else frozenset(open_.split(","))
+    if not all(map(_FACT.fullmatch, names)):
+        raise ConfigInvalid(f"`{open_}` names no facts", hint="none, all, or names such as tool,decision,outcome")
+    if (tool or person) and open_ == "none":
+        raise ConfigInvalid("--tool and --person choose what is opened, and --open is none", hint="say --open all")
+    note = ""
+    if since is not None:
+        try:
+            with since.open("rb") as file:
+                note = file.read(_MAX_NOTE).decode("utf-8")
+        except (OSError, UnicodeError) as error:
+            raise ConfigInvalid(f"`{since}` cannot be read: {error}", hint="give a checkpoint in a file") from error
+    words = {"from": start, "to": end, "open": open_, "tool": tool, "person": person}
+    return Asked(
+        start=_place(start), end=_place(end) if end else None, open=names, everything=open_ == "all", tool=tool,
+        person=person, since=note, words={name: word for name, word in words.items() if word},
+    )  # fmt: skip
+
+
+def _place(text: str) -> Place:
+    if re.fullmatch(r"[0-9]{1,15}", text):
+        return "index", int(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigInvalid(f"`{text}` is no time", hint="such as 2026-11-01, or a record's number") from error
+    return "time", int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+
+
+def _keys(config: Path, settings: Settings) -> dict[str, Json]:
+    """The public keys that an auditor may need: for call tokens, and backends' for receipts."""
+    places, base = paths(config, settings), config.resolve().parent
+    keys: dict[str, Json] = {}
+    if (places.keys / "calls.keys").exists():
+        keys["calls"] = FileSigner(places.keys, issuer=trust_domain(settings)).jwks()
+    receipts: dict[str, Json] = {}
+    for name, upstream in settings.upstreams.items():
+        if place := getattr(upstream, "receipt_keys", ""):
+            receipts[name] = _public(base / place)
+    return {**keys, "receipts": receipts} if receipts else keys
+
+
+def _public(place: Path) -> Json:
+    """A JWK Set, without any member that could be secret. Raises ConfigInvalid."""
+    try:
+        with place.open("rb") as file:
+            keys = orjson.loads(file.read(_MAX_KEYS))["keys"]
+        return {"keys": [{name: each[name] for name in _PUBLIC if name in each} for each in keys]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigInvalid(f"`receipt_keys` cannot be read from `{place}`", hint="give a JWK Set in a file") from error
+
+
+def _print(out: Path, done: Exported, report: Report) -> None:
+    screen = console()
+    if report.verdict not in _FINE:
+        screen.print("[bold red]The bundle does not verify[/bold red]: the record is damaged.")
+        screen.print(quoted(report.as_text()))
+        return
+    open_, unknown = len(done.summary.open), len(done.summary.unknown)
+    screen.print(f"{quoted(str(out))}: leaves {done.start} to {done.end}, not included, of {done.size}; it verifies.")
+    screen.print(f"{report.opened} facts opened, {done.erased} leaves erased, {open_} calls open, {unknown} unknown.")
+    screen.print("The auditor runs: onbehalf-verify FILE --key, with the line of log.pub, which you give them apart.")

@@ -1,0 +1,274 @@
+"""Writes a bundle of evidence from the ledger: one snapshot, streamed, the same bytes for the same record and question.
+
+The file is written aside, synced and renamed: there is a whole bundle or none. Must not decide who may see what: it
+opens the facts that it is told to.
+
+Trust: who gets a bundle learns what was opened in it, for ever; leaves and proofs alone say nothing of what facts say.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import orjson
+
+from onbehalf.doors.ledger_reader import LedgerReader
+from onbehalf.doors.ledger_witness import ask_witness
+from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
+from onbehalf.explain import checkpoint, evidence, tree
+from onbehalf.explain.leaf import Leaf, opened_facts, read
+from onbehalf.explain.seal import LedgerKeys
+from onbehalf.model import Json
+
+__all__ = ["Asked", "Exported", "Place", "export"]
+
+_AT = "json_extract(CAST(entry AS TEXT), '$.at')"
+_ROWS = 512
+_LEADING = ("intent", "denial", "asked")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+Place = tuple[str, int]
+"""Where a range begins or ends: (`index`, a leaf's index) or (`time`, seconds since 1970)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a bundle is to hold. `start` and `end` are (`index` | `time`, number), the end not included.
+
+    `open` are the names of the facts to open; `tool` and `person` narrow down whose. Leaves and proofs always
+    cover the whole range, so that nothing can be left out unseen. `since` is a checkpoint that somebody kept;
+    `witnesses` are addresses of those who are to cosign the head.
+    """
+
+    start: Place = ("index", 0)
+    end: Place | None = None
+    open: frozenset[str] = frozenset()
+    everything: bool = False
+    tool: str = ""
+    person: str = ""
+    since: str = ""
+    witnesses: tuple[str, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What was written."""
+
+    start: int
+    end: int
+    size: int
+    erased: int
+    summary: evidence.Summary
+
+
+def export(
+    reader: LedgerReader, out: Path, asked: Asked, *, keys: Mapping[str, Json], policies: Mapping[str, bytes]
+) -> Exported:
+    """Write the bundle. `keys` are public keys, `policies` bundles by digest, for the auditor to have beside it.
+
+    Raises LedgerCorrupt for leaves or payloads that do not hold, LedgerUnavailable where it cannot be written.
+    """
+    aside = out.with_name(f".{out.name}.new")
+    try:
+        with reader.snapshot() as connection, aside.open("wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as packed:
+                done = _Export(reader, connection, _Files(packed), asked).run(keys, policies)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(out)
+        handle = os.open(out.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise LedgerUnavailable(f"`{out}` cannot be written: {error.strerror}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return done
+
+
+class _Files:
+    """A zip file whose files have fixed times, and the hash and length of each."""
+
+    def __init__(self, packed: zipfile.ZipFile) -> None:
+        self._packed = packed
+        self.hashes: dict[str, tuple[str, int]] = {}
+
+    def write(self, name: str, chunks: Iterable[bytes]) -> None:
+        info = zipfile.ZipInfo(name, date_time=_EPOCH)
+        info.compress_type = zipfile.ZIP_DEFLATED
+        info.external_attr = 0o644 << 16
+        info.create_system = 3
+        hash_, length = sha256(), 0
+        with self._packed.open(info, "w", force_zip64=True) as file:
+            for chunk in chunks:
+                hash_.update(chunk)
+                length += len(chunk)
+                file.write(chunk)
+        self.hashes[name] = (hash_.hexdigest(), length)
+
+
+class _Export:
+    """One export under way, within one snapshot."""
+
+    def __init__(self, reader: LedgerReader, connection: sqlite3.Connection, files: _Files, asked: Asked) -> None:
+        self._origin = reader.verifier.name
+        self._verifier = reader.verifier
+        self._keys = reader.keys
+        self._connection = connection
+        self._files = files
+        self._asked = asked
+        self._summary = evidence.Summary()
+        self._erased = 0
+
+    def run(self, keys: Mapping[str, Json], policies: Mapping[str, bytes]) -> Exported:
+        note = self._connection.execute("SELECT note FROM head").fetchone()
+        head = checkpoint.read(note[0] if note else "", self._verifier, origin=self._origin)
+        start, end = self._span(head.size)
+        files, asked = self._files, self._asked
+        lines = [ask_witness(each, note[0], head.size, self._consistency(head.size)) for each in asked.witnesses]
+        files.write("checkpoint", ["".join((note[0], *lines)).encode()])
+        proof = self._proof(start, end, head.size)
+        files.write("HOW-TO-VERIFY.txt", [evidence.HOW_TO.encode()])
+        files.write("keys.json", [_json({"log": self._verifier.vkey, **keys})])
+        files.write("leaves.jsonl", self._leaves(start, end))
+        if asked.everything or asked.open:
+            files.write("opened.jsonl", self._opened(start, end))
+        for digest, spelled in sorted(policies.items()):
+            files.write(f"policies/{digest.removeprefix('sha256:')}.json", [spelled])
+        files.write("proof.json", [_json(proof)])
+        if asked.since:
+            files.write("start/checkpoint", [asked.since.encode()])
+        whole = asked.everything and not asked.tool and not asked.person
+        said = evidence.manifest(
+            origin=self._origin, size=head.size, span=(start, end), asked=asked.words, whole=whole,
+            erased=self._erased, summary=self._summary, files=files.hashes,
+        )  # fmt: skip
+        files.write("manifest.json", [said])
+        return Exported(start=start, end=end, size=head.size, erased=self._erased, summary=self._summary)
+
+    def _span(self, size: int) -> tuple[int, int]:
+        """The range in indices: from the first leaf of that time or later, to after the last one before that time."""
+        asked = self._asked
+        start = asked.start[1]
+        if asked.start[0] == "time":
+            start = self._one(f"SELECT min(idx) FROM leaf WHERE {_AT} >= ?", start, otherwise=size)  # noqa: S608
+        end = size if asked.end is None else asked.end[1]
+        if asked.end is not None and asked.end[0] == "time":
+            end = self._one(f"SELECT max(idx) + 1 FROM leaf WHERE {_AT} < ?", end, otherwise=0)  # noqa: S608
+        end = max(min(end, size), min(start, size)) if asked.end is None or asked.end[0] == "time" else end
+        if not 0 <= start <= end <= size:
+            raise ConfigInvalid(f"there are no leaves {start} to {end}: the log has {size}", hint="ask for fewer")
+        return start, end
+
+    def _one(self, query: str, value: int, *, otherwise: int) -> int:
+        found = self._connection.execute(query, (value,)).fetchone()[0]
+        return otherwise if found is None else int(found)
+
+    def _proof(self, start: int, end: int, size: int) -> dict[str, Json]:
+        left, right = tree.spans_around(start, end, size)
+        since: list[tuple[int, int]] = []
+        if self._asked.since:
+            old = checkpoint.read(self._asked.since, self._verifier, origin=self._origin)
+            if old.size > size:
+                raise LedgerCorrupt(
+                    f"the checkpoint that was kept is of {old.size} leaves, this log has {size}",
+                    hint="the log was put back to an older state, or this is another copy: keep both",
+                )
+            since = tree.consistency_spans(old.size, size) if old.size > 0 else []
+        return {"left": self._roots(left), "right": self._roots(right), "start": self._roots(since)}
+
+    def _consistency(self, size: int) -> Callable[[int], list[bytes]]:
+        return lambda old: self._hashes(tree.consistency_spans(old, size))
+
+    def _roots(self, spans: Iterable[tuple[int, int]]) -> list[Json]:
+        return [each.hex() for each in self._hashes(spans)]
+
+    def _hashes(self, spans: Iterable[tuple[int, int]]) -> list[bytes]:
+        query = "SELECT hash FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx"
+        return [tree.root(row[0] for row in self._connection.execute(query, span)) for span in spans]
+
+    def _leaves(self, start: int, end: int) -> Iterator[bytes]:
+        for index, entry, _ in self._rows(start, end, "NULL"):
+            self._summary.take(index, _read(index, entry))
+            if b"\n" in entry:
+                raise LedgerCorrupt(f"leaf {index} is not one line", hint="`onbehalf audit verify` says more")
+            yield entry + b"\n"
+
+    def _rows(self, start: int, end: int, payload: str) -> Iterator[tuple[int, bytes, bytes | None]]:
+        rows = self._connection.execute(
+            f"SELECT l.idx, l.entry, {payload} FROM leaf l LEFT JOIN payload p USING (idx)"  # noqa: S608  # our words
+            " WHERE l.idx >= ? AND l.idx < ? ORDER BY l.idx",
+            (start, end),
+        )
+        expected = start
+        while batch := rows.fetchmany(_ROWS):
+            for index, entry, sealed in batch:
+                if index != expected:
+                    raise LedgerCorrupt(f"leaf {expected} is missing", hint="`onbehalf audit verify` says more")
+                expected += 1
+                yield index, entry, sealed
+
+    def _opened(self, start: int, end: int) -> Iterator[bytes]:
+        if self._keys is None:
+            raise ConfigInvalid("payloads cannot be opened without the gateway's keys")
+        calls = self._calls(start, end, self._keys) if self._asked.tool or self._asked.person else None
+        for index, entry, sealed in self._rows(start, end, "p.sealed"):
+            leaf = _read(index, entry)
+            if (calls is not None and leaf.call not in calls) or not self._wanted(leaf):
+                continue
+            if sealed is None:
+                self._erased += 1
+                yield _json({"index": index, "erased": True})
+                continue
+            facts = _facts(self._keys, index, entry, sealed)
+            for name in sorted(self._wanted(leaf)):
+                yield evidence.opened_line(index, name, *facts[name])
+
+    def _wanted(self, leaf: Leaf) -> set[str]:
+        return set(leaf.facts) if self._asked.everything else set(self._asked.open & leaf.facts.keys())
+
+    def _calls(self, start: int, end: int, keys: LedgerKeys) -> set[str]:
+        """The calls of that tool and person, by what their first records say."""
+        found: set[str] = set()
+        for index, entry, sealed in self._rows(start, end, "p.sealed"):
+            leaf = _read(index, entry)
+            if leaf.kind not in _LEADING or sealed is None:
+                continue
+            said = {name: orjson.loads(text) for name, (text, _) in _facts(keys, index, entry, sealed).items()}
+            tool, person = said.get("tool") or {}, said.get("person") or {}
+            wrong_tool = self._asked.tool and tool.get("name") != self._asked.tool
+            if not wrong_tool and not (self._asked.person and person.get("id") != self._asked.person):
+                found.add(leaf.call)
+        return found
+
+
+def _facts(keys: LedgerKeys, index: int, entry: bytes, sealed: bytes) -> dict[str, tuple[str, str]]:
+    with _at(index):
+        return opened_facts(read(entry), keys.sealer.open(sealed, index=index, leaf=tree.leaf_hash(entry)))
+
+
+def _read(index: int, entry: bytes) -> Leaf:
+    with _at(index):
+        return read(entry)
+
+
+@contextmanager
+def _at(index: int) -> Iterator[None]:
+    try:
+        yield
+    except LedgerCorrupt as error:
+        raise LedgerCorrupt(f"record {index} is damaged: {error.message}", hint=error.hint) from error
+
+
+def _json(value: Mapping[str, Json]) -> bytes:
+    return orjson.dumps(dict(value), option=orjson.OPT_SORT_KEYS) + b"\n"

@@ -1,0 +1,164 @@
+"""The record as tiles, read from the ledger on a connection of its own: nothing is kept, nothing is new per entry.
+
+Hashes above level 0 are made from the leaves' and remembered, 32 bytes for 256 leaves; after a start they are caught up
+with in bounded steps. Blocks while it reads, so whoever serves runs it in a thread. Must not decide who may ask.
+
+Trust: nothing here is checked. Whoever reads tiles holds them against a checkpoint, whose signature is the log's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from onbehalf.errors import Busy, LedgerUnavailable, RecordMissing
+from onbehalf.explain import tiles
+from onbehalf.explain.tiles import WIDTH, Tile
+
+__all__ = ["LedgerTiles", "export_log"]
+
+_STEP = 1024
+"""Tiles of level 0 that one request may catch up with: 262,144 leaves, some 0.3 s."""
+
+
+class LedgerTiles:
+    """Tiles and the newest checkpoint. Used from any thread, one at a time."""
+
+    def __init__(self, path: Path, *, step: int = _STEP) -> None:
+        """Raises LedgerUnavailable where there is no ledger."""
+        try:
+            self._connection = sqlite3.connect(
+                f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False,
+                timeout=2,
+            )  # fmt: skip
+            self._connection.execute("SELECT 1 FROM leaf LIMIT 1")
+        except sqlite3.Error as error:
+            raise LedgerUnavailable(f"no ledger can be read at `{path}`: {error}") from error
+        self._gate = threading.Lock()
+        self._step = step
+        self._above: list[bytearray] = []
+        """By level from 1 on: the hashes of that level, one after another."""
+
+    def close(self) -> None:
+        with self._gate:
+            self._connection.close()
+
+    def checkpoint(self) -> tuple[int, str]:
+        """The newest signed head and its size. Raises LedgerUnavailable."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT size, note FROM head").fetchone()
+        if row is None:
+            raise LedgerUnavailable("the log has no signed head")
+        return row[0], row[1]
+
+    def read(self, tile: Tile) -> bytes:
+        """A tile's bytes. Raises RecordMissing where the log is not that large, Busy where catching up takes longer."""
+        with self._reading() as connection:
+            size = connection.execute("SELECT size FROM head").fetchone()
+            if size is None or tile.end > size[0]:
+                raise RecordMissing(f"the log has no `{tile.path}` yet", hint="ask for its checkpoint first")
+            if tile.level == 0:
+                column = "entry" if tile.entries else "hash"
+                found = _column(connection, column, tile.first, tile.width)
+                return tiles.bundle(found) if tile.entries else b"".join(found)
+            return self._high(connection, tile)
+
+    def _high(self, connection: sqlite3.Connection, tile: Tile) -> bytes:
+        goal = tile.end // WIDTH  # full tiles of level 0 that it is made of
+        have = len(self._above[0]) // 32 if self._above else 0
+        for number in range(have, min(goal, have + self._step)):
+            self._grow(tiles.subtree(_column(connection, "hash", number * WIDTH, WIDTH)))
+        if goal > have + self._step:
+            raise Busy("the tiles of this log are being made", hint="ask again")
+        hashes = self._above[tile.level - 1]
+        return bytes(hashes[tile.first * 32 : (tile.first + tile.width) * 32])
+
+    def _grow(self, hash_: bytes) -> None:
+        level = 1
+        while True:
+            if len(self._above) < level:
+                self._above.append(bytearray())
+            hashes = self._above[level - 1]
+            hashes += hash_
+            if len(hashes) % (WIDTH * 32):
+                return
+            last = hashes[-WIDTH * 32 :]
+            hash_ = tiles.subtree([bytes(last[start : start + 32]) for start in range(0, len(last), 32)])
+            level += 1
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._gate:
+            try:
+                self._connection.execute("BEGIN")
+                yield self._connection
+            except sqlite3.Error as error:
+                raise LedgerUnavailable(f"the ledger cannot be read now: {error}") from error
+            finally:
+                with contextlib.suppress(sqlite3.Error):
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+
+
+def _column(connection: sqlite3.Connection, column: str, first: int, count: int) -> list[bytes]:
+    query = f"SELECT {column} FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx"  # noqa: S608  # of our own words
+    found = [row[0] for row in connection.execute(query, (first, first + count))]
+    if len(found) != count:
+        raise LedgerUnavailable(f"leaves are missing between {first} and {first + count}")
+    return found
+
+
+def export_log(source: LedgerTiles, directory: Path, *, progress: Callable[[int], None] | None = None) -> int:
+    """Write the log as static files: tiles and entries first, the checkpoint last. The size of the log.
+
+    Each file is written aside, synced and renamed, so that what stands there is whole; full tiles that stand there
+    already are left. Raises LedgerUnavailable.
+    """
+    size, note = source.checkpoint()
+    try:
+        for tile in _all(size):
+            place = directory / tile.path
+            if tile.width < WIDTH or not place.exists():
+                _write(place, _patiently(source, tile))
+            if progress is not None and tile.entries:
+                progress(tile.end)
+        _write(directory / "checkpoint", note.encode())
+    except OSError as error:
+        raise LedgerUnavailable(f"`{error.filename}` cannot be written: {error.strerror}") from error
+    return size
+
+
+def _all(size: int) -> Iterator[Tile]:
+    level = 0
+    while size >> (8 * level):
+        for tile in tiles.tiles_of(size, level=level):
+            if level == 0:
+                yield Tile(level=0, number=tile.number, width=tile.width, entries=True)
+            yield tile
+        level += 1
+
+
+def _patiently(source: LedgerTiles, tile: Tile) -> bytes:
+    while True:
+        with contextlib.suppress(Busy):  # each time it has come a step further
+            return source.read(tile)
+
+
+def _write(place: Path, data: bytes) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    aside = place.with_name(f".{place.name}.new")
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(place)
+    handle = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

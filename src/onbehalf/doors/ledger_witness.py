@@ -1,0 +1,87 @@
+"""Asks a witness to cosign a head of the record (C2SP tlog-witness). Blocks; for commands, never on the way of a call.
+
+Must not judge a cosignature: whoever holds the witness's key does, which is the verifier.
+
+Trust: a witness learns the log's name, size and root, and hashes. What it answers is taken as signature lines only.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from http.client import HTTPException
+from typing import IO
+
+from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
+
+__all__ = ["ask_witness"]
+
+_SECONDS = 10
+_MAX_ANSWER = 32_768
+_ADDRESS = re.compile(r"https://.+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/.*)?")
+_LINES = re.compile(r"(?:— [!-*,-~]{1,200} [A-Za-z0-9+/]{1,8000}={0,2}\n){1,8}")
+_SIZE = re.compile(rb"(0|[1-9][0-9]{0,17})\n")
+
+
+def ask_witness(url: str, note: str, size: int, proof: Callable[[int], Sequence[bytes]]) -> str:
+    """The witness's signature lines for the signed head `note` of `size` leaves.
+
+    `proof` gives the consistency proof from a smaller size. Raises LedgerUnavailable where the witness cannot be
+    asked, LedgerCorrupt where it says that this head is no continuation of what it saw.
+    """
+    if not _ADDRESS.fullmatch(url):
+        raise ConfigInvalid(f"the witness `{url}` is not https", hint="use https; only loopback may be http")
+    status, body = _post(url, _request(0, (), note))
+    if status == 409:
+        known = _SIZE.fullmatch(body)
+        old = int(known[1]) if known else -1
+        if old > size or old < 0:
+            raise LedgerCorrupt(
+                f"the witness `{url}` has seen {old} leaves, this log has {size}",
+                hint="the log was put back to an older state, or the witness is wrong: keep everything as it is",
+            )
+        status, body = _post(url, _request(old, proof(old) if 0 < old < size else (), note))
+    if status in (409, 422):
+        raise LedgerCorrupt(
+            f"the witness `{url}` says that this log is no continuation of what it saw ({status})",
+            hint="keep the ledger, its keys and the witness's files as they are",
+        )
+    lines = body.decode("utf-8", "replace")
+    if status != 200 or not _LINES.fullmatch(lines):
+        raise LedgerUnavailable(
+            f"the witness `{url}` did not cosign ({status})", hint="see that it knows this log's key"
+        )
+    return lines
+
+
+def _request(old: int, steps: Sequence[bytes], note: str) -> bytes:
+    hashes = "".join(f"{base64.b64encode(step).decode()}\n" for step in steps)
+    return f"old {old}\n{hashes}\n{note}".encode()
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object, **__: object) -> None:
+        return None
+
+
+def _post(url: str, body: bytes) -> tuple[int, bytes]:
+    request = urllib.request.Request(f"{url.rstrip('/')}/add-checkpoint", data=body, method="POST")  # noqa: S310  # see _ADDRESS
+    opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=_SECONDS) as answer:
+            return answer.status, _bounded(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, _bounded(error)
+    except (OSError, HTTPException, ValueError) as error:
+        raise LedgerUnavailable(
+            f"the witness `{url}` cannot be asked: {error}", hint="see that it is running"
+        ) from error
+
+
+def _bounded(answer: IO[bytes]) -> bytes:
+    data = answer.read(_MAX_ANSWER + 1)
+    return data if len(data) <= _MAX_ANSWER else b""

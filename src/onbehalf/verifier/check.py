@@ -1,0 +1,337 @@
+"""Checks one bundle, in this order:
+
+1 the zip file is one that a bundle can be; 2 manifest and names; 3 the log's key; 4 the newest head's signature; 5 an
+earlier head's; 6 each leaf: its spelling, its intent, what was opened of it; 7 all leaves under the newest head, and
+every earlier head a beginning of it; 8 what the manifest says of the leaves; 9 policies by their digests; 10 each
+file's hash. What fails is found and the check goes on, where that makes sense.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from onbehalf.verifier import merkle
+from onbehalf.verifier.archive import Archive
+from onbehalf.verifier.cosign import cosigned_at, witness_key
+from onbehalf.verifier.leaves import MAX_LEAF, Leaf, Pairing, read_leaf
+from onbehalf.verifier.manifest import Manifest, Proof, read_manifest, read_proof
+from onbehalf.verifier.note import Checkpoint, LogKey, checkpoint, log_key
+from onbehalf.verifier.opened import Opened, Reading, opened_lines, wanted
+from onbehalf.verifier.receipts import Receipts, key_set
+from onbehalf.verifier.refused import Unusable
+from onbehalf.verifier.report import Report
+from onbehalf.verifier.strict import strict
+
+__all__ = ["MAX_BYTES", "check"]
+
+MAX_BYTES = 16 << 30
+_SMALL = 1 << 20
+_POLICY = 32 << 20
+_LINE = 80 << 20
+_BLOCK = 4096
+_LISTED = 1000
+
+
+def check(
+    path: Path, *, key: str = "", kept: bytes = b"", witnesses: Sequence[str] = (), max_bytes: int = MAX_BYTES
+) -> Report:
+    """Check the bundle at `path`. `key` is the log's vkey, if known; `kept` a checkpoint that was kept elsewhere;
+    `witnesses` are the vkeys of those who must have cosigned the newest head.
+
+    Raises Unusable for what is no bundle.
+    """
+    archive = Archive(path, max_bytes=max_bytes)  # 1
+    try:
+        return _Check(archive, key=key, kept=kept, witnesses=witnesses).run()
+    finally:
+        archive.close()
+
+
+class _Check:
+    """One check under way."""
+
+    def __init__(self, archive: Archive, *, key: str, kept: bytes, witnesses: Sequence[str]) -> None:
+        self._archive = archive
+        self._given = key
+        self._kept = kept
+        self._witnesses = [witness_key(each) for each in witnesses]
+        self._report = Report()
+        self._roots: dict[int, bytes] = {0: merkle.Range(0, ()).root()}
+
+    def run(self) -> Report:
+        report, archive = self._report, self._archive
+        manifest = self._manifest()  # 2
+        keys = self._keys()
+        log = self._log_key(keys)  # 3
+        end = self._head("checkpoint", archive.whole("checkpoint", limit=_SMALL), log)  # 4
+        if end is not None and (end.size, log.name) != (manifest.size, manifest.origin):
+            report.found("manifest_wrong", "manifest.json", "it names another origin or size than the newest head")
+        if end is not None:
+            self._cosigned(end, log)
+        proof = self._proof()
+        earlier = self._earlier(log)  # 5
+        pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
+        self._leaves(manifest, proof, pairing, reading, sizes={each.size for _, each in earlier})  # 6
+        self._trees(manifest, proof, end, earlier)  # 7
+        report.answered_before, report.opened, report.receipts = pairing.before, reading.facts, reading.signed
+        report.erased = reading.erased
+        self._said(manifest)  # 8
+        self._policies(reading.policies)  # 9
+        self._hashes(manifest)  # 10
+        return report
+
+    def _manifest(self) -> Manifest:
+        manifest, report = read_manifest(self._archive.whole("manifest.json", limit=_SMALL)), self._report
+        report.origin, report.size, report.asked = manifest.origin, manifest.size, manifest.asked
+        report.start, report.end = manifest.start, manifest.end
+        listed, here = {*manifest.files, "manifest.json"}, set(self._archive.names)
+        for name in sorted(listed - here):
+            report.found("file_missing", name[:100], "the manifest lists it and it is not here")
+        for name in sorted(here - listed):
+            report.found("file_unlisted", name, "it is here and the manifest does not list it")
+        return manifest
+
+    def _keys(self) -> dict[str, object]:
+        try:
+            keys = strict(self._archive.whole("keys.json", limit=_SMALL), depth=8)
+        except ValueError as error:
+            raise Unusable(f"keys.json is not readable: {error}") from error
+        if not isinstance(keys, dict) or not isinstance(keys.get("log"), str):
+            raise Unusable("keys.json does not name the log's key")
+        return keys
+
+    def _log_key(self, keys: dict[str, object]) -> LogKey:
+        brought = log_key(str(keys["log"]))
+        log = log_key(self._given) if self._given else brought
+        self._report.key, self._report.pinned = log.text, bool(self._given)
+        if log.text != brought.text:
+            self._report.found("key_other", "keys.json", f"it brings the key {brought.text}, not the one you gave")
+        return log
+
+    def _receipt_keys(self, keys: dict[str, object]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        sets = keys.get("receipts")
+        try:
+            if keys.get("calls") is not None:
+                key_set(keys["calls"])
+            for each in sets.values() if isinstance(sets, dict) else ():
+                found |= key_set(each, thumbprints=False)
+        except ValueError as error:
+            self._report.found("key_malformed", "keys.json", str(error))
+        return found
+
+    def _head(self, place: str, note: bytes, log: LogKey) -> Checkpoint | None:
+        try:
+            head = checkpoint(note, log)
+        except ValueError as error:
+            self._report.found("head_invalid", place, str(error))
+            return None
+        return head
+
+    def _cosigned(self, end: Checkpoint, log: LogKey) -> None:
+        """Whether the witnesses that were named cosigned the newest head, and who else says that they did."""
+        known = {(each.name, each.id) for each in self._witnesses}
+        for witness in self._witnesses:
+            try:
+                at = cosigned_at(end, witness, log.name)
+            except ValueError as error:
+                self._report.found("cosignature_invalid", "checkpoint", str(error))
+                continue
+            self._report.witnesses[witness.name] = at
+        self._report.others = tuple(name for name, each in end.signatures if (name, each[:4]) not in known)
+
+    def _proof(self) -> Proof | None:
+        try:
+            return read_proof(self._archive.whole("proof.json", limit=_SMALL))
+        except ValueError as error:
+            self._report.found("proof_malformed", "proof.json", str(error))
+            return None
+
+    def _earlier(self, log: LogKey) -> list[tuple[str, Checkpoint]]:
+        notes = []
+        if "start/checkpoint" in self._archive.names:
+            notes.append(("start/checkpoint", self._archive.whole("start/checkpoint", limit=_SMALL)))
+        if self._kept:
+            notes.append(("the checkpoint you kept", self._kept))
+        heads = [(place, self._head(place, note, log)) for place, note in notes]
+        return [(place, head) for place, head in heads if head is not None]
+
+    def _leaves(
+        self, manifest: Manifest, proof: Proof | None, pairing: Pairing, reading: Reading, *, sizes: set[int]
+    ) -> None:
+        """Each leaf, the tree over them, and the roots at `sizes` within the range."""
+        tree, summary, index = self._range(manifest, proof), _Summary(), manifest.start
+        wanted_sizes = sorted(size for size in {*sizes, manifest.end} if manifest.start <= size <= manifest.end)
+        opened = self._opened()
+        following = next(opened, None)
+        for block in _blocks(self._archive.lines("leaves.jsonl", limit=MAX_LEAF), manifest.start, wanted_sizes):
+            hashes = [merkle.leaf_hash(line) for line in block]
+            if tree is not None:
+                if index in wanted_sizes:
+                    self._roots[index] = tree.root()
+                tree.add(hashes)
+            for line, hash_ in zip(block, hashes, strict=True):
+                here = following if following is not None and following.index == index else None
+                try:
+                    leaf = read_leaf(line)
+                    summary.take(index, leaf)
+                    self._one(index, leaf, hash_, here, pairing, reading, whole=manifest.whole)
+                except ValueError as error:
+                    self._report.found("leaf_invalid", "leaves.jsonl", str(error), index)
+                if here is not None:
+                    following = next(opened, None)
+                index += 1
+        if following is not None:
+            self._report.found("opened_stray", "opened.jsonl", "it opens a leaf outside of the range", following.index)
+            for _ in opened:  # to its end, for its hash
+                pass
+        if index != manifest.end:
+            self._report.found("leaves_count", "leaves.jsonl", f"it ends before leaf {index}, not {manifest.end}")
+        elif tree is not None:
+            self._roots[index] = tree.root()
+            self._close(tree, manifest, proof)
+        self._report.summary = summary.told(pairing)
+
+    def _range(self, manifest: Manifest, proof: Proof | None) -> merkle.Range | None:
+        try:
+            return merkle.Range(manifest.start, proof.left) if proof is not None else None
+        except ValueError as error:
+            self._report.found("proof_invalid", "proof.json", str(error))
+            return None
+
+    def _close(self, tree: merkle.Range, manifest: Manifest, proof: Proof | None) -> None:
+        try:
+            tree.close(manifest.size, proof.right if proof is not None else ())
+            self._roots[manifest.size] = tree.root()
+        except ValueError as error:
+            self._report.found("proof_invalid", "proof.json", str(error))
+
+    def _one(
+        self, index: int, leaf: Leaf, hash_: bytes, here: Opened | None, pairing: Pairing, reading: Reading, *,
+        whole: bool,
+    ) -> None:  # fmt: skip
+        """What one leaf answers, and what was opened of it."""
+        try:
+            intent = pairing.take(index, leaf, hash_)
+        except ValueError as error:
+            self._report.found("outcome_unpaired", "leaves.jsonl", str(error), index)
+            intent = None
+        if here is not None:
+            reading.erased += here.erased
+            for text in reading.take(leaf, here, intent):
+                self._report.found("opened_invalid", "opened.jsonl", text, index)
+            if index in pairing.open:
+                wanted({name: text for name, (text, _) in here.facts.items()}, pairing.open[index])
+        if whole and leaf.facts and (here is None or not (here.erased or here.facts.keys() == leaf.facts.keys())):
+            text = "the manifest says that all is opened, and not all facts of this leaf are"
+            self._report.found("fact_withheld", "opened.jsonl", text, index)
+
+    def _opened(self) -> Iterator[Opened]:
+        if "opened.jsonl" not in self._archive.names:
+            return
+        try:
+            yield from opened_lines(self._archive.lines("opened.jsonl", limit=_LINE))
+        except ValueError as error:
+            self._report.found("opened_malformed", "opened.jsonl", str(error))
+
+    def _trees(
+        self, manifest: Manifest, proof: Proof | None, end: Checkpoint | None, earlier: list[tuple[str, Checkpoint]]
+    ) -> None:
+        """Whether the leaves have the newest head's root, and whether every earlier head is its beginning."""
+        if end is None:
+            return
+        holds = self._roots.get(manifest.size) == end.root and end.size == manifest.size
+        if not holds:
+            self._report.found(
+                "root_mismatch", "leaves.jsonl", "leaves and proof do not have the root that was signed: one is changed"
+            )
+        else:
+            self._report.heads.append(f"of {end.size} leaves, newest: all leaves of the range are under it")
+        for place, head in earlier:
+            self._beginning(place, head, end, proof, holds=holds)
+
+    def _beginning(self, place: str, head: Checkpoint, end: Checkpoint, proof: Proof | None, *, holds: bool) -> None:
+        same = end.root if head.size == end.size else self._roots.get(head.size) if holds else None
+        if same is not None:  # the leaves themselves say what the root was
+            if same == head.root:
+                self._report.heads.append(f"of {head.size} leaves, {place}: a beginning of the newest")
+            else:
+                self._report.diverged = True
+                self._report.found(
+                    "head_diverged", place, f"its root over {head.size} leaves is another than this log's"
+                )
+            return
+        steps = proof.start if proof is not None else []
+        if merkle.consistent(old=head.size, old_root=head.root, size=end.size, root=end.root, path=steps):
+            self._report.heads.append(f"of {head.size} leaves, {place}: a beginning of the newest")
+        elif head.size > end.size:
+            self._report.found("head_newer", place, f"it is of {head.size} leaves, the bundle only of {end.size}")
+        else:
+            text = f"this bundle does not prove that the log of {head.size} leaves is a beginning of it"
+            self._report.found("head_unproven", place, f"{text}; have one made with --since")
+
+    def _said(self, manifest: Manifest) -> None:
+        if manifest.summary != self._report.summary:
+            self._report.found("summary_wrong", "manifest.json", "its summary is not what the leaves say")
+        if manifest.erased != self._report.erased:
+            self._report.found("summary_wrong", "manifest.json", "it names another number of erased leaves")
+
+    def _policies(self, named: set[str]) -> None:
+        here = set()
+        for name in self._archive.names:
+            if name.startswith("policies/"):
+                digest = hashlib.sha256(self._archive.whole(name, limit=_POLICY)).hexdigest()
+                here.add(f"sha256:{digest}")
+                if name != f"policies/{digest}.json":
+                    self._report.found("policy_changed", name, "it does not have the digest that is its name")
+        self._report.policies = {each[:100]: each in here for each in sorted(named)}
+
+    def _hashes(self, manifest: Manifest) -> None:
+        for name in self._archive.names:
+            if name not in self._archive.hashes:
+                for _ in self._archive.chunks(name, limit=MAX_BYTES):
+                    pass
+            if name in manifest.files and manifest.files[name] != self._archive.hashes[name]:
+                self._report.found("file_changed", name, "it does not have the hash and length of the manifest")
+
+
+class _Summary:
+    """What can be told of all leaves at once, as the manifest does."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, int] = {}
+        self._first: int | None = None
+        self._last = 0
+        self._gap: dict[str, int] | None = None
+
+    def take(self, index: int, leaf: Leaf) -> None:
+        if leaf.kind not in self._kinds and len(self._kinds) >= _LISTED:
+            raise ValueError("there are more kinds of leaves than any log has")
+        self._kinds[leaf.kind] = self._kinds.get(leaf.kind, 0) + 1
+        if self._first is None:
+            self._first = leaf.at
+        elif self._gap is None or leaf.at - self._last > self._gap["seconds"]:
+            self._gap = {"seconds": leaf.at - self._last, "before": index}
+        self._last = leaf.at
+
+    def told(self, pairing: Pairing) -> dict[str, object]:
+        return {
+            "kinds": self._kinds, "first_at": self._first, "last_at": None if self._first is None else self._last,
+            "longest_gap": self._gap, "open": [*pairing.open][:_LISTED], "unknown": pairing.unknown[:_LISTED],
+        }  # fmt: skip
+
+
+def _blocks(lines: Iterator[bytes], start: int, stops: list[int]) -> Iterator[list[bytes]]:
+    """Lines in blocks that end where a root is wanted."""
+    block: list[bytes] = []
+    index, ends = start, set(stops)
+    for line in lines:
+        block.append(line)
+        index += 1
+        if len(block) == _BLOCK or index in ends:
+            yield block
+            block = []
+    if block:
+        yield block

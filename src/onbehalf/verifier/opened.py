@@ -1,0 +1,152 @@
+"""What was opened of the record: each fact against its commitment, and facts against each other.
+
+A line of `opened.jsonl` is one fact: its leaf's index, its name, its JSON as text in the spelling that was committed
+to, and the salt of this one fact. Or it says that a leaf's payload is erased. Must not know the tree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from onbehalf.verifier.leaves import Intent, Leaf
+from onbehalf.verifier.receipts import Receipts
+from onbehalf.verifier.strict import strict
+
+__all__ = ["Opened", "Reading", "opened_lines"]
+
+_DOMAIN = b"onbehalf/leaf/v1/"
+_SALT = re.compile(r"[0-9a-f]{64}")
+_DEPTH = 256
+_MAX_POLICIES = 10_000
+
+
+@dataclass(slots=True)
+class Opened:
+    """What was opened of one leaf: JSON text and salt by fact's name."""
+
+    index: int
+    erased: bool = False
+    facts: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def opened_lines(lines: Iterator[bytes]) -> Iterator[Opened]:
+    """What was opened, leaf by leaf. Raises ValueError, naming the line, for what is out of order or malformed."""
+    found: Opened | None = None
+    for number, line in enumerate(lines, start=1):
+        try:
+            index, one = _line(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        if found is not None and index != found.index:
+            if index < found.index:
+                raise ValueError(f"line {number}: leaf {index} comes after leaf {found.index}")
+            yield found
+            found = None
+        found = found or Opened(index=index)
+        if found.erased or (one is None and found.facts) or (one is not None and one[0] in found.facts):
+            raise ValueError(f"line {number}: leaf {index} says two things about one fact")
+        if one is None:
+            found.erased = True
+        else:
+            found.facts[one[0]] = (one[1], one[2])
+    if found is not None:
+        yield found
+
+
+def _line(line: bytes) -> tuple[int, tuple[str, str, str] | None]:
+    said = strict(line, depth=2)
+    index = said.get("index") if isinstance(said, dict) else None
+    if type(index) is not int or index < 0:
+        raise ValueError("it names no leaf")
+    if said.keys() == {"index", "erased"} and said["erased"] is True:
+        return index, None
+    values = (said.get("fact"), said.get("json"), said.get("salt"))
+    if said.keys() != {"index", "fact", "json", "salt"} or not all(isinstance(each, str) for each in values):
+        raise ValueError("it is no opened fact")
+    return index, values
+
+
+@dataclass(slots=True)
+class Reading:
+    """Checks what was opened, leaf by leaf, and counts. `policies` are the digests that decisions name."""
+
+    receipts: Receipts
+    facts: int = 0
+    erased: int = 0
+    signed: int = 0
+    policies: set[str] = field(default_factory=set)
+
+    def take(self, leaf: Leaf, opened: Opened, intent: Intent | None) -> Iterator[str]:
+        """What does not hold of one leaf's opened facts, as sentences. `intent` is what the leaf answers."""
+        said: dict[str, Any] = {}  # Any: JSON
+        for name, (text, salt) in opened.facts.items():
+            problem = _commitment(leaf, name, text, salt)
+            if problem:
+                yield f"fact `{name}`: {problem}"
+                continue
+            self.facts += 1
+            try:
+                said[name] = strict(text, depth=_DEPTH)
+            except ValueError as error:
+                yield f"fact `{name}` is committed to, and is no JSON of one meaning ({error})"
+        texts = {name: text for name, (text, _) in opened.facts.items() if name in said}
+        yield from self._together(leaf, said, texts, intent)
+
+    def _together(
+        self, leaf: Leaf, said: dict[str, Any], texts: dict[str, str], intent: Intent | None
+    ) -> Iterator[str]:
+        digest = _digest(texts["arguments"].encode()) if "arguments" in said else None
+        if digest is not None and said.get("arguments_digest", digest) != digest:
+            yield "`arguments` do not have the digest that stands beside them"
+        decision = said.get("decision")
+        if (
+            isinstance(decision, dict)
+            and isinstance(decision.get("policy"), str)
+            and len(self.policies) < _MAX_POLICIES
+        ):
+            self.policies.add(decision["policy"])
+        about = said.get("intent")
+        if leaf.kind in ("outcome", "unknown") and about is not None:
+            index, digest = (about.get("index"), about.get("leaf")) if isinstance(about, dict) else (None, None)
+            if index != leaf.of or (intent is not None and digest != f"sha256:{intent.hash.hex()}"):
+                yield "its fact `intent` names another intent than its leaf"
+        if isinstance(said.get("backend_receipt"), str):
+            problem = self.receipts.problem(said["backend_receipt"], leaf, intent)
+            if problem:
+                yield f"the backend's receipt: {problem}"
+            else:
+                self.signed += 1
+
+
+def wanted(said: dict[str, str], intent: Intent) -> None:
+    """Keep with an intent what a receipt is held against: its tool and the digest of its arguments."""
+    if "tool" in said:
+        tool = strict(said["tool"], depth=_DEPTH)
+        if isinstance(tool, dict) and isinstance(tool.get("remote"), str):
+            intent.opened["tool"] = tool["remote"][:1000]
+    if "arguments_digest" in said:
+        digest = strict(said["arguments_digest"], depth=_DEPTH)
+        if isinstance(digest, str):
+            intent.opened["arguments"] = digest[:100]
+
+
+def _commitment(leaf: Leaf, name: str, text: str, salt: str) -> str:
+    if name not in leaf.facts:
+        return "its leaf commits to no such fact"
+    if not _SALT.fullmatch(salt):
+        return "its salt is malformed"
+    try:
+        message = _DOMAIN + name.encode() + b"\0" + text.encode()
+    except UnicodeEncodeError:
+        return "it holds half a character"
+    made = hmac.new(bytes.fromhex(salt), message, hashlib.sha256).hexdigest()
+    return "" if hmac.compare_digest(made, leaf.facts[name]) else "value or salt is not what its leaf commits to"
+
+
+def _digest(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -1,0 +1,165 @@
+"""What a check found, for people and as JSON, and the exit code that says it in a number."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+__all__ = ["Finding", "Report", "Verdict"]
+
+_MAX_FINDINGS = 1000
+_SHOWN = 20
+
+
+class Verdict(enum.IntEnum):
+    """The exit code: the worst that is so, in this order: diverged, invalid, unpinned, erased, unknown, verified."""
+
+    verified = 0
+    invalid = 1
+    unusable = 2
+    diverged = 3
+    unpinned = 4
+    erased = 5
+    unknown = 6
+
+
+_SAID = {
+    Verdict.verified: "Everything in this bundle holds, under a key that you gave.",
+    Verdict.invalid: "DO NOT RELY ON THIS BUNDLE: something in it does not hold.",
+    Verdict.unusable: "This is no bundle that could be judged.",
+    Verdict.diverged: "THE LOG WAS FORKED OR CUT BACK: of two heads that it signed, one is no beginning of the other.",
+    Verdict.unpinned: "All holds, but under the bundle's own key, or without a witness that you named.",
+    Verdict.erased: "Everything that is here holds; some of what was to be opened is erased.",
+    Verdict.unknown: "Everything here holds; of some calls the record does not say how they ended.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that does not hold. `index` is the leaf's, -1 where it is about a file as a whole."""
+
+    code: str
+    place: str
+    text: str
+    index: int = -1
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """All that was seen. Texts from the bundle are in here as they are; `text` makes them fit for a terminal."""
+
+    origin: str = ""
+    key: str = ""
+    pinned: bool = False
+    size: int = 0
+    start: int = 0
+    end: int = 0
+    asked: dict[str, str] = field(default_factory=dict)
+    summary: dict[str, object] = field(default_factory=dict)
+    answered_before: int = 0
+    opened: int = 0
+    erased: int = 0
+    receipts: int = 0
+    policies: dict[str, bool] = field(default_factory=dict)
+    heads: list[str] = field(default_factory=list)
+    witnesses: dict[str, int | None] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+    diverged: bool = False
+    findings: list[Finding] = field(default_factory=list)
+    more: int = 0
+
+    def found(self, code: str, place: str, text: str, index: int = -1) -> None:
+        """Take note of what does not hold."""
+        if len(self.findings) < _MAX_FINDINGS:
+            self.findings.append(Finding(code=code, place=place, text=text, index=index))
+        else:
+            self.more += 1
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.diverged:
+            return Verdict.diverged
+        if self.findings:
+            return Verdict.invalid
+        if not self.pinned or None in self.witnesses.values():
+            return Verdict.unpinned
+        if self.erased:
+            return Verdict.erased
+        return Verdict.unknown if self.summary["open"] or self.summary["unknown"] else Verdict.verified
+
+    def as_json(self) -> dict[str, object]:
+        """The report as plain JSON."""
+        return {
+            "verdict": self.verdict.name, "exit": int(self.verdict), "origin": self.origin,
+            "key": {"vkey": self.key, "pinned": self.pinned}, "size": self.size,
+            "range": {"from": self.start, "to": self.end}, "asked": self.asked, "summary": self.summary,
+            "answered_before_range": self.answered_before, "opened_facts": self.opened, "erased": self.erased,
+            "receipts": self.receipts, "policies": self.policies, "heads": self.heads,
+            "witnesses": self.witnesses, "signers_not_checked": list(self.others),
+            "findings": [
+                {"code": each.code, "place": each.place, "index": each.index, "text": each.text}
+                for each in self.findings
+            ],
+            "findings_not_listed": self.more,
+        }  # fmt: skip
+
+    def as_text(self) -> str:
+        """The report for people, without a character that a terminal would obey."""
+        said = [f"{self.verdict.name.upper()} ({int(self.verdict)}): {_SAID[self.verdict]}", ""]
+        said += [f"  {each.place}{f' leaf {each.index}' if each.index >= 0 else ''}: {each.text} ({each.code})"
+                 for each in self.findings[:_SHOWN]]  # fmt: skip
+        hidden = len(self.findings) - _SHOWN + self.more
+        said += [f"  … and {hidden} more (--json lists up to {_MAX_FINDINGS})"] if hidden > 0 else []
+        whose = "which you gave" if self.pinned else "TAKEN FROM THE BUNDLE: compare it with one you got elsewhere"
+        said += [f"log        {self.origin}, {self.size} leaves under the head", f"key        {self.key}, {whose}"]
+        said += [f"leaves     {self.start} to {self.end - 1}" if self.end > self.start else "leaves     none"]
+        said += (
+            [f"asked for  {', '.join(f'{name} {value}' for name, value in self.asked.items())}"] if self.asked else []
+        )
+        said += self._told()
+        said += [f"head       {each}" for each in self.heads]
+        for name, at in self.witnesses.items():
+            said.append(
+                f"witness    {name}: {'DID NOT COSIGN' if at is None else f'cosigned the newest head {_time(at)}'}"
+            )
+        said += [f"not checked: signatures by {', '.join(self.others)}"] if self.others else []
+        return "\n".join(_plain(line) for line in said)
+
+    def _told(self) -> list[str]:
+        summary, said = self.summary, list[str]()
+        kinds = summary.get("kinds")
+        if isinstance(kinds, dict):
+            said.append(f"kinds      {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items())) or 'none'}")
+        if isinstance(summary.get("first_at"), int) and isinstance(summary.get("last_at"), int):
+            said.append(f"time       {_time(summary['first_at'])} to {_time(summary['last_at'])}, as the gateway says")
+        gap = summary.get("longest_gap")
+        if isinstance(gap, dict):
+            said.append(f"silence    at most {gap['seconds']} s, before leaf {gap['before']}")
+        for name, what in (
+            ("open", "calls without outcome in this range: intents"),
+            ("unknown", "calls of unknown end: intents"),
+        ):
+            listed = summary.get(name)
+            if isinstance(listed, list) and listed:
+                said.append(
+                    f"{name:<10} {what} {', '.join(map(str, listed[:_SHOWN]))}{' …' if listed[_SHOWN:] else ''}"
+                )
+        if self.answered_before:
+            said.append(f"before     {self.answered_before} outcomes of intents that lie before this range")
+        said.append(f"opened     {self.opened} facts, {self.erased} leaves erased, {self.receipts} backend receipts")
+        missing = sorted(each for each, here in self.policies.items() if not here)
+        said.append(f"policies   {len(self.policies) - len(missing)} bundles that decisions name are here")
+        said += [f"           not here: {each}" for each in missing[:_SHOWN]]
+        return said
+
+
+def _time(at: object) -> str:
+    try:
+        return datetime.fromtimestamp(int(str(at)), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{at} s"
+
+
+def _plain(text: str) -> str:
+    return "".join(each if each.isprintable() else "�" for each in text)
