@@ -10,7 +10,7 @@ from onbehalf.verifier.strict import strict
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        (b'{"a":[1,{"b":"[[[[{\\""}]}', 
+        (b'{"a":[1,{"b":"[[[[{\\""}]}',
          {"a": [1, {"b": '[[[[{"'}]}), ('"\\u00e9"', "é"), (b"1e2", 100.0), (b" null\n", None),
         (b'["]","\\\\"]', ["]", "\\"]),
     ],

@@ -185,6 +185,17 @@ def test_a_bundle_is_cosigned_and_the_auditor_demands_it(tmp_path: Path) -> None
     assert [each.code for each in report.findings] == ["cosignature_invalid"]
 
 
+def test_a_witness_key_with_a_wrong_letter_is_no_key(witness: Witness) -> None:
+    vkey = witness.vkey
+    for place in (0, 5, len("w.example/1+"), 30, 700, len(vkey) - 3):
+        other = "a" if vkey[place] != "a" else "b"
+        with pytest.raises(Unusable):
+            witness_key(vkey[:place] + other + vkey[place + 1 :])
+    for none in ("", "x", SIGNER.verifier.vkey, "w+00000000+Bg==", "w+00000000+"):
+        with pytest.raises(Unusable):
+            witness_key(none)
+
+
 def test_a_witness_that_is_no_witness_is_said(tmp_path: Path, witness: Witness) -> None:
     def none(_: int) -> list[bytes]:
         return []
