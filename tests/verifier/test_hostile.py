@@ -68,6 +68,10 @@ def test_a_bomb_is_refused_early_and_without_much_memory(bundle: Bundle, tmp_pat
 def test_more_than_may_be_unpacked_in_all_is_refused(bundle: Bundle) -> None:
     with pytest.raises(Unusable, match="--max-bytes"):
         check(bundle.path, key=bundle.vkey, max_bytes=2000)
+    total = sum(map(len, bundle.files.values()))
+    assert check(bundle.path, key=bundle.vkey, max_bytes=total).findings == []
+    with pytest.raises(Unusable, match="--max-bytes"):
+        check(bundle.path, key=bundle.vkey, max_bytes=total - 1)
 
 
 def test_a_directory_that_says_it_is_huge_is_not_read(bundle: Bundle, tmp_path: Path) -> None:

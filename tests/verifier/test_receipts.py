@@ -113,6 +113,19 @@ def test_what_the_key_signed_that_is_no_checkpoint_of_this_log_is_refused(text: 
         checkpoint(note.encode(), LOG)
 
 
+def test_base64_has_one_spelling() -> None:
+    root, line = NOTE.split("\n")[2], NOTE.rstrip("\n").rpartition(" ")[2]
+    for spelled in (root, line):
+        assert spelled.endswith("=")
+        letter = chr(ord(spelled[-2]) + 1)  # the same bytes, other bits behind them
+        text = NOTE if spelled is line else ""
+        note = text.replace(line, line[:-2] + letter + "=") if text else SIGNER.sign(
+            f"log.example/1\n7\n{root[:-2]}{letter}=\n"
+        )  # fmt: skip
+        with pytest.raises(ValueError, match=r"malformed|origin, size and root"):
+            checkpoint(note.encode(), LOG)
+
+
 def test_two_signatures_of_one_key_are_one_too_many_and_strangers_are_listed() -> None:
     line = NOTE.rpartition("\n\n")[2]
     with pytest.raises(ValueError, match="2 signatures"):

@@ -185,6 +185,26 @@ def test_a_bundle_is_cosigned_and_the_auditor_demands_it(tmp_path: Path) -> None
     assert [each.code for each in report.findings] == ["cosignature_invalid"]
 
 
+def test_the_first_head_comes_without_a_proof_and_an_empty_log_has_one_root(witness: Witness) -> None:
+    step = f"{base64.b64encode(HASHES[0]).decode()}\n"
+    assert witness.add_checkpoint(f"old 0\n{step}\n{note(8)}".encode()).status == 422
+    strange = write(Checkpoint(origin=ORIGIN, size=0, root=HASHES[0]), SIGNER)
+    assert witness.add_checkpoint(f"old 0\n\n{strange}".encode()).status == 422
+    assert witness.add_checkpoint(request(0, 0)).status == 200
+    assert witness.add_checkpoint(request(0, 8)).status == 200
+
+
+def test_a_witness_key_with_a_wrong_letter_is_no_key(witness: Witness) -> None:
+    vkey = witness.vkey
+    for place in (0, 5, len("w.example/1+"), 30, 700, len(vkey) - 3):
+        other = "a" if vkey[place] != "a" else "b"
+        with pytest.raises(Unusable):
+            witness_key(vkey[:place] + other + vkey[place + 1 :])
+    for none in ("", "x", SIGNER.verifier.vkey, "w+00000000+Bg==", "w+00000000+"):
+        with pytest.raises(Unusable):
+            witness_key(none)
+
+
 def test_a_witness_that_is_no_witness_is_said(tmp_path: Path, witness: Witness) -> None:
     def none(_: int) -> list[bytes]:
         return []
