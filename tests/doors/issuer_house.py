@@ -74,6 +74,9 @@ def issuing(path: str = "") -> Iterator[Issuer]:
 
         def do_POST(self) -> None:
             issuer.asked[self.path] += 1
+            if self.path in issuer.answers:
+                self._send(*issuer.answers[self.path])
+                return
             text = self.rfile.read(int(self.headers["content-length"])).decode()
             form = dict(parse_qsl(text, strict_parsing=True, keep_blank_values=True))
             issuer.forms.append({**form, **{name.lower(): value for name, value in self.headers.items()}})
