@@ -44,7 +44,7 @@ $(READY): requirements.lock pyproject.toml
 
 lock:
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes --no-emit-find-links --no-emit-index-url --extra gateway --extra dev --strip-extras -o requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes --no-emit-find-links --no-emit-index-url --extra gateway --extra audit --extra dev --strip-extras -o requirements.lock pyproject.toml
 
 bench: $(READY) bench/.venv
 	$(BIN)/python bench/run.py $(ARGS)
