@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from onbehalf import config, config_directory, config_signals, config_upstreams
+from onbehalf import config, config_directory, config_signals, config_sinks, config_upstreams
 from onbehalf.app import sketched
 from onbehalf.validate import people
 
@@ -24,6 +24,8 @@ STRUCTS = (
     config_directory.DirectorySettings,
     config_directory.FeedSettings, config_directory.ScimSettings, config_directory.ClaimsSettings,
     config_signals.StreamSettings, config_signals.PollSettings, config_signals.VerificationSettings,
+    config_sinks.FileSink, config_sinks.StdoutSink, config_sinks.SyslogSink, config_sinks.OtlpSink,
+    config_sinks.HttpSink, config_sinks.ParquetSink,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 

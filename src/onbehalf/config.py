@@ -29,6 +29,17 @@ from onbehalf.config_directory import (
     require_feeds,
 )
 from onbehalf.config_signals import PollSettings, StreamSettings, VerificationSettings, require_streams
+from onbehalf.config_sinks import (
+    FileSink,
+    HttpSink,
+    OtlpSink,
+    ParquetSink,
+    SinkName,
+    SinkSettings,
+    StdoutSink,
+    SyslogSink,
+    require_sinks,
+)
 from onbehalf.config_upstreams import (
     AccountSettings,
     AuthorizationSettings,
@@ -173,6 +184,7 @@ class Settings(Keys, frozen=True):
     directory: DirectorySettings = field(default_factory=DirectorySettings)
     signals: tuple[StreamSettings, ...] = ()
     broker: BrokerSettings | None = None
+    sinks: dict[SinkName, SinkSettings] = field(default_factory=dict)
 
 
 class _UniqueLoader(yaml.SafeLoader):
@@ -230,6 +242,7 @@ def parse(text: str) -> Settings:
     require_feeds(settings.directory)
     _require_speakers(settings)
     _require_signals(settings)
+    require_sinks(settings.sinks, insecure_http=settings.gateway.insecure_http_for_tests)
     names = [name for upstream in settings.upstreams.values() for name in upstream.tools]
     if len(set(names)) != len(names):
         raise ConfigInvalid("two upstreams offer a tool of one name", hint="tool names are unique within a gateway")
@@ -396,6 +409,7 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.issuers.*\.tenant", (TenantClaim,)),
     (r"\$\.upstreams\[\.\.\.\]", (SqlUpstream, PostgresUpstream, McpUpstream, OpenapiUpstream)),
     (r"\$\.upstreams.*\.tools\[\.\.\.\]", (OpenapiToolSettings,)),
+    (r"\$\.sinks\[\.\.\.\]", (FileSink, StdoutSink, SyslogSink, OtlpSink, HttpSink, ParquetSink)),
     (r"\$\.upstreams.*\.rows", (RowsSettings,)),
     (r"\$\.upstreams.*\.entities\[\.\.\.\]", (EntitySettings,)),
     (r"\$\.upstreams.*\.hierarchies\[\d+\]|\$\.upstreams.*\.hierarchies\[\.\.\.\]", (HierarchySettings,)),
