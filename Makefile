@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= demo-data
-.PHONY: demo demo-postgres test check browser postgres lock bench conformance clean
+.PHONY: demo demo-postgres test check browser postgres syslog lock bench conformance clean
 
 demo: $(READY)
 	$(BIN)/onbehalf demo --data $(DATA) $(ARGS)
@@ -13,7 +13,7 @@ demo: $(READY)
 demo-postgres: $(READY) postgres
 	$(BIN)/onbehalf demo --database postgres --data $(DATA) $(ARGS)
 
-test: check browser postgres
+test: check browser postgres syslog
 	$(BIN)/python -m pytest -n 4 --dist loadfile
 
 # The login page is tested in a real browser. Where nothing may be installed, those tests are skipped and say so.
@@ -28,6 +28,12 @@ postgres:
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql > /dev/null; } \
 	  || echo "PostgreSQL is not installed, so what needs it will not run (apt-get install postgresql)"
+
+# Syslog as a sink is tested on a real daemon, which the tests start themselves.
+syslog:
+	@command -v rsyslogd > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rsyslog > /dev/null; } \
+	  || echo "rsyslog is not installed, so its tests will be skipped (apt-get install rsyslog)"
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests examples bench

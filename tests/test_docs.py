@@ -92,6 +92,13 @@ def test_the_example_of_the_broker_is_a_configuration() -> None:
     assert [each.issuer for each in settings.issuers] == ["https://gateway.example.com"]
 
 
+def test_the_example_of_sinks_is_a_configuration() -> None:
+    (example,) = blocks(ROOT / "docs" / "audit-views.md", "yaml")
+    head = "gateway: {resource: https://g.example/mcp}\nissuers: [{issuer: https://l.example, tenant: acme}]\n"
+    head += "upstreams: {}\n"
+    assert [*config.parse(head + example).sinks] == ["siem", "lake"]
+
+
 def test_the_example_of_an_api_of_another_domain_is_a_configuration() -> None:
     _, example, accounts = blocks(ROOT / "docs" / "your-api.md", "yaml")
     head = "gateway: {resource: https://g.example/mcp}\nissuers: [{issuer: https://l.example, tenant: acme}]\n"

@@ -336,7 +336,7 @@ def test_parquet_is_read_by_arrow_and_duckdb_with_a_partition_a_day(made: Book, 
     found = dataset.dataset(directory, partitioning="hive").to_table().sort_by("index").to_pylist()
     assert [row["index"] for row in found] == [*range(8)]
     assert found[1]["ids"] == ["acme/r1", "acme/r2"]
-    assert (found[0]["of"], found[1]["of"], found[0]["released"]) == (None, 0, None)
+    assert (found[0]["intent"], found[1]["intent"], found[0]["released"]) == (None, 0, None)
     assert [read(row["record"].encode()).index for row in found] == [*range(8)]
     glob = f"{directory}/*/*.parquet"
     asked = duckdb.sql(f"SELECT person, count(*) FROM '{glob}' WHERE status = 'done' GROUP BY ALL").fetchall()

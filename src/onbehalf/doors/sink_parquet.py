@@ -90,21 +90,27 @@ def schema() -> Any:
     """The columns: the flat words, the time as a timestamp, and the whole record as its JSON line."""
     import pyarrow as pa
 
-    kinds = {"int": pa.int64(), "bool": pa.bool_(), "bool | None": pa.bool_(), "tuple[str, ...]": pa.list_(pa.string())}
-    flat = [pa.field(name, kinds.get(kind, pa.string())) for name, kind in columns().items() if name != "at"]
-    return pa.schema([pa.field("at", pa.timestamp("us")), *flat, pa.field("record", pa.string())])
+    kinds = {
+        "time": pa.timestamp("us"),
+        "int": pa.int64(),
+        "bool": pa.bool_(),
+        "bool | None": pa.bool_(),
+        "tuple[str, ...]": pa.list_(pa.string()),
+    }
+    flat = [pa.field(name, kinds.get(name, kinds.get(kind, pa.string()))) for name, kind in columns().items()]
+    return pa.schema([*flat, pa.field("record", pa.string())])
 
 
 def table(views: Iterable[View]) -> Any:
-    """Views as an Arrow table; an unknown number is null. `at` is in UTC."""
+    """Views as an Arrow table; an unknown number is null. `time` is in UTC."""
     import pyarrow as pa
 
     rows: list[dict[str, Any]] = []
     for view in views:
         flat = said(view)
-        row: dict[str, Any] = {name: getattr(flat, name) for name in columns()}
-        row["at"] = datetime.fromtimestamp(flat.at, UTC).replace(tzinfo=None)
-        row |= {name: None for name in ("of", "returned", "released") if row[name] < 0}
+        row: dict[str, Any] = {name: getattr(flat, name) for name in columns() if name not in ("time", "intent")}
+        row |= {"time": datetime.fromtimestamp(flat.at, UTC).replace(tzinfo=None), "intent": flat.of}
+        row |= {name: None for name in ("intent", "returned", "released") if row[name] < 0}
         row["record"] = json_line(view).decode()
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=schema())

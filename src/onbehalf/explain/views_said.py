@@ -15,6 +15,7 @@ from onbehalf.model import Json
 
 __all__ = ["Said", "columns", "one_line", "said"]
 
+_COLUMNS = {"at": "time", "of": "intent"}
 _Effect = Literal["", "allow", "deny", "ask"]
 _Status = Literal["", "done", "failed", "unknown"]
 
@@ -87,8 +88,11 @@ def said(view: View) -> Said:
 
 
 def columns() -> dict[str, str]:
-    """The columns of the flat words, in order, each with the name of its type."""
-    return {each.name: str(each.type) for each in fields(Said)}
+    """The columns of the flat words, in order, each with the name of its type.
+
+    Two go by other names than here, which SQL keeps for itself: `time` for `at`, `intent` for `of`.
+    """
+    return {_COLUMNS.get(each.name, each.name): str(each.type) for each in fields(Said)}
 
 
 def one_line(text: str, most: int = 1000) -> str:
