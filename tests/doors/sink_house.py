@@ -128,11 +128,13 @@ def taking() -> Iterator[Taker]:
 
 @dataclass(kw_only=True)
 class Counted:
-    """A TCP server that reads messages by the length before each. `closes_after` bytes of a connection it hangs up."""
+    """A TCP server that reads messages by the length before each. `closes_after` bytes of a connection it hangs up,
+    and closes one that has brought `closes_at` messages."""
 
     port: int
     messages: list[bytes] = field(default_factory=list)
     closes_after: int = -1
+    closes_at: int = 0
     errors: list[str] = field(default_factory=list)
 
 
@@ -149,8 +151,12 @@ def counting(context: ssl.SSLContext | None = None) -> Iterator[Counted]:
                     stream.read(counted.closes_after)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                     return
+                brought = 0
                 while digits := _digits(stream):
                     counted.messages.append(stream.read(int(digits)))
+                    brought += 1
+                    if brought == counted.closes_at:
+                        return
         except (OSError, ValueError) as error:
             counted.errors.append(str(error))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import select
 import shutil
 import signal
 import socket
@@ -184,6 +185,28 @@ def test_a_syslog_server_that_hangs_up_has_not_taken_the_batch(made: Book) -> No
         server.closes_after = -1
         sink.deliver(batch)
         wait_for(lambda: len(server.messages) == 7, what="all messages", seconds=5)
+        sink.close()
+
+
+def test_a_connection_that_the_syslog_server_closed_in_between_loses_nothing(made: Book) -> None:
+    with counting() as server:
+        server.closes_at = 7
+        sink, batch = syslog(server.port), whole(made)
+        for count in (7, 14, 21):
+            sink.deliver(batch)
+            wait_for(lambda count=count: len(server.messages) == count, what=f"{count} messages", seconds=5)
+            time.sleep(0.05)
+        sink.close()
+
+
+def test_what_was_acknowledged_on_a_connection_that_then_ended_does_not_count() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        sink = syslog(listening.getsockname()[1])
+        connection = sink._connected(time.monotonic() + 5)
+        listening.accept()[0].close()
+        wait_for(lambda: select.select([connection], [], [], 0)[0], what="the end", seconds=5)
+        with pytest.raises(ConnectionResetError):
+            sink._drained(connection, time.monotonic() + 5)
         sink.close()
 
 
