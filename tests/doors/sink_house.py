@@ -129,12 +129,13 @@ def taking() -> Iterator[Taker]:
 @dataclass(kw_only=True)
 class Counted:
     """A TCP server that reads messages by the length before each. `closes_after` bytes of a connection it hangs up,
-    and closes one that has brought `closes_at` messages."""
+    and closes one that has brought `closes_at` messages once it `may_close`."""
 
     port: int
     messages: list[bytes] = field(default_factory=list)
     closes_after: int = -1
     closes_at: int = 0
+    may_close: threading.Event = field(default_factory=threading.Event)
     errors: list[str] = field(default_factory=list)
 
 
@@ -156,6 +157,7 @@ def counting(context: ssl.SSLContext | None = None) -> Iterator[Counted]:
                     counted.messages.append(stream.read(int(digits)))
                     brought += 1
                     if brought == counted.closes_at:
+                        counted.may_close.wait(10)
                         return
         except (OSError, ValueError) as error:
             counted.errors.append(str(error))

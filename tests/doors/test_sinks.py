@@ -193,9 +193,11 @@ def test_a_connection_that_the_syslog_server_closed_in_between_loses_nothing(mad
         server.closes_at = 7
         sink, batch = syslog(server.port), whole(made)
         for count in (7, 14, 21):
+            server.may_close.clear()
             sink.deliver(batch)
             wait_for(lambda count=count: len(server.messages) == count, what=f"{count} messages", seconds=5)
-            time.sleep(0.05)
+            server.may_close.set()
+            wait_for(lambda: sink._socket and select.select([sink._socket], [], [], 0)[0], what="the end", seconds=5)
         sink.close()
 
 

@@ -154,7 +154,8 @@ class Source:
             for _, entry, _ in rows:
                 after.append(tree.leaf_hash(entry))
             self._under_head(connection, after, head)
-            views = tuple(self._view(connection, *row) for row in rows)
+            intents: dict[int, dict[str, Json] | None] = {}
+            views = tuple(self._view(connection, intents, *row) for row in rows)
         self._frontier_after = after
         if not views:
             return None
@@ -176,13 +177,19 @@ class Source:
             raise LedgerCorrupt("the records are not those that the head was signed over", hint=_VERIFY)
         self._checked = head.size
 
-    def _view(self, connection: sqlite3.Connection, index: int, entry: bytes, sealed: bytes | None) -> View:
+    def _view(
+        self, connection: sqlite3.Connection, intents: dict[int, dict[str, Json] | None], index: int, entry: bytes,
+        sealed: bytes | None,
+    ) -> View:  # fmt: skip
+        """One view. `intents` are the facts of this batch's, opened already: most outcomes follow closely."""
         leaf = read(entry)
         facts = opened_facts(self._keys, index, entry, sealed)
-        intent: dict[str, Json] | None = None
-        if leaf.of >= 0:
+        if leaf.kind == "intent":
+            intents[index] = facts
+        elif 0 <= leaf.of < index and leaf.of not in intents:
             of = connection.execute(f"{_ROW} WHERE idx = ?", (leaf.of,)).fetchone()
-            intent = opened_facts(self._keys, *of) if of is not None and of[0] < index else None
+            intents[leaf.of] = opened_facts(self._keys, *of) if of is not None else None
+        intent = intents.get(leaf.of)
         return view(leaf, facts, log=self._verifier.name, index=index, payload=self._payload, intent=intent)
 
 
