@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= demo-data
 GLEWLWYD := .tools/glewlwyd
-.PHONY: demo demo-postgres test check browser postgres glewlwyd lock bench conformance clean
+.PHONY: demo demo-postgres test check browser postgres glewlwyd syslog lock bench conformance clean
 
 demo: $(READY)
 	$(BIN)/onbehalf demo --data $(DATA) $(ARGS)
@@ -14,7 +14,7 @@ demo: $(READY)
 demo-postgres: $(READY) postgres
 	$(BIN)/onbehalf demo --database postgres --data $(DATA) $(ARGS)
 
-test: check browser postgres glewlwyd
+test: check browser postgres glewlwyd syslog
 	$(BIN)/python -m pytest -n 4 --dist loadfile
 
 # The login page is tested in a real browser. Where nothing may be installed, those tests are skipped and say so.
@@ -41,6 +41,12 @@ glewlwyd:
 	    | xargs -I{} dpkg-deb -x {} $(GLEWLWYD); } \
 	  || echo "glewlwyd cannot be had, so its tests will be skipped (apt-get install glewlwyd)"
 
+# Syslog as a sink is tested on a real daemon, which the tests start themselves.
+syslog:
+	@command -v rsyslogd > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rsyslog > /dev/null; } \
+	  || echo "rsyslog is not installed, so its tests will be skipped (apt-get install rsyslog)"
+
 check: $(READY)
 	$(BIN)/ruff format --check src tests examples bench
 	$(BIN)/ruff check src tests examples bench
@@ -56,7 +62,7 @@ $(READY): requirements.lock pyproject.toml
 
 lock:
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes --no-emit-find-links --no-emit-index-url --extra gateway --extra dev --strip-extras -o requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes --no-emit-find-links --no-emit-index-url --extra gateway --extra audit --extra dev --strip-extras -o requirements.lock pyproject.toml
 
 bench: $(READY) bench/.venv
 	$(BIN)/python bench/run.py $(ARGS)

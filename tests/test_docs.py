@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from onbehalf import config, config_directory, config_proof, config_signals, config_upstreams
+from onbehalf import config, config_directory, config_proof, config_signals, config_sinks, config_upstreams
 from onbehalf.app import sketched
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.validate import people
@@ -28,6 +28,8 @@ STRUCTS = (
     config_directory.FeedSettings, config_directory.ScimSettings, config_directory.ClaimsSettings,
     config_proof.DpopSettings, config_proof.CertificateSettings,
     config_signals.StreamSettings, config_signals.PollSettings, config_signals.VerificationSettings,
+    config_sinks.FileSink, config_sinks.StdoutSink, config_sinks.SyslogSink, config_sinks.OtlpSink,
+    config_sinks.HttpSink, config_sinks.ParquetSink,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
@@ -102,6 +104,13 @@ def test_the_example_of_the_broker_is_a_configuration() -> None:
     (example,) = blocks(ROOT / "docs" / "broker.md", "yaml")
     settings = config.parse(example)
     assert [each.issuer for each in settings.issuers] == ["https://gateway.example.com"]
+
+
+def test_the_example_of_sinks_is_a_configuration() -> None:
+    (example,) = blocks(ROOT / "docs" / "audit-views.md", "yaml")
+    head = "gateway: {resource: https://g.example/mcp}\nissuers: [{issuer: https://l.example, tenant: acme}]\n"
+    head += "upstreams: {}\n"
+    assert [*config.parse(head + example).sinks] == ["siem", "lake"]
 
 
 def test_the_example_of_an_api_of_another_domain_is_a_configuration() -> None:

@@ -42,6 +42,8 @@ def test_a_manager_gets_her_teams_rows_and_her_own_and_the_record_names_them(tmp
         "released": 3,
         "withheld": 3,
         "ids": ["acme/1", "acme/2", "acme/3"],
+        "types": ["Review"],
+        "people": ["acme/bob", "acme/carol", "acme/dana", "acme/zoe"],
     }
     assert reply.receipt == doors.receipt(0)
     assert reply.content["_meta"]["onbehalf/call"] == intent.call  # type: ignore[index,call-overload]

@@ -80,6 +80,7 @@ def test_columns_masks_and_the_number_of_rows_are_applied_after_rows_are_decided
     ]
     assert outcome.facts["rows"] == {
         "returned": 6, "released": 3, "withheld": 1, "cut": 2, "ids": ["acme/1", "acme/2", "acme/3"],
+        "types": ["Review"], "people": ["acme/bob", "acme/zoe"],
     }  # fmt: skip
     assert outcome.facts["obligations"] == [
         {"policy": "manager-read", "mask": {"comment": "hash", "salary": "null"}, "rows": 3},

@@ -32,6 +32,17 @@ from onbehalf.config_introspection import IntrospectionSettings, require_told_ap
 from onbehalf.config_proof import CertificateSettings, Demand, DpopSettings, require_certificates, require_demand
 from onbehalf.config_services import ServicesSettings, WorkloadSettings, require_services, require_workloads
 from onbehalf.config_signals import PollSettings, StreamSettings, VerificationSettings, require_streams
+from onbehalf.config_sinks import (
+    FileSink,
+    HttpSink,
+    OtlpSink,
+    ParquetSink,
+    SinkName,
+    SinkSettings,
+    StdoutSink,
+    SyslogSink,
+    require_sinks,
+)
 from onbehalf.config_upstreams import (
     AccountSettings,
     AuthorizationSettings,
@@ -193,6 +204,7 @@ class Settings(Keys, frozen=True):
     signals: tuple[StreamSettings, ...] = ()
     workloads: tuple[WorkloadSettings, ...] = ()
     broker: BrokerSettings | None = None
+    sinks: dict[SinkName, SinkSettings] = field(default_factory=dict)
 
 
 class _UniqueLoader(yaml.SafeLoader):
@@ -255,6 +267,7 @@ def parse(text: str) -> Settings:
     _require_callers(settings)
     _require_speakers(settings)
     _require_signals(settings)
+    require_sinks(settings.sinks, insecure_http=settings.gateway.insecure_http_for_tests)
     names = [name for upstream in settings.upstreams.values() for name in upstream.tools]
     if len(set(names)) != len(names):
         raise ConfigInvalid("two upstreams offer a tool of one name", hint="tool names are unique within a gateway")
@@ -456,6 +469,7 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.workloads\[(\d+|\.\.\.)\]", (WorkloadSettings,)),
     (r"\$\.upstreams\[\.\.\.\]", (SqlUpstream, PostgresUpstream, McpUpstream, OpenapiUpstream)),
     (r"\$\.upstreams.*\.tools\[\.\.\.\]", (OpenapiToolSettings,)),
+    (r"\$\.sinks\[\.\.\.\]", (FileSink, StdoutSink, SyslogSink, OtlpSink, HttpSink, ParquetSink)),
     (r"\$\.upstreams.*\.rows", (RowsSettings,)),
     (r"\$\.upstreams.*\.entities\[\.\.\.\]", (EntitySettings,)),
     (r"\$\.upstreams.*\.hierarchies\[\d+\]|\$\.upstreams.*\.hierarchies\[\.\.\.\]", (HierarchySettings,)),

@@ -591,6 +591,27 @@ class RecordMissing(ExplainError):
     status = 404
 
 
+class SinkUnavailable(ExplainError):
+    """A sink does not take records now; they are sent again."""
+
+    code = "sink_unavailable"
+    status = 503
+
+
+class SinkRefused(ExplainError):
+    """A sink will not take records as they are sent; nothing is left out, so none after them is sent."""
+
+    code = "sink_refused"
+    status = 502
+
+
+class QueryFailed(ExplainError):
+    """A question to the record is none, or takes too long or answers too much."""
+
+    code = "query_failed"
+    status = 400
+
+
 class ReceiptRefused(ExplainError):
     """What a backend sent as its receipt of a call is none of this call."""
 

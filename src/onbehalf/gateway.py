@@ -389,6 +389,11 @@ class _Walk:
         self, call: ToolCall, receipt: Receipt, result: Outcome, found: rows.Extracted | None = None,
         kept: obligations.Kept = obligations.NOTHING_KEPT,
     ) -> None:  # fmt: skip
-        ids = [row.ref.id for row in kept.rows]
-        released = entries.Released(returned=found.returned, ids=ids, applied=kept.applied) if found else None
+        released = None
+        if found:
+            refs = [row.ref for row in kept.rows]
+            released = entries.Released(
+                returned=found.returned, ids=[ref.id for ref in refs], types=frozenset(ref.type for ref in refs),
+                people=rows.about(kept.rows), applied=kept.applied,
+            )  # fmt: skip
         self.house.ledger.follow(entries.outcome(call, receipt, result, released, now=self.house.clock()))

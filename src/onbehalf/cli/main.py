@@ -12,7 +12,22 @@ import sys
 import typer
 
 from onbehalf.app import VERSION
-from onbehalf.cli import audit, audit_export, check, connect, db, demo, explain, init, keys, people, revoke, serve
+from onbehalf.cli import (
+    audit,
+    audit_export,
+    audit_query,
+    audit_send,
+    check,
+    connect,
+    db,
+    demo,
+    explain,
+    init,
+    keys,
+    people,
+    revoke,
+    serve,
+)
 from onbehalf.cli.screen import console, plain, show_error
 from onbehalf.errors import LedgerCorrupt, OnbehalfError
 
@@ -64,6 +79,8 @@ app.command("doctor", hidden=True, help="The same as `check`.")(check.check)
 app.command("explain")(explain.explain)
 audit.app.command("export-log")(audit_export.export_log)
 audit.app.command("export")(audit_export.export)
+audit.app.command("query")(audit_query.query)
+audit.app.command("send")(audit_send.send_)
 app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 app.add_typer(keys.app, name="keys")

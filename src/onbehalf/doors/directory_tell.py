@@ -1,4 +1,4 @@
-"""What the directory file says, for people who look after it: one person, and every tenant with its feed.
+"""What the directory file says, for people who look after it: one person, a team, and every tenant with its feed.
 
 Must not decide anything by what is read here, or write.
 
@@ -20,7 +20,7 @@ from onbehalf.doors.directory_sqlite_slice import user
 from onbehalf.errors import DirectoryUnavailable
 from onbehalf.model import Json
 
-__all__ = ["TenantTold", "Told", "tell", "tenants"]
+__all__ = ["TenantTold", "Told", "team_members", "tell", "tenants"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,34 @@ def tenants(path: Path) -> tuple[TenantTold, ...]:
         )
         for tenant, source, people, active, tried, succeeded, problem in rows
     )  # fmt: skip
+
+
+def team_members(path: Path, tenant: str, name: str) -> frozenset[str]:
+    """The ids, as `tenant/id`, of all in a group and the groups below it, of all below a position, or of all below
+    somebody's position: whichever of the three the name is. None of them is nobody.
+
+    Raises DirectoryUnavailable, also for a name that is several of them with different people.
+    """
+    position = "SELECT id FROM person WHERE book = ?1 AND position IN (SELECT below FROM position_above WHERE book = ?1"
+    kinds = {
+        "group": "SELECT person FROM membership WHERE book = ?1 AND (grouping = ?2 OR grouping IN "
+        "(SELECT below FROM grouping_above WHERE book = ?1 AND above = ?2))",
+        "position": f"{position} AND above = ?2)",
+        "person": f"{position} AND above = (SELECT position FROM person WHERE book = ?1 AND id = ?2))",  # noqa: S608
+    }
+    with _reading(path) as reading:
+        book = books(reading).get(tenant)
+        found = {
+            kind: frozenset(f"{tenant}/{person}" for (person,) in reading.execute(query, (book, name)))
+            for kind, query in kinds.items()
+        }
+    teams = {kind: people for kind, people in found.items() if people}
+    if len(set(teams.values())) > 1:
+        raise DirectoryUnavailable(
+            f"`{tenant}/{name}` is {' and '.join(f'a {kind}' for kind in teams)} with different people",
+            hint="ask by another name of the same team",
+        )
+    return next(iter(teams.values()), frozenset())
 
 
 @contextlib.contextmanager

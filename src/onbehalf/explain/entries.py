@@ -51,10 +51,13 @@ _NOT_SENT = "the client went away, or time ran out, before anything was sent"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """Which rows came back and which of them went on to the client. `ids` are entity ids."""
+    """Which rows came back and which of them went on to the client. `ids` are entity ids of these `types`, and `people`
+    the ids of the people whom they refer to."""
 
     returned: int
     ids: Sequence[str]
+    types: frozenset[str] = frozenset()
+    people: frozenset[str] = frozenset()
     applied: Applied = _UNTOUCHED
 
 
@@ -221,6 +224,10 @@ def _rows(released: Released) -> dict[str, Json]:
         "withheld": released.returned - len(released.ids) - applied.cut,
         "ids": list(released.ids),
     }
+    if released.types:
+        told["types"] = [*sorted(released.types)]
+    if released.people:
+        told["people"] = [*sorted(released.people)]
     if applied.cut:
         told["cut"] = applied.cut
     if applied.purposes:

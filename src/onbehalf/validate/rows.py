@@ -13,7 +13,7 @@ import orjson
 
 from onbehalf.model import Entity, Failed, Json, Ref, Rows, Tool
 
-__all__ = ["Extracted", "Row", "extract", "given", "release", "showing", "too_many"]
+__all__ = ["Extracted", "Row", "about", "extract", "given", "release", "showing", "too_many"]
 
 _LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1
 _MAX_ID = 512
@@ -81,6 +81,12 @@ def release(shape: Rows, content: Mapping[str, Json], kept: Sequence[Row]) -> di
     if content.get("isError") is True:
         released["isError"] = True
     return released
+
+
+def about(found: Sequence[Row]) -> frozenset[str]:
+    """The ids of the people whom the rows refer to."""
+    # a tenant has no slash, so what stands before the first one of an entity id is it
+    return frozenset(f"{row.ref.id.partition('/')[0]}/{person}" for row in found for person in row.people)
 
 
 def showing(row: Row, raw: Json) -> Row:
