@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from doors.tls_house import Authority, authority, self_signed
+from doors.tls_house import Authority, Issued, authority, self_signed
 from onbehalf import config
 from onbehalf.config_tls import TlsSettings
 from onbehalf.doors.serve_tls import ServerCertificate, ServerTls
@@ -123,11 +123,50 @@ def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> str | None:
     return ends[0].version()
 
 
+def showing(shown: Issued | None) -> ssl.SSLContext:
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    if shown is not None:
+        client.load_cert_chain(shown.path)
+    return client
+
+
+def test_clients_show_a_certificate_of_a_known_authority_that_is_for_clients_and_has_not_ended_or_none(
+    tmp_path: Path, issuer: Authority
+) -> None:
+    issuer.issued("a.example")
+    server = opened(
+        tmp_path, "a.example.pem", client_certificates="optional", client_authorities=issuer.store.name
+    ).context
+    assert shake(server, showing(None))
+    assert shake(server, showing(issuer.issued("good", client=True)))
+    for wrong, why in (
+        (issuer.issued("ended", client=True, shift=datetime.timedelta(days=-2)), "has expired"),
+        (issuer.issued("server"), "unsuitable certificate purpose"),
+        (self_signed(tmp_path, "self"), "self-signed"),
+    ):
+        with pytest.raises(ssl.SSLError, match=why):
+            shake(server, showing(wrong))
+
+
+def test_whom_clients_certificates_are_from_is_read_again_too(tmp_path: Path, issuer: Authority) -> None:
+    issuer.issued("a.example")
+    before, after = self_signed(tmp_path, "before"), self_signed(tmp_path, "after")
+    known = tmp_path / "known.pem"
+    known.write_bytes(before.path.read_bytes())
+    tls = opened(tmp_path, "a.example.pem", client_certificates="optional", client_authorities="known.pem")
+    for good, bad in ((before, after), (after, before)):
+        known.write_bytes(good.path.read_bytes())
+        tls.renew(UnixTime(int(time.time())))
+        assert shake(tls.context, showing(good))
+        with pytest.raises(ssl.SSLError, match="self-signed"):
+            shake(tls.context, showing(bad))
+
+
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_a_client_of_tls_1_1_is_refused_for_its_version_and_for_nothing_else(tmp_path: Path, issuer: Authority) -> None:
     issuer.issued("a.example")
-    client, server = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), opened(tmp_path, "a.example.pem").context
-    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client, server = showing(None), opened(tmp_path, "a.example.pem").context
     for each in (client, server):
         each.set_ciphers("ALL:@SECLEVEL=0")
     client.minimum_version = client.maximum_version = ssl.TLSVersion.TLSv1_1
