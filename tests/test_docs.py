@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from onbehalf import config, config_directory, config_proof, config_signals, config_sinks, config_upstreams
+from onbehalf import config, config_directory, config_proof, config_signals, config_sinks, config_tls, config_upstreams
 from onbehalf.app import sketched
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.validate import people
@@ -26,7 +26,7 @@ STRUCTS = (
     config.ApprovalSettings, config.BrokerSettings, config.BrokerLogin, config.BrokerClient,
     config.IntrospectionSettings, config.ServicesSettings, config.WorkloadSettings, config_directory.DirectorySettings,
     config_directory.FeedSettings, config_directory.ScimSettings, config_directory.ClaimsSettings,
-    config_proof.DpopSettings, config_proof.CertificateSettings,
+    config_proof.DpopSettings, config_proof.CertificateSettings, config_tls.TlsSettings,
     config_signals.StreamSettings, config_signals.PollSettings, config_signals.VerificationSettings,
     config_sinks.FileSink, config_sinks.StdoutSink, config_sinks.SyslogSink, config_sinks.OtlpSink,
     config_sinks.HttpSink, config_sinks.ParquetSink,
@@ -68,8 +68,9 @@ def test_the_ten_lines_of_the_readme_are_a_configuration() -> None:
 def test_the_settings_in_the_page_on_proofs_are_configurations_and_its_policy_is_one() -> None:
     page = ROOT / "docs" / "proof.md"
     examples = [config.parse(example) for example in blocks(page, "yaml")]
-    assert [each.issuers[0].proof for each in examples] == ["dpop", "mtls"]
-    assert examples[1].gateway.certificates is not None
+    assert [each.issuers[0].proof for each in examples] == ["dpop", "mtls", "mtls"]
+    assert examples[1].gateway.tls is not None
+    assert examples[2].gateway.certificates is not None
     for path in re.findall(r"`(test_11_\d+_)…`", page.read_text(encoding="utf-8")):
         files = [ROOT / "tests" / name for name in ("test_proof.py", "test_broker_proof.py")]
         assert f"def {path}" in "".join(file.read_text(encoding="utf-8") for file in files)

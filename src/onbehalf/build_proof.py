@@ -18,6 +18,7 @@ from onbehalf.doors.ledger_keys import open_mask_key
 from onbehalf.doors.proofs_sqlite import SqliteProofs
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.errors import ConfigInvalid
+from onbehalf.identify import Spelling
 from onbehalf.model import UnixTime
 
 __all__ = ["OpenProofs", "certificate_headers", "open_proofs"]
@@ -40,15 +41,16 @@ def open_proofs(settings: Settings, places: Paths, stack: contextlib.AsyncExitSt
     # a key of its own, of the one that gateways with the same keys share
     key = hmac.digest(open_mask_key(places.keys), b"onbehalf dpop nonces", "sha256")
     dpop = DpopProofs(settings=settings.gateway.dpop, used=used, key=key)
-    named = settings.gateway.certificates
-    tokens = Proofs(
-        dpop, resource=settings.gateway.resource, certificates=named.spelling if named is not None else None
-    )
-    return OpenProofs(dpop=dpop, tokens=tokens, proving=Proving(certificates=certificates, offered=tokens.offered))
+    named, tls = settings.gateway.certificates, settings.gateway.tls
+    connection = tls is not None and tls.client_certificates == "optional"
+    spelling: Spelling | None = "rfc9440" if connection else named.spelling if named is not None else None
+    tokens = Proofs(dpop, resource=settings.gateway.resource, certificates=spelling)
+    proving = Proving(certificates=certificates, connection=connection, offered=tokens.offered)
+    return OpenProofs(dpop=dpop, tokens=tokens, proving=proving)
 
 
 def certificate_headers(settings: Settings, places: Paths) -> CertificateHeaders | None:
-    """Where certificates stand, None for nowhere. Raises ConfigInvalid."""
+    """In which headers certificates stand, None for none. Raises ConfigInvalid."""
     named = settings.gateway.certificates
     if named is None:
         return None

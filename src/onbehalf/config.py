@@ -43,6 +43,7 @@ from onbehalf.config_sinks import (
     SyslogSink,
     require_sinks,
 )
+from onbehalf.config_tls import TlsSettings, require_tls
 from onbehalf.config_upstreams import (
     AccountSettings,
     AuthorizationSettings,
@@ -154,6 +155,7 @@ class GatewaySettings(Keys, frozen=True):
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
     dpop: DpopSettings = field(default_factory=DpopSettings)
     certificates: CertificateSettings | None = None
+    tls: TlsSettings | None = None
 
 
 class LoginSettings(Keys, frozen=True):
@@ -245,13 +247,11 @@ def parse(text: str) -> Settings:
     for upstream in settings.upstreams.values():
         if isinstance(upstream, OpenapiUpstream):
             _require_one_bearer(upstream, settings)
+    certificates = _require_certificates(settings.gateway)
     for issuer in settings.issuers:
         _require_url(issuer.issuer)
         _require_https(issuer.issuer, settings)
-        certificates = settings.gateway.certificates is not None
         require_demand(issuer.issuer, issuer.proof, logs_in=issuer.login is not None, certificates=certificates)
-    if settings.gateway.certificates is not None:
-        require_certificates(settings.gateway.certificates)
     if len({issuer.issuer for issuer in settings.issuers}) != len(settings.issuers):
         raise ConfigInvalid(
             "an issuer stands twice", hint="one entry per issuer, or a token could have two tenant rules"
@@ -272,6 +272,16 @@ def parse(text: str) -> Settings:
     if len(set(names)) != len(names):
         raise ConfigInvalid("two upstreams offer a tool of one name", hint="tool names are unique within a gateway")
     return settings
+
+
+def _require_certificates(gateway: GatewaySettings) -> bool:
+    """Whether clients' certificates are read, from one place. Raises ConfigInvalid."""
+    if gateway.certificates is not None:
+        require_certificates(gateway.certificates)
+    if gateway.tls is not None:
+        require_tls(gateway.tls, resource=gateway.resource, headers=gateway.certificates is not None)
+    asked = gateway.tls is not None and gateway.tls.client_certificates == "optional"
+    return asked or gateway.certificates is not None
 
 
 def broker_issuer(settings: Settings) -> str:
@@ -451,6 +461,7 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.gateway\.approvals", (ApprovalSettings,)),
     (r"\$\.gateway\.dpop", (DpopSettings,)),
     (r"\$\.gateway\.certificates", (CertificateSettings,)),
+    (r"\$\.gateway\.tls", (TlsSettings,)),
     (r"\$\.broker", (BrokerSettings,)),
     (r"\$\.broker\.login", (BrokerLogin,)),
     (r"\$\.broker\.login\.tenant", (TenantClaim,)),

@@ -56,7 +56,7 @@ def require_demand(issuer: str, demand: Demand, *, logs_in: bool, certificates: 
     if demand == "mtls" and not certificates:
         raise ConfigInvalid(
             f"tokens of `{issuer}` must be bound to certificates, and none are read here",
-            hint="set up `certificates` under `gateway`",
+            hint="set up `certificates` under `gateway`, or `client_certificates` under `gateway.tls`",
         )
     if demand != "optional" and logs_in:
         raise ConfigInvalid(

@@ -37,7 +37,7 @@ class Shown:
     """What one HTTP request showed besides its token, nothing of it proven. Compared by identity: one for a request.
 
     `dpop` says that the token came under that scheme (RFC 9449 section 7.1), and `proof` is the proof with it;
-    `certificate` is the client's as whoever ends TLS wrote it down, "" for none.
+    `certificate` is the client's as whoever ends TLS, or the connection, has it, "" for none.
     """
 
     dpop: bool

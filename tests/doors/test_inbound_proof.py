@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onbehalf import config
 from onbehalf.app import paths
 from onbehalf.build_proof import certificate_headers
-from onbehalf.doors.inbound_proof import CertificateHeaders, presented
+from onbehalf.doors.inbound_proof import CONNECTION_CERTIFICATE, CertificateHeaders, certificate_of, presented
 from onbehalf.errors import ConfigInvalid, CredentialsRefused, DpopMissing, OnbehalfError, TokenMalformed, TokenMissing
 from onbehalf.model import Presented
 
@@ -98,3 +98,17 @@ def test_a_shared_secret_that_is_short_is_refused_at_start(tmp_path: Path) -> No
         else:
             with pytest.raises(ConfigInvalid):
                 certificate_headers(settings, places)
+
+
+def test_a_connections_certificate_is_the_transports_word_and_no_header_is_read_beside_it() -> None:
+    scope = {"extensions": {CONNECTION_CERTIFICATE: {"certificate": ":AA==:"}}}
+    assert certificate_of(scope) == ":AA==:"
+    for none in ({}, {"extensions": {}}, {"extensions": {"tls": {"certificate": ":AA==:"}}}):
+        assert certificate_of(none) == ""
+    headers = {**by(b"Bearer a.b.c"), b"client-cert": b":BB==:", CONNECTION_CERTIFICATE.encode(): b":BB==:"}
+    shown = presented(headers, method="POST", certificates=None, connection=":AA==:").shown
+    assert shown is not None
+    assert (shown.dpop, shown.certificate) == (False, ":AA==:")
+    assert presented(headers, method="POST", certificates=None).shown is None
+    with pytest.raises(CredentialsRefused):
+        certificate_of({"extensions": {CONNECTION_CERTIFICATE: {"certificate": f":{'A' * 8192}:"}}})

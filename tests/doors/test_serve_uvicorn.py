@@ -6,12 +6,17 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import uvloop
 
+from doors.tls_house import authority
 from onbehalf.doors import serve_uvicorn
+from onbehalf.doors.serve_uvicorn import Port
 from onbehalf.errors import ConfigInvalid
 
 
@@ -72,7 +77,9 @@ def test_sighup_reloads_a_reload_that_breaks_ends_nothing_and_sigterm_ends_all(
 
         sockets = [serve_uvicorn.bind("127.0.0.1:0") for _ in range(2)]
         serving = asyncio.create_task(
-            serve_uvicorn.serve([(app, each) for each in sockets], reload=reload, ready=up.set, end_seconds=1)
+            serve_uvicorn.serve(
+                [Port(app=app, bound=each) for each in sockets], reload=reload, ready=up.set, end_seconds=1
+            )
         )
         await asyncio.wait_for(up.wait(), 10)
         async with httpx2.AsyncClient(trust_env=False) as http:
@@ -88,3 +95,33 @@ def test_sighup_reloads_a_reload_that_breaks_ends_nothing_and_sigterm_ends_all(
     asyncio.run(run())
     assert calls == ["reload", "reload"]
     assert "the reload was broken off" in caplog.text
+
+
+def test_with_tls_who_does_not_shake_hands_in_time_is_let_go_and_an_open_connection_does_not_keep_it_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve_uvicorn, "HEAD_SECONDS", 0.2)
+    trusted = authority(tmp_path)
+    client = ssl.create_default_context(cafile=str(trusted.store))
+
+    async def run() -> None:
+        up, bound = asyncio.Event(), serve_uvicorn.bind("127.0.0.1:0")
+        port = Port(app=app, bound=bound, tls=trusted.server("localhost"))
+
+        async def reload() -> None:
+            raise AssertionError
+
+        serving = asyncio.create_task(serve_uvicorn.serve([port], reload=reload, ready=up.set, end_seconds=1))
+        await asyncio.wait_for(up.wait(), 10)
+        number = bound.getsockname()[1]
+        silent, closing = await asyncio.open_connection("127.0.0.1", number)
+        assert await asyncio.wait_for(silent.read(), 5) == b""
+        closing.close()
+        async with httpx2.AsyncClient(trust_env=False, verify=client) as http:
+            assert (await http.get(f"https://localhost:{number}/")).text == "here"
+            with pytest.raises(httpx2.TransportError):
+                await http.get(f"http://localhost:{number}/")
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.wait_for(serving, 5)
+
+    uvloop.run(run())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,20 +30,37 @@ class Authority:
 
     def server(self, *names: str, ended: bool = False) -> ssl.SSLContext:
         """What a server of these names needs; with `ended`, its certificate is of yesterday."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.issued(*names, shift=-2 * _DAY if ended else datetime.timedelta()).path)
+        return context
+
+    def issued(self, *names: str, client: bool = False, shift: datetime.timedelta = datetime.timedelta()) -> Issued:
+        """A certificate for these names, for two days around now, or around another time by `shift`."""
         key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.datetime.now(datetime.UTC) - (2 * _DAY if ended else datetime.timedelta())
+        use = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         made = (
-            _builder(_name("server"), self.certificate.subject, key, now)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+            _builder(_name(names[0]), self.certificate.subject, key, datetime.datetime.now(datetime.UTC) + shift)
+            .add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
             .sign(self.key, hashes.SHA256())
         )
-        path = self.directory / f"{names[0]}.pem"
-        path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + _pem(key))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+        return _issued(self.directory / f"{names[0].replace('*', 'any')}.pem", made, key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issued:
+    """A certificate and its key, in one PEM file."""
+
+    path: Path
+    der: bytes
+
+
+def self_signed(directory: Path, name: str) -> Issued:
+    """A certificate that nobody else has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = _builder(_name(name), _name(name), key, datetime.datetime.now(datetime.UTC)).sign(key, hashes.SHA256())
+    return _issued(directory / f"{name}.pem", made, key)
 
 
 def authority(directory: Path, name: str = "authority") -> Authority:
@@ -71,6 +89,18 @@ async def answering(context: ssl.SSLContext, answer: bytes, seen: list[bytes]) -
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     async with server:
         yield server.sockets[0].getsockname()[1]
+
+
+def _issued(path: Path, made: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Issued:
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + _pem(key))
+    return Issued(path=path, der=made.public_bytes(serialization.Encoding.DER))
+
+
+def _general(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _name(text: str) -> x509.Name:

@@ -22,6 +22,7 @@ from onbehalf.build_proof import certificate_headers
 from onbehalf.cli.check_exchange import said_of_exchanges
 from onbehalf.cli.check_person import Who, shown
 from onbehalf.cli.check_signals import said_of_streams
+from onbehalf.cli.check_tls import said_of_tls
 from onbehalf.cli.deny_path import open_doors, wide_doors
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import (
@@ -135,6 +136,9 @@ async def _checked(config: Path, who: Who | None) -> list[_Finding]:
             findings.say("warning", "configuration", "`insecure_http_for_tests` is on", "remove it outside of tests")
         with findings.trying("certificates"):
             certificate_headers(settings, places)
+        with findings.trying("tls"):
+            for told in said_of_tls(settings, base=places.config.resolve().parent, now=now()):
+                findings.say(*told)
         _people(findings, places, settings)
         _policies(findings, places, settings, sketches)
         await _upstreams(findings, settings, places)

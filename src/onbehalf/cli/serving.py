@@ -18,8 +18,12 @@ from typing import Any
 
 from onbehalf.app import App, building, load_settings
 from onbehalf.cli.plain import exit_code, plain
+from onbehalf.config import Settings
 from onbehalf.doors import serve_uvicorn
-from onbehalf.errors import OnbehalfError
+from onbehalf.doors.clock_system import now
+from onbehalf.doors.serve_tls import ServerTls
+from onbehalf.doors.serve_uvicorn import Port
+from onbehalf.errors import ConfigInvalid, OnbehalfError
 
 __all__ = ["main", "run"]
 
@@ -71,16 +75,41 @@ class _Plain(logging.Formatter):
 
 async def _serve(config: Path) -> None:
     settings = load_settings(config)
+    tls = _tls(settings, config)
     public = serve_uvicorn.bind(settings.gateway.listen)
     admin = serve_uvicorn.bind(settings.gateway.admin)
     async with building(config) as house:
         await serve_uvicorn.serve(
-            ((house.public, public), (house.admin, admin)),
-            reload=house.reload,
+            (
+                Port(app=house.public, bound=public, tls=tls.context if tls is not None else None),
+                Port(app=house.admin, bound=admin),
+            ),
+            reload=lambda: _reload(house, tls),
             ready=lambda: _settle(house),
             end_seconds=settings.gateway.limits.call_seconds,
         )
     _log.info("ended; the record is closed")
+
+
+def _tls(settings: Settings, config: Path) -> ServerTls | None:
+    if settings.gateway.tls is None:
+        return None
+    tls = ServerTls(settings.gateway.tls, base=config.resolve().parent, now=now())
+    if tls.certificate.ends_soon(now()):
+        _log.warning("the certificate of the public port ends soon: renew it, and send SIGHUP")
+    return tls
+
+
+async def _reload(house: App, tls: ServerTls | None) -> None:
+    """The house's own, and the public port's certificate."""
+    if tls is not None:
+        try:
+            changed = await asyncio.to_thread(tls.renew, now())
+        except ConfigInvalid as error:
+            _log.error("the old certificate stays in force: %s", error.message)
+        else:
+            _log.info("certificate %s", "taken over" if changed else "unchanged")
+    await house.reload()
 
 
 def _settle(house: App) -> None:

@@ -36,7 +36,7 @@ from onbehalf.doors.inbound_mcp import Modern, ServerName, request_id, within
 from onbehalf.doors.inbound_oauth import PATH as OAUTH_PATH
 from onbehalf.doors.inbound_oauth import OauthApp
 from onbehalf.doors.inbound_older import Older, SessionLimits
-from onbehalf.doors.inbound_proof import CertificateHeaders, presented
+from onbehalf.doors.inbound_proof import CertificateHeaders, certificate_of, presented
 from onbehalf.doors.inbound_refusal import Challenges, refusal
 from onbehalf.doors.inbound_scim import PATH as SCIM_PATH
 from onbehalf.doors.inbound_scim import ScimApp
@@ -85,10 +85,11 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proving:
-    """How clients prove tokens here: where certificates are read, None for nowhere, and the nonce to offer with the
-    answer to a request whose proof was taken, "" for none."""
+    """How clients prove tokens here: the headers in which certificates are read, None for none; whether they are the
+    `connection`'s own; and the nonce to offer with the answer to a request whose proof was taken, "" for none."""
 
     certificates: CertificateHeaders | None = None
+    connection: bool = False
     offered: Callable[[Shown], str] = lambda shown: ""
 
 
@@ -137,7 +138,8 @@ class PublicApp:
         if proving is not None:
             self._metadata["dpop_signing_alg_values_supported"] = [*DPOP_ALGORITHMS]
             self._metadata["dpop_bound_access_tokens_required"] = dpop_only
-            self._metadata["tls_client_certificate_bound_access_tokens"] = proving.certificates is not None
+            read = proving.connection or proving.certificates is not None
+            self._metadata["tls_client_certificate_bound_access_tokens"] = read
         self._proving = proving or Proving()
         certificates = self._proving.certificates
         self._credentials = CREDENTIALS | (certificates.names if certificates is not None else frozenset())
@@ -274,7 +276,11 @@ class PublicApp:
             raise _busy()
         headers = self._checked_headers(scope)  # 2-4
         refuse_token_in_query(scope["query_string"])  # 5
-        shows = presented(headers, method=scope["method"], certificates=self._proving.certificates)  # 6
+        proving = self._proving
+        connection = certificate_of(scope) if proving.connection else ""
+        shows = presented(  # 6
+            headers, method=scope["method"], certificates=proving.certificates, connection=connection
+        )
         if shows.shown is not None:
             seen.dpop = shows.shown.dpop
             send = self._offering(send, shows.shown)

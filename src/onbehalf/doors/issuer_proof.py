@@ -4,8 +4,8 @@ The rules of a proof are in `identify`; this door holds what they need of the wo
 the nonces, and what was found for the request under way, so that one that asks twice is not its own replay. Must not
 find out whose token it is (issuer_http.py), nor read a header.
 
-Trust: a certificate is believed of whoever ends TLS, where the door that read it saw the secret they share; a proof by
-DPoP is believed by its signature alone.
+Trust: a certificate is believed of the connection, or of whoever ends TLS where the door that read it saw the secret
+they share; a proof by DPoP is believed by its signature alone.
 """
 
 from __future__ import annotations

@@ -11,23 +11,38 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
 
-from onbehalf.doors.inbound_head import BoundedHttp
+from onbehalf.doors.inbound_head import HEAD_SECONDS, BoundedHttp
+from onbehalf.doors.inbound_tls import BoundedTls
 from onbehalf.errors import ConfigInvalid
 
-__all__ = ["bind", "serve"]
+__all__ = ["Port", "bind", "serve"]
 
 _log = logging.getLogger(__name__)
 _GRACE_SECONDS = 2
 _CONNECTIONS = 10_000
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 65
+_GOODBYE_SECONDS = 2.0
+_STARTUP_FAILURE = 3
 
 App = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """An app and where it is served; with `tls` nothing is answered there in plain text."""
+
+    app: App
+    bound: socket.socket
+    tls: ssl.SSLContext | None = None
 
 
 class _Server(uvicorn.Server):
@@ -36,6 +51,32 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _TlsServer(_Server):
+    """As uvicorn's own, with bounds on a connection's first and last words that it lacks."""
+
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext) -> None:
+        super().__init__(config)
+        self._tls = tls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(_STARTUP_FAILURE)
+        loop, config = asyncio.get_running_loop(), self.config
+
+        def connected() -> asyncio.Protocol:
+            return BoundedTls(config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop)
+
+        self.servers = [
+            await loop.create_server(
+                connected, sock=bound, backlog=_BACKLOG, ssl=self._tls,
+                ssl_handshake_timeout=HEAD_SECONDS, ssl_shutdown_timeout=_GOODBYE_SECONDS,
+            )
+            for bound in sockets or ()
+        ]  # fmt: skip
+        self.started = True
 
 
 def bind(address: str) -> socket.socket:
@@ -61,18 +102,18 @@ def bind(address: str) -> socket.socket:
 
 
 async def serve(
-    apps: Sequence[tuple[App, socket.socket]],
+    ports: Sequence[Port],
     *,
     reload: Callable[[], Awaitable[None]],
     ready: Callable[[], None],
     end_seconds: float,
 ) -> None:
-    """Serve every app on its socket until SIGTERM or SIGINT. `ready` is called once all of them answer.
+    """Serve every app on its port until SIGTERM or SIGINT. `ready` is called once all of them answer.
 
     Calls in flight then have `end_seconds` to end, after which they are cancelled; a second signal does not wait.
     """
     loop = asyncio.get_running_loop()
-    servers = [_Server(_config(app, end_seconds)) for app, _ in apps]
+    servers = [_server(port, end_seconds) for port in ports]
     reloads: set[asyncio.Task[None]] = set()
 
     def stop() -> None:
@@ -92,7 +133,7 @@ async def serve(
     for number, action in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, again)):
         loop.add_signal_handler(number, action)
     tasks = [
-        asyncio.create_task(server.serve(sockets=[bound])) for server, (_, bound) in zip(servers, apps, strict=True)
+        asyncio.create_task(server.serve(sockets=[port.bound])) for server, port in zip(servers, ports, strict=True)
     ]
     for task in tasks:
         task.add_done_callback(lambda _: stop())  # if one server ends, for whatever reason, all do
@@ -108,6 +149,11 @@ async def _run(reload: Callable[[], Awaitable[None]]) -> None:
         await reload()
     except Exception:  # else it would be lost with its task; what stood before stands
         _log.exception("the reload was broken off")
+
+
+def _server(port: Port, end_seconds: float) -> _Server:
+    config = _config(port.app, end_seconds)
+    return _Server(config) if port.tls is None else _TlsServer(config, port.tls)
 
 
 def _config(app: App, end_seconds: float) -> uvicorn.Config:

@@ -1,4 +1,4 @@
-"""The thumbprint of a client's certificate, from the header in which whoever ended TLS wrote it down.
+"""The thumbprint of a client's certificate, as whoever ended TLS wrote it down.
 
 Two spellings: a structured field (RFC 9440: the DER in base64 between colons), and PEM with URL escapes, as nginx
 writes it. Must not judge the certificate: that its key was used in the handshake, and by whom it must be signed, is for
