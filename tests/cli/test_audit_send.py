@@ -95,16 +95,25 @@ def test_kill_9_at_any_time_loses_nothing_and_leaves_no_broken_line(made: Compan
     configured(made, FILE)
     calls(made, 1)
     out, dice = made.directory / "out" / "records.jsonl", random.Random(7)
-    writing = threading.Thread(target=lambda: [calls(made, 10) for _ in range(6)])
+    enough = threading.Event()
+
+    def write() -> None:
+        while not enough.is_set():
+            calls(made, 10)
+
+    writing = threading.Thread(target=write)
     writing.start()
-    for _ in range(6):
-        with sending(made) as process:
-            before = out.stat().st_size if out.exists() else 0
-            wait_for(lambda before=before: out.exists() and out.stat().st_size > before, what="a line", seconds=30)
-            time.sleep(dice.uniform(0, 0.05))
-            process.send_signal(signal.SIGKILL)
-            process.wait(10)
-    writing.join()
+    try:
+        for _ in range(6):
+            with sending(made) as process:
+                before = out.stat().st_size if out.exists() else 0
+                wait_for(lambda before=before: out.exists() and out.stat().st_size > before, what="a line", seconds=30)
+                time.sleep(dice.uniform(0, 0.05))
+                process.send_signal(signal.SIGKILL)
+                process.wait(10)
+    finally:
+        enough.set()
+        writing.join()
     assert said("audit", "send", "--once", "-c", made.config).code == 0
     found = indices(out.read_bytes())
     assert set(found) == {*range(size(made))}
