@@ -9,8 +9,8 @@ caller only. Whatever is refused leaves through inbound_refusal. The metadata of
 keys need no token; the approval pages, SCIM and security events prove who comes in their own way. Imports the other
 inbound files, and no other door.
 
-Trust: this port faces clients. TLS ends before it; whatever ends it can read tokens, but no header it adds is read,
-save a client's certificate where that is configured, with the secret they share.
+Trust: this port faces clients. TLS ends at it or before it; whatever ends it before can read tokens, but no header that
+it adds is read, save a client's certificate where that is configured, with the secret they share.
 """
 
 from __future__ import annotations

@@ -9,17 +9,24 @@ Trust: the address itself is the caller's to check.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TypeVar
 
-from pyreqwest.client import ClientBuilder
+from pyreqwest.client import ClientBuilder, SyncClientBuilder
 
-__all__ = ["plain_client"]
+__all__ = ["plain", "plain_client"]
+
+_Builder = TypeVar("_Builder", ClientBuilder, SyncClientBuilder)
 
 
 def plain_client(*, seconds: float, connect_seconds: float) -> ClientBuilder:
     """A client that does one exchange within `seconds`, of which connecting takes at most `connect_seconds`."""
+    return plain(ClientBuilder(), seconds=seconds, connect_seconds=connect_seconds)
+
+
+def plain(builder: _Builder, *, seconds: float, connect_seconds: float) -> _Builder:
+    """The same of a client's beginning, also of one that waits."""
     return (
-        ClientBuilder()
-        .http1_only()
+        builder.http1_only()
         .follow_redirects(False)
         .referer(False)
         .no_proxy()

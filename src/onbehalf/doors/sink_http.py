@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Literal
 
 import orjson
 from pyreqwest.client import SyncClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
+from onbehalf.doors.outbound import plain
 from onbehalf.errors import SinkRefused, SinkUnavailable
 from onbehalf.explain.views_batch import Batch, Form, cloudevents_batch, lines, otlp_request
 
@@ -38,23 +38,7 @@ class HttpSender:
         seconds: float,
     ) -> None:  # fmt: skip
         self._url, self._form, self._body, self._headers = url, form, body, dict(headers)
-        # the same as doors/outbound.py says of all clients here, for one that waits
-        self._client = (
-            SyncClientBuilder()
-            .http1_only()
-            .follow_redirects(False)
-            .referer(False)
-            .no_proxy()
-            .gzip(False)
-            .brotli(False)
-            .zstd(False)
-            .deflate(False)
-            .user_agent("onbehalf")
-            .default_cookie_store(False)
-            .connect_timeout(timedelta(seconds=min(seconds, 5.0)))
-            .timeout(timedelta(seconds=seconds))
-            .build()
-        )
+        self._client = plain(SyncClientBuilder(), seconds=seconds, connect_seconds=min(seconds, 5.0)).build()
 
     def deliver(self, batch: Batch) -> None:
         """Raises SinkUnavailable, SinkRefused."""
