@@ -105,11 +105,11 @@ def _with_broker(settings: Settings) -> Settings:
 
 def _require_callers(settings: Settings) -> None:
     """See that it is clear whose tokens are whose: opaque ones, and those of programs that call by themselves."""
-    for issuer in settings.issuers:
-        for url in (issuer.issuer, *([issuer.introspection.endpoint] if issuer.introspection else [])):
-            _require_url(url)
-            _require_https(url, settings)
-    require_told_apart({each.issuer: each.introspection for each in settings.issuers if each.introspection})
+    asked = {each.issuer: each.introspection for each in settings.issuers if each.introspection}
+    for introspection in asked.values():
+        _require_url(introspection.endpoint)
+        _require_https(introspection.endpoint, settings)
+    require_told_apart(asked)
     require_services(
         [
             (each.issuer, _tenants(each.tenant), each.services, each.introspection is not None)

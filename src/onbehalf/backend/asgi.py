@@ -86,14 +86,9 @@ class CallTokenMiddleware:
         if not issuer or not audience:
             raise ConfigInvalid("call tokens need an issuer and an audience", hint="name the gateway and this backend")
         self._app, self._issuer, self._audience = app, issuer, audience
-        if jwks is None or isinstance(jwks, Mapping):
-            self._keys: Keys = keys_from(
-                issuer=issuer, jwks_url=jwks_url, jwks=jwks, insecure_http_for_tests=insecure_http_for_tests
-            )
-        elif jwks_url:
-            raise ConfigInvalid("expected exactly one of `jwks_url` and `jwks`")
-        else:
-            self._keys = jwks
+        self._keys: Keys = keys_from(
+            issuer=issuer, jwks_url=jwks_url, jwks=jwks, insecure_http_for_tests=insecure_http_for_tests
+        )
         self._replay = replay if replay is not None else MemoryReplay(since=clock())
         self._max_body_bytes = max_body_bytes
         self._receipts = receipts

@@ -20,7 +20,7 @@ from onbehalf.backend.keys import Keys, keys_from
 from onbehalf.backend.operations import HttpRequest
 from onbehalf.backend.receipt import ReceiptKey
 from onbehalf.backend.replay import Replay
-from onbehalf.errors import BodyMalformed, ConfigInvalid, OnbehalfError
+from onbehalf.errors import BodyMalformed, OnbehalfError
 from onbehalf.model import Json
 
 if TYPE_CHECKING:  # what a backend runs needs nothing of it
@@ -51,14 +51,9 @@ class HttpCallTokenMiddleware:
             issuer=issuer, audience=audience, operations=operations, base_path=base_path, open_paths=open_paths,
             max_body_bytes=max_body_bytes, replay=replay, receipts=receipts, services=services,
         )  # fmt: skip
-        if jwks is None or isinstance(jwks, Mapping):
-            self._keys: Keys = keys_from(
-                issuer=issuer, jwks_url=jwks_url, jwks=jwks, insecure_http_for_tests=insecure_http_for_tests
-            )
-        elif jwks_url:
-            raise ConfigInvalid("expected exactly one of `jwks_url` and `jwks`")
-        else:
-            self._keys = jwks
+        self._keys: Keys = keys_from(
+            issuer=issuer, jwks_url=jwks_url, jwks=jwks, insecure_http_for_tests=insecure_http_for_tests
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request, or pass on the lifespan. Nothing else is served."""

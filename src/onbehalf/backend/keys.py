@@ -16,7 +16,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from joserfc.jwk import OKPKey
@@ -67,15 +67,18 @@ class BlockingKeys(Protocol):
         ...
 
 
+_Given = TypeVar("_Given", bound=Keys | BlockingKeys)
+
+
 def keys_from(
-    *, issuer: str, jwks_url: str, jwks: Mapping[str, Json] | None, insecure_http_for_tests: bool = False
-) -> RemoteKeys | StaticKeys:
-    """Keys of a URL or of a JWK Set, whichever is given. Raises ConfigInvalid for none or both."""
+    *, issuer: str, jwks_url: str, jwks: Mapping[str, Json] | _Given | None, insecure_http_for_tests: bool = False
+) -> RemoteKeys | StaticKeys | _Given:
+    """Keys of a URL or of a JWK Set, or those that are given as keys. Raises ConfigInvalid for none or two of these."""
     if bool(jwks_url) == (jwks is not None):
         raise ConfigInvalid("expected exactly one of `jwks_url` and `jwks`")
     if jwks is None:
         return RemoteKeys(jwks_url, issuer=issuer, insecure_http_for_tests=insecure_http_for_tests)
-    return StaticKeys(read_keys(jwks, issuer=issuer))
+    return StaticKeys(read_keys(jwks, issuer=issuer)) if isinstance(jwks, Mapping) else jwks
 
 
 def read_keys(document: bytes | Mapping[str, Json], *, issuer: str) -> Mapping[str, bytes]:

@@ -19,7 +19,7 @@ from onbehalf.backend.operations import HttpRequest
 from onbehalf.backend.receipt import ReceiptKey
 from onbehalf.backend.replay import Replay
 from onbehalf.backend.verify import VerifiedCall
-from onbehalf.errors import BodyMalformed, BodyTooLarge, ConfigInvalid, OnbehalfError
+from onbehalf.errors import BodyMalformed, BodyTooLarge, OnbehalfError
 from onbehalf.model import Json
 
 if TYPE_CHECKING:
@@ -60,14 +60,9 @@ class HttpCallTokenMiddleware:
             issuer=issuer, audience=audience, operations=operations, base_path=base_path, open_paths=open_paths,
             max_body_bytes=max_body_bytes, replay=replay, receipts=receipts, services=services,
         )  # fmt: skip
-        if jwks is not None and not isinstance(jwks, Mapping):
-            if jwks_url:
-                raise ConfigInvalid("expected exactly one of `jwks_url` and `jwks`")
-            self._keys = jwks
-        else:
-            self._keys = keys_from(
-                issuer=issuer, jwks_url=jwks_url, jwks=jwks, insecure_http_for_tests=insecure_http_for_tests
-            )
+        self._keys: BlockingKeys = keys_from(
+            issuer=issuer, jwks_url=jwks_url, jwks=jwks, insecure_http_for_tests=insecure_http_for_tests
+        )
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""

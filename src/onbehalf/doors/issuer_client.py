@@ -13,7 +13,6 @@ import json
 import re
 import secrets
 from dataclasses import dataclass, field
-from urllib.parse import quote_plus
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -21,6 +20,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
+from onbehalf.doors.issuer_fetch import basic
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json, UnixTime
 from onbehalf.strict_json import NotStrict, strict_object
@@ -95,8 +95,7 @@ class TokenClient:
             return {"client_id": self.id, "client_assertion_type": _TYPE, "client_assertion": signed}, {}
         if self.posted:
             return {"client_id": self.id, "client_secret": self.secret}, {}
-        pair = f"{quote_plus(self.id)}:{quote_plus(self.secret)}"
-        return {}, {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+        return {}, {"authorization": basic(self.id, self.secret)}
 
 
 def _jwk(text: str) -> tuple[_Key, str, dict[str, str]]:

@@ -135,12 +135,6 @@ class IssuerCallers:
             self._kept.pop(name, None)
         return await self._prove_anew(presented, name, now)
 
-    async def _seen_proof(self, caller: Caller, presented: Presented, now: UnixTime) -> Caller:
-        if self._proofs is None:
-            raise ProofMissing("no proofs of tokens are taken here", hint="use a bearer token")
-        await self._proofs.require(caller, presented, now=now)
-        return caller
-
     async def warm(self) -> None:
         """Fetch all issuers' keys. Does not raise for those that cannot be had: `problems` tells."""
         await asyncio.gather(*(keys.refresh() for keys in self._all))
@@ -215,8 +209,11 @@ class IssuerCallers:
                 self._kept.popitem(last=False)
 
     async def _shown(self, caller: Caller, presented: Presented, now: UnixTime) -> Caller:
-        if _bound(caller) is not presented.shown:
-            await self._seen_proof(caller, presented, now)
+        """The caller, once what the token is bound to was shown, and held for whom it may be exchanged."""
+        if _bound(caller) is not presented.shown:  # not both None: there is a proof to see, wanted or not
+            if self._proofs is None:
+                raise ProofMissing("no proofs of tokens are taken here", hint="use a bearer token")
+            await self._proofs.require(caller, presented, now=now)
         if self._keeper is not None:
             self._keeper.keep(caller, presented)
         return caller

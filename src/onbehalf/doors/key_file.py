@@ -26,6 +26,7 @@ import msgspec
 import orjson
 from nacl.signing import SigningKey
 
+from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.errors import ConfigInvalid, SignerUnavailable
 from onbehalf.model import Json, UnixTime
 
@@ -234,22 +235,15 @@ def _write(path: Path, stored: _Stored, *, replace: bool) -> None:
                 os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    with _opened(directory) as entry:
-        os.fsync(entry)
+    sync_folder(directory)
 
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """No other process rotates meanwhile. The lock ends with the process, whatever ends it."""
-    with _opened(directory) as entry:
-        fcntl.flock(entry, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _opened(directory: Path) -> Iterator[int]:
     entry = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield entry
+        fcntl.flock(entry, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(entry)

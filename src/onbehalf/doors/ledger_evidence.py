@@ -19,6 +19,7 @@ from pathlib import Path
 
 import orjson
 
+from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.doors.ledger_witness import ask_witness
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
@@ -84,11 +85,7 @@ def export(
             file.flush()
             os.fsync(file.fileno())
         aside.rename(out)
-        handle = os.open(out.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(out.parent)
     except OSError as error:
         raise LedgerUnavailable(f"`{out}` cannot be written: {error.strerror}") from error
     finally:

@@ -17,6 +17,7 @@ import secrets
 import stat
 from pathlib import Path
 
+from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.checkpoint import NoteSigner
 from onbehalf.explain.seal import LedgerKeys, Sealer
@@ -100,8 +101,4 @@ def _create(path: Path, content: bytes, *, mode: int) -> None:
             os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_folder(path.parent)

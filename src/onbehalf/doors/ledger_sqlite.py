@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, scan
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, entries, tree
@@ -339,11 +340,7 @@ def _connect(path: Path, keys: LedgerKeys) -> sqlite3.Connection:
             head, note = _signed(tree.Frontier(), keys)
             connection.execute("INSERT INTO head VALUES (1, 0, ?, ?)", (head.root, note))
             connection.execute("COMMIT")
-            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync_folder(path.parent)
     except BaseException:
         connection.close()
         raise

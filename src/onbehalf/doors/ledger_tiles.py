@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.errors import Busy, LedgerUnavailable, RecordMissing
 from onbehalf.explain import tiles
 from onbehalf.explain.tiles import WIDTH, Tile
@@ -157,8 +158,4 @@ def _write(place: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.rename(place)
-    handle = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(place.parent)

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
+from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.errors import SinkUnavailable
 from onbehalf.explain.views_batch import Batch, Form, lines
 
@@ -70,13 +71,13 @@ class FileLines:
             rest = rest[os.write(self._handle, rest) :]
         os.fsync(self._handle)
         if self._new:
-            _sync(self._path.parent)
+            sync_folder(self._path.parent)
             self._new = False
 
     def _rotate(self, next_: int) -> None:
         self.close()
         self._path.rename(self._path.with_name(f"{self._path.name}.{next_:020}"))
-        _sync(self._path.parent)
+        sync_folder(self._path.parent)
         pattern = re.compile(re.escape(self._path.name) + r"\.[0-9]{20}")
         old = sorted(each for each in self._path.parent.iterdir() if pattern.fullmatch(each.name))
         for each in old[: -self._keep] if self._keep else []:
@@ -111,11 +112,3 @@ def _whole(handle: int) -> int:
             return start + found + 1
         end = start
     return 0
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable, SinkUnavailable
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.leaf import Leaf, open_payload, read
@@ -104,11 +105,7 @@ class Cursor:
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(self._path)
-            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync_folder(self._path.parent)
         except OSError as error:
             raise SinkUnavailable(f"the cursor `{self._path}` cannot be written: {error.strerror}") from error
         self.next, self.root = next_, root
