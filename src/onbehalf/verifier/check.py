@@ -223,7 +223,8 @@ class _Check:
             for text in reading.take(leaf, here, intent):
                 self._report.found("opened_invalid", "opened.jsonl", text, index)
             if index in pairing.open:
-                wanted({name: text for name, (text, _) in here.facts.items()}, pairing.open[index])
+                opened = wanted({name: text for name, (text, _) in here.facts.items()})
+                pairing.open[index] = pairing.open[index]._replace(opened=opened)
         if whole and leaf.facts and (here is None or not (here.erased or here.facts.keys() == leaf.facts.keys())):
             text = "the manifest says that all is opened, and not all facts of this leaf are"
             self._report.found("fact_withheld", "opened.jsonl", text, index)

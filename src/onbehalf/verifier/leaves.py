@@ -6,7 +6,11 @@ Must not know the tree (merkle.py) or what facts say (opened.py).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
 
 from onbehalf.verifier.refused import Unusable
 
@@ -14,36 +18,44 @@ __all__ = ["MAX_LEAF", "Intent", "Leaf", "Pairing", "read_leaf"]
 
 MAX_LEAF = 65_535
 _MAX_OPEN = 1_000_000
-_NUMBER = rb"(?:0|[1-9][0-9]{0,14})"
+_NUMBER = rb"(0|[1-9][0-9]{0,14})"
 _WORD = rb"[ !#-\[\]-~]{0,1000}"
 """Printable ASCII without `"` and `\\`, which nothing in a leaf holds, so that no escape has to be understood."""
-_FACT = rb'"[a-z][a-z0-9_]{0,63}":"[0-9a-f]{64}"'
-_LEAF = re.compile(
-    rb'\{"at":(?P<at>%b),"call":"(?P<call>%b)","facts":\{(?P<facts>(?:%b(?:,%b)*+)?)\},"id":"%b","kind":"(?P<kind>%b)"'
-    rb'(?:,"of":(?P<of>%b))?,"v":1\}' % (_NUMBER, _WORD, _FACT, _FACT, _WORD, _WORD, _NUMBER)
-)
-_FACTS = re.compile(r'"([a-z0-9_]+)":"([0-9a-f]{64})"')
+_HEAD = re.compile(rb'\{"at":%b,"call":"(%b)","facts":\{' % (_NUMBER, _WORD))
+_TAIL = re.compile(rb'\},"id":"%b","kind":"(%b)"(?:,"of":%b)?,"v":1\}' % (_WORD, _WORD, _NUMBER))
+_NAME = re.compile(rb"[a-z][a-z0-9_]{0,63}")
+_HEX = b"0123456789abcdef"
+_LENGTHS = {64}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leaf:
-    """A leaf. `facts` maps names to commitments in hex; `of` is the index of an answer's intent, -1 for other kinds."""
+class Leaf(NamedTuple):
+    """A leaf. `names` are those of its facts, in order, and `commitments` theirs, in hex; `of` is the index of an
+    answer's intent, -1 for other kinds."""
 
     kind: str
     call: str
     at: int
     of: int
-    facts: dict[str, str]
+    names: tuple[str, ...]
+    commitments: list[bytes]
+
+    def commitment(self, name: str) -> bytes | None:
+        """What the leaf commits to under this name, in hex; None where it has no such fact."""
+        return self.commitments[self.names.index(name)] if name in self.names else None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """By the fact's name its commitment."""
+        return {name: each.decode() for name, each in zip(self.names, self.commitments, strict=True)}
 
 
-@dataclass(slots=True, kw_only=True)
-class Intent:
+class Intent(NamedTuple):
     """An intent that waits for its outcome. `hash` is its leaf's; `opened` holds what receipts are held against."""
 
     call: str
     at: int
     hash: bytes
-    opened: dict[str, str] = field(default_factory=dict)
+    opened: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -57,37 +69,60 @@ class Pairing:
 
     def take(self, index: int, leaf: Leaf, hash_: bytes) -> Intent | None:
         """Take note of the next leaf. The intent that it answers, where that is in the range. Raises ValueError."""
-        if leaf.kind == "intent":
+        kind, call, at, of, _, _ = leaf
+        if kind == "intent":
             if len(self.open) >= _MAX_OPEN:
                 raise Unusable(f"more than {_MAX_OPEN} calls are without outcome")
-            self.open[index] = Intent(call=leaf.call, at=leaf.at, hash=hash_)
-        elif leaf.kind in ("outcome", "unknown"):
-            if leaf.kind == "unknown" and len(self.unknown) < _MAX_OPEN:
-                self.unknown.append(leaf.of)
-            if 0 <= leaf.of < self.start:
-                self.before += 1
-                return None
-            intent = self.open.pop(leaf.of, None)
-            if intent is None:
-                raise ValueError(
-                    f"this {leaf.kind} is about {leaf.of}, which is no intent before it that waits for one"
-                )
-            if intent.call != leaf.call:
-                raise ValueError(f"this {leaf.kind} names another call than its intent {leaf.of}")
-            return intent
+            self.open[index] = Intent(call, at, hash_)
+        elif kind == "outcome" or kind == "unknown":
+            return self._answered(kind, call, of)
         return None
+
+    def _answered(self, kind: str, call: str, of: int) -> Intent | None:
+        if kind == "unknown" and len(self.unknown) < _MAX_OPEN:
+            self.unknown.append(of)
+        if 0 <= of < self.start:
+            self.before += 1
+            return None
+        intent = self.open.pop(of, None)
+        if intent is None:
+            raise ValueError(f"this {kind} is about {of}, which is no intent before it that waits for one")
+        if intent.call != call:
+            raise ValueError(f"this {kind} names another call than its intent {of}")
+        return intent
 
 
 def read_leaf(line: bytes) -> Leaf:
     """A leaf from its bytes. Raises ValueError for what is no leaf of version 1 in its one spelling (RFC 8785)."""
-    found = _LEAF.fullmatch(line)
-    if found is None:
+    head = _HEAD.match(line)
+    end = line.find(b"}", head.end()) if head is not None else -1
+    tail = _TAIL.fullmatch(line, end) if end >= 0 else None
+    if head is None or tail is None:
         raise ValueError("it is no leaf of version 1 in the spelling of RFC 8785")
-    pairs = _FACTS.findall(found["facts"].decode())
-    facts = dict(pairs)
-    if [name for name, _ in pairs] != sorted(facts):
-        raise ValueError("its facts are not in order, or one stands twice")
-    return Leaf(
-        kind=found["kind"].decode(), call=found["call"].decode(), at=int(found["at"]), of=int(found["of"] or -1),
-        facts=facts,
-    )  # fmt: skip
+    at, call = head.groups()
+    kind, of = tail.groups()
+    names, commitments = _facts(line[head.end() : end])
+    return Leaf(kind.decode(), call.decode(), int(at), -1 if of is None else int(of), names, commitments)
+
+
+def _facts(text: bytes) -> tuple[tuple[str, ...], list[bytes]]:
+    """Names and commitments. What stands between two quotes is a name, a commitment, or a sign between them."""
+    if not text:
+        return (), []
+    pieces = text.split(b'"')
+    commitments = pieces[3::4]
+    names, before, between = _named(*pieces[1::4])
+    if pieces[0::4] != before or pieces[2::4] != between:
+        raise ValueError("its facts are not in the spelling of RFC 8785")
+    if {*map(len, commitments)} != _LENGTHS or b"".join(commitments).translate(None, _HEX):
+        raise ValueError("its facts are not commitments of 64 hex digits")
+    return names, commitments
+
+
+@lru_cache(128)
+def _named(*names: bytes) -> tuple[tuple[str, ...], list[bytes], list[bytes]]:
+    """Facts' names, and the pieces that stand before each name and after it. Most leaves have the names of another."""
+    if not all(map(_NAME.fullmatch, names)) or [*names] != sorted({*names}):
+        raise ValueError("its facts are misnamed, not in order, or one stands twice")
+    before = [b"", *[b","] * (len(names) - 1), b""]
+    return tuple(name.decode() for name in names), before, [b":"] * len(names)

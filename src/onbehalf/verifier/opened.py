@@ -123,20 +123,23 @@ class Reading:
                 self.signed += 1
 
 
-def wanted(said: dict[str, str], intent: Intent) -> None:
-    """Keep with an intent what a receipt is held against: its tool and the digest of its arguments."""
+def wanted(said: dict[str, str]) -> dict[str, str]:
+    """What a receipt of this intent is held against, as far as it is opened: its tool, its arguments' digest."""
+    found = {}
     if "tool" in said:
         tool = strict(said["tool"], depth=_DEPTH)
         if isinstance(tool, dict) and isinstance(tool.get("remote"), str):
-            intent.opened["tool"] = tool["remote"][:1000]
+            found["tool"] = tool["remote"][:1000]
     if "arguments_digest" in said:
         digest = strict(said["arguments_digest"], depth=_DEPTH)
         if isinstance(digest, str):
-            intent.opened["arguments"] = digest[:100]
+            found["arguments"] = digest[:100]
+    return found
 
 
 def _commitment(leaf: Leaf, name: str, text: str, salt: str) -> str:
-    if name not in leaf.facts:
+    expected = leaf.commitment(name)
+    if expected is None:
         return "its leaf commits to no such fact"
     if not _SALT.fullmatch(salt):
         return "its salt is malformed"
@@ -144,8 +147,8 @@ def _commitment(leaf: Leaf, name: str, text: str, salt: str) -> str:
         message = _DOMAIN + name.encode() + b"\0" + text.encode()
     except UnicodeEncodeError:
         return "it holds half a character"
-    made = hmac.new(bytes.fromhex(salt), message, hashlib.sha256).hexdigest()
-    return "" if hmac.compare_digest(made, leaf.facts[name]) else "value or salt is not what its leaf commits to"
+    made = hmac.digest(bytes.fromhex(salt), message, "sha256").hex().encode()
+    return "" if hmac.compare_digest(made, expected) else "value or salt is not what its leaf commits to"
 
 
 def _digest(data: bytes) -> str:
