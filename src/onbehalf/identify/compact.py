@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from onbehalf.errors import AlgorithmRefused, TokenMalformed, TokenMissing, TokenTooLarge
 from onbehalf.model import Json, Presented
@@ -21,6 +22,7 @@ _MAX_HEADER_BYTES = 2048
 _MAX_DEPTH = 16
 _MAX_NAME = 255
 _MAX_ISSUER = 2048
+_HEADERS = 64
 _ALPHABET = bytes.maketrans(b"-_+/=", b"+/***")
 """Base64url to the decoder's alphabet; what belongs to that one alone becomes a character of neither."""
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -71,24 +73,32 @@ def peek(presented: Presented, *, nameless: bool = False) -> Peeked:
     text = presented.token
     if not text:
         raise TokenMissing("no token", hint="send `Authorization: Bearer <access token>`")
-    parts = parts_of(text, most=MAX_TOKEN_BYTES)  # 1-4
-    header = parts.header
-    if not _REFUSED_MEMBERS.isdisjoint(header):  # 5
+    token, (first, second, third) = _split(text, MAX_TOKEN_BYTES)  # 1-4
+    algorithm, key_id, type_ = _named(first)  # 5, 6
+    claimed = _object(_decode(second), "payload")
+    return Peeked(
+        claimed_issuer="" if nameless and "iss" not in claimed else _name(claimed, "iss", _MAX_ISSUER),
+        key_id=key_id,
+        algorithm=algorithm,
+        type=type_,
+        token=token,
+        signing_input=token[: token.rindex(b".")],
+        signature=_decode(third),
+        claimed=claimed,
+    )
+
+
+@lru_cache(_HEADERS)
+def _named(part: bytes) -> tuple[str, str, str]:
+    """`alg`, `kid` and `typ` of a header. An issuer's tokens have the same one until it takes another key."""
+    header = _header(part)
+    if not _REFUSED_MEMBERS.isdisjoint(header):
         named = ", ".join(f"`{name}`" for name in sorted(_REFUSED_MEMBERS.intersection(header)))
         raise _malformed(f"the token's header has {named}, which is never followed here")
-    algorithm = _name(header, "alg")  # 6
+    algorithm = _name(header, "alg")
     if algorithm.lower() == "none":
         raise AlgorithmRefused("the token is not signed", hint="RFC 8725 section 3.2")
-    return Peeked(
-        claimed_issuer="" if nameless and "iss" not in parts.claimed else _name(parts.claimed, "iss", _MAX_ISSUER),
-        key_id=_name(header, "kid"),
-        algorithm=algorithm,
-        type=_name(header, "typ") if "typ" in header else "",
-        token=parts.token,
-        signing_input=parts.signing_input,
-        signature=parts.signature,
-        claimed=parts.claimed,
-    )
+    return algorithm, _name(header, "kid"), _name(header, "typ") if "typ" in header else ""
 
 
 def parts_of(text: str, *, most: int) -> Parts:
@@ -96,6 +106,15 @@ def parts_of(text: str, *, most: int) -> Parts:
 
     Raises TokenTooLarge, TokenMalformed.
     """
+    token, (first, second, third) = _split(text, most)
+    return Parts(
+        header=_header(first), claimed=_object(_decode(second), "payload"), token=token,
+        signing_input=token[: token.rindex(b".")], signature=_decode(third),
+    )  # fmt: skip
+
+
+def _split(text: str, most: int) -> tuple[bytes, list[bytes]]:
+    """The token, and its three parts gone through `_ALPHABET`."""
     if len(text) > most:
         raise TokenTooLarge(f"the token is longer than {most} bytes", hint="ask for fewer claims in it")
     if not text.isascii():
@@ -104,13 +123,14 @@ def parts_of(text: str, *, most: int) -> Parts:
     parts = token.translate(_ALPHABET).split(b".", 3)
     if len(parts) != 3:
         raise _malformed("the token is not three parts of ASCII (RFC 7515 section 7.1)")
-    header, payload, signature = map(_decode, parts)
-    if len(header) > _MAX_HEADER_BYTES:
+    return token, parts
+
+
+def _header(part: bytes) -> Mapping[str, Json]:
+    data = _decode(part)
+    if len(data) > _MAX_HEADER_BYTES:
         raise TokenTooLarge(f"the token's header is longer than {_MAX_HEADER_BYTES} bytes")
-    return Parts(
-        header=_object(header, "header"), claimed=_object(payload, "payload"), token=token,
-        signing_input=token[: token.rindex(b".")], signature=signature,
-    )  # fmt: skip
+    return _object(data, "header")
 
 
 def _decode(part: bytes) -> bytes:
