@@ -25,7 +25,8 @@ from onbehalf.model import (
     UnixTime,
 )
 from onbehalf.validate import obligations, rows
-from onbehalf.validate.obligations import NONE, Kept, merge, read
+from onbehalf.validate.demands import KINDS, NONE, merge, read
+from onbehalf.validate.obligations import Kept
 from validate.policy_house import DANA, NOW, SHAPE, caller, person, review, tool, tool_call
 
 KEY = b"k" * 32
@@ -70,7 +71,7 @@ def test_each_annotation_is_read(kind: str, text: str, read_as: Obligations) -> 
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        *((kind, text) for kind in obligations.KINDS for text in ("", " ", ",", "a,,b", "\x00", "a" * 101)),
+        *((kind, text) for kind in KINDS for text in ("", " ", ",", "a,,b", "\x00", "a" * 101)),
         ("columns", "a b"), ("columns", "a,a"), ("columns", ",".join(map(str, range(101)))), ("columns", "a:b"),
         ("mask", "a"), ("mask", "a:"), ("mask", ":null"), ("mask", "a:Null"), ("mask", "a:null,a:hash"),
         ("mask", "a:b:null"), ("max_rows", "0"), ("max_rows", "-1"), ("max_rows", "1.5"), ("max_rows", "1000000"),

@@ -42,7 +42,7 @@ from onbehalf.model import (
     Rows,
     Tool,
 )
-from onbehalf.validate import bundle, obligations
+from onbehalf.validate import bundle, demands, obligations
 from onbehalf.validate.bundle import Source
 from onbehalf.validate.pushdown_sql import Dialect
 from onbehalf.validate.pushdown_terms import Layout
@@ -272,7 +272,7 @@ class CedarEngine:
         for part in self._slices[tool.action].parts:
             about = part.policy.est.get("resource", {})
             of_tools = about.get("op") == "is" and about.get("entity_type") == "Tool"
-            if part.policy.obligations != obligations.NONE and not of_tools:
+            if part.policy.obligations != demands.NONE and not of_tools:
                 raise PolicyInvalid(
                     f"tool `{tool.name}` explores, and `{part.policy.id}` demands more of rows than the condition says",
                     hint="give exploring an action of its own, with permits on rows without obligations",

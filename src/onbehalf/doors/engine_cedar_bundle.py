@@ -18,7 +18,7 @@ import orjson
 from onbehalf.doors.engine_cedar_values import action_of, checked
 from onbehalf.errors import PolicyInvalid
 from onbehalf.model import Owed
-from onbehalf.validate import bundle, obligations
+from onbehalf.validate import bundle, demands
 from onbehalf.validate.bundle import Est, Policy, Source
 
 __all__ = ["Part", "Slice", "contextless", "parsed", "schema_of", "slices_for_services", "slices_of", "validate"]
@@ -145,7 +145,7 @@ def _owed(policies: Sequence[Policy]) -> dict[str, Owed]:
     return {
         policy.id: Owed(policy=policy.id, obligations=policy.obligations)
         for policy in policies
-        if policy.obligations != obligations.NONE
+        if policy.obligations != demands.NONE
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from onbehalf.errors import PolicyInvalid
 from onbehalf.model import Digest, Json, Obligations, canonical, digest
-from onbehalf.validate import obligations
+from onbehalf.validate import demands
 
 __all__ = [
     "WALLS", "Est", "Policy", "Source", "conditions", "conjuncts", "covering", "digest_of", "permit", "policies_of",
@@ -34,7 +34,7 @@ forbid (principal, action, resource) unless { principal.active };
 """
 
 _WALL_PREFIX = "wall:"
-_KNOWN = ("id", "doc", "owner", "remedy", *obligations.KINDS)
+_KNOWN = ("id", "doc", "owner", "remedy", *demands.KINDS)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 _MAX_SHOWN = 10
 _NEGATED = {"==": "!=", "!=": "=="}
@@ -125,19 +125,19 @@ def _faults(policy: Est, annotations: Mapping[str, str | None]) -> list[str]:
         faults.append(f"has an unknown annotation @{unknown}; known ones are @{', @'.join(_KNOWN)}")
     if policy.get("effect") == "permit" and _is_bare(policy):
         faults.append("permits everything to everyone: it has neither scope nor condition")
-    for kind in sorted(annotations.keys() & obligations.KINDS.keys()):
+    for kind in sorted(annotations.keys() & demands.KINDS.keys()):
         if policy.get("effect") != "permit":
             faults.append(f"forbids, and so cannot have the obligation @{kind}")
         try:
-            obligations.read(kind, annotations[kind] or "")
+            demands.read(kind, annotations[kind] or "")
         except ValueError as error:
             faults.append(f"has an unreadable @{kind}: expected {error}")
     return faults
 
 
 def _owed(annotations: Mapping[str, str | None]) -> Obligations:
-    named = annotations.keys() & obligations.KINDS.keys()
-    return obligations.merge(obligations.read(kind, annotations[kind] or "") for kind in named)
+    named = annotations.keys() & demands.KINDS.keys()
+    return demands.merge(demands.read(kind, annotations[kind] or "") for kind in named)
 
 
 def _is_bare(policy: Est) -> bool:
