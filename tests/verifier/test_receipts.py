@@ -17,7 +17,7 @@ from onbehalf.verifier.refused import Unusable
 from verifier.bundle_house import ARGUMENTS, KEY, _Call
 
 CALL = "call_" + "1" * 32
-LEAF = Leaf(kind="outcome", call=CALL, at=1010, of=4, facts={})
+LEAF = Leaf(kind="outcome", call=CALL, at=1010, of=4, names=(), commitments=[])
 KEYS = key_set({"keys": [KEY.public]})
 
 

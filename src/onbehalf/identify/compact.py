@@ -73,9 +73,9 @@ def peek(presented: Presented, *, nameless: bool = False) -> Peeked:
     text = presented.token
     if not text:
         raise TokenMissing("no token", hint="send `Authorization: Bearer <access token>`")
-    token, (first, second, third) = _split(text, MAX_TOKEN_BYTES)  # 1-4
-    algorithm, key_id, type_ = _named(first)  # 5, 6
-    claimed = _object(_decode(second), "payload")
+    token, (first, second, third) = _split(text, MAX_TOKEN_BYTES)  # 1-3
+    claimed, signature = _object(_decode(second), "payload"), _decode(third)
+    algorithm, key_id, type_ = _named(first)  # 4-6
     return Peeked(
         claimed_issuer="" if nameless and "iss" not in claimed else _name(claimed, "iss", _MAX_ISSUER),
         key_id=key_id,
@@ -83,7 +83,7 @@ def peek(presented: Presented, *, nameless: bool = False) -> Peeked:
         type=type_,
         token=token,
         signing_input=token[: token.rindex(b".")],
-        signature=_decode(third),
+        signature=signature,
         claimed=claimed,
     )
 
