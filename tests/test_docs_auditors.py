@@ -97,6 +97,19 @@ def test_the_page_is_followed_from_the_first_command_to_the_last(
         assert verify(name, "--key-file", "log.pub")[0] == Verdict.verified
 
 
+def test_samples_are_taken_as_the_page_says(audited: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONBEHALF_CONFIG", str(audited.config))
+    (tmp_path / "log.pub").write_bytes((audited.directory / "data" / "keys" / "log.pub").read_bytes())
+    for line in lines("A sample that nobody chose"):
+        told = said(*shlex.split(line)[1:])
+        assert told.code == 0, told.err + told.out
+    for name in ("sample.zip", "control.zip"):
+        code, text = verify(name, "--key-file", "log.pub")
+        assert code == Verdict.verified, text
+        assert "chosen by the seed; each is opened in full" in text
+
+
 def test_a_witness_is_run_as_the_page_says(audited: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ONBEHALF_CONFIG", str(audited.config))

@@ -18,6 +18,7 @@ import pytest
 from company import Company, company, said
 from onbehalf.app import building
 from onbehalf.model import AuditEntry, Json, Presented, ToolRequest, UnixTime
+from onbehalf.verifier.check import check
 from onbehalf.verifier.command import main
 
 
@@ -184,7 +185,8 @@ def test_a_damaged_record_is_not_exported_as_if_it_were_whole(recorded: Company,
     "arguments",
     [
         ("--from", "yesterday"), ("--from", "5", "--to", "3"), ("--to", "99"), ("--open", "Tool"), ("--tool", "x"),
-        ("--since", "/nowhere"), ("-c", "/nowhere"),
+        ("--since", "/nowhere"), ("-c", "/nowhere"), ("--control", "x"), ("--sample", "10001"), ("--seed", "word"),
+        ("--sample", "2", "--tool", "x", "--open", "all"), ("--sample", "2", "--seed", "a\nb"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_asked_for_is_said(recorded: Company, tmp_path: Path, arguments: tuple[str, ...]) -> None:
@@ -199,3 +201,26 @@ def test_the_log_is_written_as_static_files(recorded: Company, tmp_path: Path) -
     assert told.code == 0
     assert "6 records" in told.out
     assert (tmp_path / "log" / "tile" / "entries" / "000.p" / "6").exists()
+
+
+def test_a_control_gets_a_sample_that_the_verifier_chooses_anew(recorded: Company, tmp_path: Path) -> None:
+    chosen = ("--control", "nist-ac-3", "--sample", "2", "--seed", "our word")
+    out = exported(recorded, tmp_path / "control.zip", *chosen)
+    with zipfile.ZipFile(out) as packed:
+        told, asked = packed.read("CONTROL.txt").decode(), json.loads(packed.read("manifest.json"))["asked"]
+        opened = {json.loads(line)["index"] for line in packed.read("opened.jsonl").splitlines()}
+    assert told.startswith("NIST SP 800-53, AC-3: Access enforcement")
+    assert asked == {"control": "nist-ac-3", "from": "0", "open": "all", "sample": "2", "seed": "our word"}
+    assert 2 <= len(opened) <= 4
+    report = check(out, key=vkey(recorded))
+    assert report.findings == []
+    assert report.sampled is not None
+    assert report.sampled[0] == 2
+
+
+def test_controls_are_named_for_people_and_machines() -> None:
+    for_people, for_machines = said("audit", "controls"), said("audit", "controls", "--json")
+    assert (for_people.code, for_machines.code) == (0, 0)
+    named = json.loads(for_machines.out)
+    assert all(name in for_people.out for name in named)
+    assert all(each["shows"] and each["not_shown"] and each["kinds"] for each in named.values())

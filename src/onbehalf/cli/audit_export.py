@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ import typer
 
 from onbehalf.app import load_settings, paths, trust_domain
 from onbehalf.cli.explain import opened
-from onbehalf.cli.screen import ConfigFile, console, quoted
+from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import Settings
 from onbehalf.doors.engine_cedar_files import policies_in
 from onbehalf.doors.ledger_evidence import Asked, Exported, Place
@@ -22,14 +22,18 @@ from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.ledger_tiles import export_log as write_log
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt
+from onbehalf.explain.controls import CONTROLS
+from onbehalf.explain.sample import MOST
 from onbehalf.model import Json, digest
 from onbehalf.verifier.check import check
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Report, Verdict
 
-__all__ = ["export", "export_log"]
+__all__ = ["controls", "export", "export_log"]
 
 _MAX_NOTE = 65_536
+_MAX_SEED = 200
+_SAMPLE = 25
 _MAX_KEYS = 65_536
 _FACT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _PUBLIC = ("kty", "crv", "x", "kid", "use", "alg")
@@ -56,6 +60,18 @@ def export_log(
     console().print(f"The log of {size} records is in {quoted(str(directory))}.")
 
 
+def controls(as_json: AsJson = False) -> None:
+    """Name the controls that `onbehalf audit export --control` knows, and what the record shows of each.
+
+    Clauses are named, not quoted: a pointer for somebody who knows the standard.
+    """
+    if as_json:
+        return print_json({name: asdict(each) for name, each in CONTROLS.items()})
+    for name, each in CONTROLS.items():
+        console().print(f"[bold]{quoted(name)}[/bold]  {quoted(each.clause)}: {quoted(each.title)}", soft_wrap=True)
+        console().print(f"    {quoted(each.shows)} Not shown: {quoted(each.not_shown)}", soft_wrap=True)
+
+
 def export(
     out: Annotated[Path, typer.Argument(help="The zip file to write.", metavar="OUT.zip")],
     config: ConfigFile = Path("onbehalf.yaml"),
@@ -64,6 +80,9 @@ def export(
     open_: Annotated[str, typer.Option("--open", help="`none`, `all`, or facts by name: tool,decision.")] = "none",
     tool: Annotated[str, typer.Option(help="Open only what is about this tool.")] = "",
     person: Annotated[str, typer.Option(help="Open only what is about this person's calls.")] = "",
+    control: Annotated[str, typer.Option(help="Evidence for a control of `onbehalf audit controls`.")] = "",
+    sample: Annotated[int, typer.Option(help="Open so many calls in full, chosen by a seed.", min=0)] = 0,
+    seed: Annotated[str, typer.Option(help="The auditor's word, to choose the sample by.")] = "",
     since: Annotated[Path | None, typer.Option(help="A kept checkpoint, to prove nothing was taken back.")] = None,
     witness: Annotated[list[str] | None, typer.Option(help="Address of a witness to cosign; also several.")] = None,
 ) -> None:  # fmt: skip
@@ -73,9 +92,16 @@ def export(
     the policies. Leaves are never left out, whatever is asked for: --tool and --person only narrow
     down what is opened. The bundle is checked before this ends.
 
+    A sample is chosen by the auditor's --seed, or without one by the signed head and its cosignatures,
+    so nobody picks the calls; the verifier chooses them anew. --control takes a sample of 25, and says what of the
+    record is evidence for that control.
+
     Example: onbehalf audit export --from 2026-11-01 --to 2026-12-01 --open all november.zip
+    Example: onbehalf audit export --from 2026-11-01 --control soc2-cc6.1 --seed "our word" q4.zip
     """
     asked = replace(_asked(start, end, open_, tool, person, since), witnesses=tuple(witness or ()))
+    if control or sample or seed:
+        asked = _sampled(asked, control, sample, seed)
     settings = load_settings(config)
     places = paths(config, settings)
     opens = asked.everything or bool(asked.open)
@@ -114,6 +140,22 @@ def _asked(start: str, end: str, open_: str, tool: str, person: str, since: Path
         start=_place(start), end=_place(end) if end else None, open=names, everything=open_ == "all", tool=tool,
         person=person, since=note, words={name: word for name, word in words.items() if word},
     )  # fmt: skip
+
+
+def _sampled(asked: Asked, control: str, count: int, seed: str) -> Asked:
+    if control and control not in CONTROLS:
+        raise ConfigInvalid(f"`{control}` is no control here", hint="`onbehalf audit controls` names them")
+    if asked.tool or asked.person or asked.open:
+        raise ConfigInvalid("a sample is opened in full, of whatever the seed chooses", hint="leave out --open, --tool")
+    count = count or (_SAMPLE if control else 0)
+    if not 1 <= count <= MOST or not seed.isprintable() or len(seed) > _MAX_SEED:
+        raise ConfigInvalid(
+            f"a sample has 1 to {MOST} calls, and a printable seed of at most {_MAX_SEED} characters",
+            hint="such as --sample 25",
+        )
+    words = {**asked.words, "open": "all", "sample": str(count), "seed": seed, "control": control}
+    words = {name: word for name, word in words.items() if word}
+    return replace(asked, everything=True, sample=count, seed=seed, control=control, words=words)
 
 
 def _place(text: str) -> Place:

@@ -23,7 +23,7 @@ from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.doors.ledger_witness import ask_witness
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
-from onbehalf.explain import checkpoint, evidence, tree
+from onbehalf.explain import checkpoint, controls, evidence, sample, tree
 from onbehalf.explain.leaf import Leaf, opened_facts, read
 from onbehalf.explain.seal import LedgerKeys
 from onbehalf.model import Json
@@ -32,7 +32,6 @@ __all__ = ["Asked", "Exported", "Place", "export"]
 
 _AT = "json_extract(CAST(entry AS TEXT), '$.at')"
 _ROWS = 512
-_LEADING = ("intent", "denial", "asked")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 Place = tuple[str, int]
@@ -44,8 +43,9 @@ class Asked:
     """What a bundle is to hold. `start` and `end` are (`index` | `time`, number), the end not included.
 
     `open` are the names of the facts to open; `tool` and `person` narrow down whose. Leaves and proofs always
-    cover the whole range, so that nothing can be left out unseen. `since` is a checkpoint that somebody kept;
-    `witnesses` are addresses of those who are to cosign the head.
+    cover the whole range, so that nothing can be left out unseen. With `sample`, so many calls are opened, chosen by
+    the head and `seed`; `control` is a name in controls.py. `since` is a checkpoint that somebody kept; `witnesses`
+    are addresses of those who are to cosign the head.
     """
 
     start: Place = ("index", 0)
@@ -54,6 +54,9 @@ class Asked:
     everything: bool = False
     tool: str = ""
     person: str = ""
+    sample: int = 0
+    seed: str = ""
+    control: str = ""
     since: str = ""
     witnesses: tuple[str, ...] = ()
     words: Mapping[str, str] = field(default_factory=dict)
@@ -126,6 +129,7 @@ class _Export:
         self._asked = asked
         self._summary = evidence.Summary()
         self._erased = 0
+        self._note = b""
 
     def run(self, keys: Mapping[str, Json], policies: Mapping[str, bytes]) -> Exported:
         note = self._connection.execute("SELECT note FROM head").fetchone()
@@ -133,19 +137,23 @@ class _Export:
         start, end = self._span(head.size)
         files, asked = self._files, self._asked
         lines = [ask_witness(each, note[0], head.size, self._consistency(head.size)) for each in asked.witnesses]
-        files.write("checkpoint", ["".join((note[0], *lines)).encode()])
+        self._note = "".join((note[0], *lines)).encode()
+        files.write("checkpoint", [self._note])
         proof = self._proof(start, end, head.size)
         files.write("HOW-TO-VERIFY.txt", [evidence.HOW_TO.encode()])
         files.write("keys.json", [_json({"log": self._verifier.vkey, **keys})])
         files.write("leaves.jsonl", self._leaves(start, end))
         if asked.everything or asked.open:
             files.write("opened.jsonl", self._opened(start, end))
+        if asked.control:
+            told = controls.told(controls.CONTROLS[asked.control], self._summary.kinds, asked.sample)
+            files.write("CONTROL.txt", [told.encode()])
         for digest, spelled in sorted(policies.items()):
             files.write(f"policies/{digest.removeprefix('sha256:')}.json", [spelled])
         files.write("proof.json", [_json(proof)])
         if asked.since:
             files.write("start/checkpoint", [asked.since.encode()])
-        whole = asked.everything and not asked.tool and not asked.person
+        whole = asked.everything and not (asked.tool or asked.person or asked.sample)
         said = evidence.manifest(
             origin=self._origin, size=head.size, span=(start, end), asked=asked.words, whole=whole,
             erased=self._erased, summary=self._summary, files=files.hashes,
@@ -218,7 +226,9 @@ class _Export:
     def _opened(self, start: int, end: int) -> Iterator[bytes]:
         if self._keys is None:
             raise ConfigInvalid("payloads cannot be opened without the gateway's keys")
-        calls = self._calls(start, end, self._keys) if self._asked.tool or self._asked.person else None
+        calls = self._sampled(start, end) if self._asked.sample else None
+        if self._asked.tool or self._asked.person:
+            calls = self._calls(start, end, self._keys)
         for index, entry, sealed in self._rows(start, end, "p.sealed"):
             leaf = _read(index, entry)
             if (calls is not None and leaf.call not in calls) or not self._wanted(leaf):
@@ -234,12 +244,18 @@ class _Export:
     def _wanted(self, leaf: Leaf) -> set[str]:
         return set(leaf.facts) if self._asked.everything else set(self._asked.open & leaf.facts.keys())
 
+    def _sampled(self, start: int, end: int) -> set[str]:
+        """The calls that are opened because the seed says so."""
+        leading = ((index, _read(index, entry)) for index, entry, _ in self._rows(start, end, "NULL"))
+        began = ((index, leaf.call) for index, leaf in leading if leaf.kind in sample.LEADING)
+        return {call for _, call in sample.drawn(sample.seed(self._note, self._asked.seed), began, self._asked.sample)}
+
     def _calls(self, start: int, end: int, keys: LedgerKeys) -> set[str]:
         """The calls of that tool and person, by what their first records say."""
         found: set[str] = set()
         for index, entry, sealed in self._rows(start, end, "p.sealed"):
             leaf = _read(index, entry)
-            if leaf.kind not in _LEADING or sealed is None:
+            if leaf.kind not in sample.LEADING or sealed is None:
                 continue
             said = {name: orjson.loads(text) for name, (text, _) in _facts(keys, index, entry, sealed).items()}
             tool, person = said.get("tool") or {}, said.get("person") or {}

@@ -21,7 +21,7 @@ from onbehalf.verifier.refused import Unusable
 __all__ = ["Archive"]
 
 _NAME = re.compile(
-    r"manifest\.json|HOW-TO-VERIFY\.txt|checkpoint|start/checkpoint|proof\.json|keys\.json|leaves\.jsonl|opened\.jsonl"
+    r"manifest\.json|HOW-TO-VERIFY\.txt|CONTROL\.txt|checkpoint|start/checkpoint|proof\.json|keys\.json|leaves\.jsonl|opened\.jsonl"
     r"|policies/[0-9a-f]{64}\.json"
 )
 _MAX_FILES = 1000

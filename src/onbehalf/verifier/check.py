@@ -2,8 +2,8 @@
 
 1 the zip file is one that a bundle can be; 2 manifest and names; 3 the log's key; 4 the newest head's signature; 5 an
 earlier head's; 6 each leaf: its spelling, its intent, what was opened of it; 7 all leaves under the newest head, and
-every earlier head a beginning of it; 8 what the manifest says of the leaves; 9 policies by their digests; 10 each
-file's hash. What fails is found and the check goes on, where that makes sense.
+every earlier head a beginning of it; 8 what the manifest says of the leaves, and that a sample is the one of its seed;
+9 policies by their digests; 10 each file's hash. What fails is found and the check goes on, where that makes sense.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from onbehalf.verifier.opened import Opened, Reading, opened_lines, wanted
 from onbehalf.verifier.receipts import Receipts, key_set
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Report
+from onbehalf.verifier.sample import Sample, asked_sample
 from onbehalf.verifier.strict import strict
 
 __all__ = ["MAX_BYTES", "check"]
@@ -59,17 +60,20 @@ class _Check:
         self._witnesses = [witness_key(each) for each in witnesses]
         self._report = Report()
         self._roots: dict[int, bytes] = {0: merkle.Range(0, ()).root()}
+        self._sample: Sample | None = None
 
     def run(self) -> Report:
         report, archive = self._report, self._archive
         manifest = self._manifest()  # 2
         keys = self._keys()
         log = self._log_key(keys)  # 3
-        end = self._head("checkpoint", archive.whole("checkpoint", limit=_SMALL), log)  # 4
+        note = archive.whole("checkpoint", limit=_SMALL)
+        end = self._head("checkpoint", note, log)  # 4
         if end is not None and (end.size, log.name) != (manifest.size, manifest.origin):
             report.found("manifest_wrong", "manifest.json", "it names another origin or size than the newest head")
         if end is not None:
             self._cosigned(end, log)
+        self._sample = self._asked_sample(manifest, note)
         proof = self._proof()
         earlier = self._earlier(log)  # 5
         pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
@@ -78,6 +82,7 @@ class _Check:
         report.answered_before, report.opened, report.receipts = pairing.before, reading.facts, reading.signed
         report.erased = reading.erased
         self._said(manifest)  # 8
+        self._sampled()
         self._policies(reading.policies)  # 9
         self._hashes(manifest)  # 10
         return report
@@ -225,7 +230,12 @@ class _Check:
             if index in pairing.open:
                 opened = wanted({name: text for name, (text, _) in here.facts.items()})
                 pairing.open[index] = pairing.open[index]._replace(opened=opened)
-        if whole and leaf.facts and (here is None or not (here.erased or here.facts.keys() == leaf.facts.keys())):
+        if self._sample is None and not whole:
+            return
+        all_here = not leaf.names or (here is not None and (here.erased or here.facts.keys() == {*leaf.names}))
+        if self._sample is not None:
+            self._sample.take(index, leaf, whole=all_here)
+        if whole and not all_here:
             text = "the manifest says that all is opened, and not all facts of this leaf are"
             self._report.found("fact_withheld", "opened.jsonl", text, index)
 
@@ -278,6 +288,21 @@ class _Check:
             self._report.found("summary_wrong", "manifest.json", "its summary is not what the leaves say")
         if manifest.erased != self._report.erased:
             self._report.found("summary_wrong", "manifest.json", "it names another number of erased leaves")
+
+    def _asked_sample(self, manifest: Manifest, note: bytes) -> Sample | None:
+        try:
+            return asked_sample(manifest.asked, note)
+        except ValueError as error:
+            self._report.found("sample_malformed", "manifest.json", str(error))
+            return None
+
+    def _sampled(self) -> None:
+        if self._sample is None:
+            return
+        self._report.sampled = (self._sample.size, self._sample.population)
+        for index in self._sample.withheld():
+            text = "the seed chooses this call, and not all of it is opened"
+            self._report.found("sample_withheld", "opened.jsonl", text, index)
 
     def _policies(self, named: set[str]) -> None:
         here = set()

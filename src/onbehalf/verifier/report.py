@@ -61,6 +61,8 @@ class Report:
     opened: int = 0
     erased: int = 0
     receipts: int = 0
+    sampled: tuple[int, int] | None = None
+    """How many calls a seed chose, and of how many."""
     policies: dict[str, bool] = field(default_factory=dict)
     heads: list[str] = field(default_factory=list)
     witnesses: dict[str, int | None] = field(default_factory=dict)
@@ -95,7 +97,9 @@ class Report:
             "key": {"vkey": self.key, "pinned": self.pinned}, "size": self.size,
             "range": {"from": self.start, "to": self.end}, "asked": self.asked, "summary": self.summary,
             "answered_before_range": self.answered_before, "opened_facts": self.opened, "erased": self.erased,
-            "receipts": self.receipts, "policies": self.policies, "heads": self.heads,
+            "receipts": self.receipts,
+            "sample": None if self.sampled is None else {"calls": self.sampled[0], "of": self.sampled[1]},
+            "policies": self.policies, "heads": self.heads,
             "witnesses": self.witnesses, "signers_not_checked": list(self.others),
             "findings": [
                 {"code": each.code, "place": each.place, "index": each.index, "text": each.text}
@@ -148,6 +152,13 @@ class Report:
         if self.answered_before:
             said.append(f"before     {self.answered_before} outcomes of intents that lie before this range")
         said.append(f"opened     {self.opened} facts, {self.erased} leaves erased, {self.receipts} backend receipts")
+        if self.sampled is not None:
+            whose = "the seed" if self.asked.get("seed") else "the head and its cosignatures"
+            said.append(
+                f"sample     {self.sampled[0]} of {self.sampled[1]} calls, chosen by {whose}; each is opened in full"
+                if not self.findings
+                else "sample     see above"
+            )
         missing = sorted(each for each, here in self.policies.items() if not here)
         said.append(f"policies   {len(self.policies) - len(missing)} bundles that decisions name are here")
         said += [f"           not here: {each}" for each in missing[:_SHOWN]]
