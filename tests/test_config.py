@@ -228,6 +228,32 @@ def test_a_person_who_signs_in_by_the_broker_has_nothing_to_exchange() -> None:
         assert "no issuer here but perhaps the broker's" in refused(exchanging(keys, more=broker))
 
 
+def test_an_mcp_server_has_one_way_to_its_bearers_at_most_and_no_header_that_could_carry_one() -> None:
+    own = "tools: {write: {action: writeDesk}}"
+    one = changed(own, f"{own}, exchange: {{{RIGHT}}}")
+    upstream = config.parse(one).upstreams["desk"]
+    assert isinstance(upstream, config.McpUpstream)
+    assert upstream.exchange is not None
+    account = "authorization_endpoint: 'https://a.example', token_endpoint: 'https://a.example/t', client_id: g, "
+    account = f"account: {{{account}client_secret: 'env:S'}}"
+    assert config.parse(changed(own, f"{own}, {account}")).upstreams["desk"]
+    assert "two of" in refused(changed(own, f"{own}, exchange: {{{RIGHT}}}, {account}"))
+    assert "is not https" in refused(
+        changed(own, f"{own}, {account.replace('https://a.example/t', 'http://a.example')}")
+    )
+    assert "no issuer here" in refused(changed(own, f"{own}, exchange: {{{RIGHT.replace('login', 'other')}}}"))
+    assert "unknown key `headers`" in refused(changed(own, f"{own}, headers: {{Authorization: 'env:A'}}"))
+
+
+def test_definitions_in_a_file_are_pinned() -> None:
+    own = "tools: {write: {action: writeDesk}}"
+    for one in ("definitions: tools.json", f"digest: 'sha256:{'0' * 64}'"):
+        assert "one of `definitions` and `digest`" in refused(changed(own, f"{own}, {one}"))
+    refused(changed(own, f"{own}, definitions: tools.json, digest: 'sha256:0'"))
+    both = f"{own}, definitions: tools.json, digest: 'sha256:{'0' * 64}'"
+    assert config.parse(changed(own, both)).upstreams["desk"]
+
+
 def test_an_upstream_with_an_exchange_has_no_other_bearer() -> None:
     other = "    headers: {Authorization: 'env:A'}\n"
     assert "two of `authorization`, `exchange`" in refused(exchanging(RIGHT, more=other))

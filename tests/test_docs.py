@@ -115,7 +115,7 @@ def test_the_example_of_sinks_is_a_configuration() -> None:
 
 
 def test_the_example_of_an_api_of_another_domain_is_a_configuration() -> None:
-    _, example, exchanging, accounts = blocks(ROOT / "docs" / "your-api.md", "yaml")
+    _, example, exchanging, accounts, server = blocks(ROOT / "docs" / "your-api.md", "yaml")
     head = "gateway: {resource: https://g.example/mcp}\nissuers: [{issuer: https://l.example, tenant: acme}]\n"
     settings = config.parse(head + example.replace("sha256:…", f"sha256:{'0' * 64}"))
     assert settings.upstreams["partner"].authorization.grant == "jwt-bearer"  # type: ignore[union-attr]
@@ -123,6 +123,8 @@ def test_the_example_of_an_api_of_another_domain_is_a_configuration() -> None:
     settings = config.parse(f"gateway: {{resource: https://g.example/mcp}}\n{own}")
     assert settings.upstreams["orders"].exchange.scope == "orders.read"  # type: ignore[union-attr]
     settings = config.parse(head + accounts.replace("sha256:…", f"sha256:{'0' * 64}"))
+    assert settings.upstreams["code"].account.title == "Code"  # type: ignore[union-attr]
+    settings = config.parse(head + server.replace("sha256:…", f"sha256:{'0' * 64}"))
     assert settings.upstreams["code"].account.title == "Code"  # type: ignore[union-attr]
 
 

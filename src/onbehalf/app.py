@@ -366,7 +366,8 @@ async def _connect(
     servers: dict[str, McpUpstreamServer] = {}
     for name, upstream in app.settings.upstreams.items():
         if isinstance(upstream, McpUpstream):
-            servers[name] = mcp_server(upstream, app.settings, base=app.paths.config.resolve().parent)
+            base = app.paths.config.resolve().parent
+            servers[name] = mcp_server(upstream, app.settings, base=base, authorizer=authorizers.get(name))
             stack.push_async_callback(servers[name].aclose)
             continue
         door, made = await open_upstream(name, upstream, app.paths, app.settings, authorizers.get(name))

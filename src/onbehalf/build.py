@@ -36,6 +36,7 @@ from onbehalf.doors.ledger_keys import open_mask_key
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
+from onbehalf.doors.upstream_mcp_definitions import pinned_tools
 from onbehalf.doors.upstream_receipts import open_receipts
 from onbehalf.doors.upstream_sql import SqliteUpstream, Statement
 from onbehalf.doors.wall_sqlite import SqliteWall
@@ -218,8 +219,13 @@ def _text(tool: str, upstream: str, settings: ToolSettings) -> str:
     return settings.statement if found is None else explore.trial(found.tables)
 
 
-def mcp_server(upstream: McpUpstream, settings: Settings, *, base: Path) -> McpUpstreamServer:
+def mcp_server(
+    upstream: McpUpstream, settings: Settings, *, base: Path, authorizer: BearerSource | None = None
+) -> McpUpstreamServer:
     """One MCP server behind the gateway; nothing is sent yet. `base` is onbehalf.yaml's place. Raises ConfigInvalid."""
+    pinned = None
+    if not isinstance(upstream.definitions, UnsetType) and not isinstance(upstream.digest, UnsetType):
+        pinned = pinned_tools(upstream.definitions, upstream.digest, base=base)
     return McpUpstreamServer(
         upstream.url,
         audience=upstream.audience or upstream.url,
@@ -228,6 +234,8 @@ def mcp_server(upstream: McpUpstream, settings: Settings, *, base: Path) -> McpU
         response_bytes=upstream.response_bytes,
         insecure_http=settings.gateway.insecure_http_for_tests,
         receipts=open_receipts(upstream.receipt_keys, base=base),
+        authorizer=authorizer,
+        pinned=pinned,
     )
 
 

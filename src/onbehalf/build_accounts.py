@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onbehalf.build import Paths, Ports
-from onbehalf.config import OpenapiUpstream, Settings, broker_issuer
+from onbehalf.config import McpUpstream, OpenapiUpstream, Settings, broker_issuer
 from onbehalf.connecting import Connecting
 from onbehalf.doors.inbound_approve_login import Logins
 from onbehalf.doors.inbound_connect import PATH, ConnectPages
@@ -40,7 +40,7 @@ def open_accounts(
     """None where no upstream has accounts of people. Raises ConfigInvalid."""
     named = {
         name: upstream.account for name, upstream in settings.upstreams.items()
-        if isinstance(upstream, OpenapiUpstream) and upstream.account is not None
+        if isinstance(upstream, McpUpstream | OpenapiUpstream) and upstream.account is not None
     }  # fmt: skip
     if not named:
         return None

@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import UnsetType
 
 from onbehalf.build import Paths
-from onbehalf.config import OpenapiUpstream, Settings
+from onbehalf.config import McpUpstream, OpenapiUpstream, Settings
 from onbehalf.config_upstreams import ExchangeSettings
 from onbehalf.doors.issuer_client import ClientKey, TokenClient
 from onbehalf.doors.issuer_exchange import IssuerExchange
@@ -59,7 +59,7 @@ def exchanging(settings: Settings) -> dict[str, ExchangeSettings]:
     """The upstreams that exchange."""
     return {
         name: upstream.exchange for name, upstream in settings.upstreams.items()
-        if isinstance(upstream, OpenapiUpstream) and upstream.exchange is not None
+        if isinstance(upstream, McpUpstream | OpenapiUpstream) and upstream.exchange is not None
     }  # fmt: skip
 
 

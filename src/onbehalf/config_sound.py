@@ -18,7 +18,7 @@ from onbehalf.config_settings import TENANT_CLAIM, GatewaySettings, IssuerSettin
 from onbehalf.config_signals import require_streams
 from onbehalf.config_sinks import require_sinks
 from onbehalf.config_tls import require_tls
-from onbehalf.config_upstreams import McpUpstream, OpenapiUpstream, require_exchange
+from onbehalf.config_upstreams import McpUpstream, OpenapiUpstream, require_definitions, require_exchange
 from onbehalf.errors import ConfigInvalid
 
 __all__ = ["sound"]
@@ -57,8 +57,9 @@ def _require_upstreams(settings: Settings) -> None:
     for upstream in settings.upstreams.values():
         if isinstance(upstream, McpUpstream | OpenapiUpstream):
             _require_url(upstream.url)
-        if isinstance(upstream, OpenapiUpstream):
             _require_one_bearer(upstream, settings)
+        if isinstance(upstream, McpUpstream):
+            require_definitions(upstream)
         for name, tool in upstream.tools.items():
             if name in names:
                 raise ConfigInvalid(
@@ -127,9 +128,10 @@ def _tenants(tenant: str | TenantClaim) -> frozenset[str]:
     return frozenset({tenant} if isinstance(tenant, str) else tenant.allowed)
 
 
-def _require_one_bearer(upstream: OpenapiUpstream, settings: Settings) -> None:
-    """See that an API gets one `Authorization` at most, from a server that is asked over https."""
-    own = [name for name in upstream.headers if name.lower() == "authorization"]
+def _require_one_bearer(upstream: McpUpstream | OpenapiUpstream, settings: Settings) -> None:
+    """See that an upstream gets one `Authorization` at most, from a server that is asked over https."""
+    headers = upstream.headers if isinstance(upstream, OpenapiUpstream) else ()
+    own = [name for name in headers if name.lower() == "authorization"]
     chosen = [each for each in (upstream.authorization, upstream.exchange, upstream.account) if each is not None]
     if len(own) + len(chosen) > 1:
         raise ConfigInvalid(

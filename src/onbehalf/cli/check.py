@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from msgspec import UnsetType
 
 from onbehalf.app import Paths, load_people, load_settings, mcp_server, narrowed, open_database, paths, sketched
 from onbehalf.build import open_upstream
@@ -270,7 +271,11 @@ async def _server(findings: _Findings, name: str, upstream: McpUpstream, setting
         described = await server.describe()
     finally:
         await server.aclose()
-    findings.say("ok", f"upstream {name}", f"{upstream.url} answers and has {_count(len(described), 'tool')}")
+    count, pinned = _count(len(described), "tool"), not isinstance(upstream.definitions, UnsetType)
+    said = (
+        f"the file of definitions is as pinned and has {count}" if pinned else f"{upstream.url} answers and has {count}"
+    )
+    findings.say("ok", f"upstream {name}", said)
     for odd in server.problems():
         findings.say("warning", f"upstream {name}", odd)
     for tool_name, each in upstream.tools.items():
@@ -283,7 +288,7 @@ async def _server(findings: _Findings, name: str, upstream: McpUpstream, setting
                 tool_name, name, each, title=known.title, description=known.description, schema=known.schema
             )
             route.prepare(made.schema)
-            _tool(findings, made, pinned=bool(each.pin))
+            _tool(findings, made, pinned=pinned or bool(each.pin))
 
 
 def _tool(findings: _Findings, tool: Tool, *, pinned: bool) -> None:

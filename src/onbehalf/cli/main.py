@@ -27,6 +27,7 @@ from onbehalf.cli import (
     people,
     revoke,
     serve,
+    tools,
 )
 from onbehalf.cli.screen import console, plain, show_error
 from onbehalf.errors import LedgerCorrupt, OnbehalfError
@@ -75,6 +76,7 @@ app.command("demo")(demo.demo)
 app.command("serve")(serve.serve)
 app.command("check")(check.check)
 app.command("connect")(connect.connect)
+app.command("tools")(tools.tools)
 app.command("doctor", hidden=True, help="The same as `check`.")(check.check)
 app.command("explain")(explain.explain)
 audit.app.command("export-log")(audit_export.export_log)

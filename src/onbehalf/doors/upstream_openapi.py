@@ -25,7 +25,7 @@ from pyreqwest.response import Response
 
 from onbehalf.doors.outbound import plain_client
 from onbehalf.doors.outbound_address import AddressRefused, pinned
-from onbehalf.doors.upstream_authorization import AuthorizationFailed, BearerSource
+from onbehalf.doors.upstream_authorization import AuthorizationFailed, BearerSource, bearer_within
 from onbehalf.doors.upstream_receipts import Receipts
 from onbehalf.errors import ReceiptRefused
 from onbehalf.model import CallToken, Done, Failed, Json, Outcome, ToolCall
@@ -152,13 +152,7 @@ class OpenapiServer:
         """The person's access token in the API's own domain. Raises _Trouble."""
         assert self._authorizer is not None
         try:
-            async with asyncio.timeout(
-                self._timeout * 0.9
-            ):  # within the call's own, or it would not be known as unsent
-                return await self._authorizer.bearer(call)
-        except TimeoutError as error:
-            message = "the person's access token for it was not given in time"
-            raise _Trouble("upstream_login_failed", message, sent=False) from error
+            return await bearer_within(self._timeout, self._authorizer, call)
         except AuthorizationFailed as error:
             raise _Trouble(error.code, str(error), sent=False) from error
 
