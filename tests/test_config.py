@@ -147,6 +147,8 @@ ASKED = 'tenant: acme, introspection: {endpoint: "https://login.example/i", clie
     ("more", "told"),
     [
         (", client_secret: plain}", "client_secret"),
+        (", client_key: 'file:k'}", "one of `client_secret` and `client_key`"),
+        (", client_key: plain}", "client_key"),
         (", kept_seconds: 301}", "kept_seconds"),
         (", kept_seconds: -1}", "kept_seconds"),
         (", asked: some}", "asked"),
@@ -160,6 +162,13 @@ def test_how_an_issuer_is_asked_about_tokens_is_taken_at_its_word(more: str, tol
     assert (good.asked, good.kept_seconds, good.prefix, good.signed) == ("opaque", 30, "", False)
     text = changed("tenant: acme", f"{ASKED}{more}")
     assert told in refused(text.replace("client_secret: env:X, client_secret", "client_secret"))
+
+
+def test_the_gateway_proves_itself_to_an_issuer_that_it_asks() -> None:
+    by_key = changed("tenant: acme", f"{ASKED}}}").replace("client_secret: env:X", "client_key: 'file:gateway.pem'")
+    assert config.parse(by_key).issuers[0].introspection
+    bare = by_key.replace(", client_key: 'file:gateway.pem'", "")
+    assert "one of `client_secret` and `client_key`" in refused(bare)
 
 
 def test_an_issuer_is_asked_about_tokens_over_https_alone() -> None:

@@ -40,7 +40,7 @@ from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
 from onbehalf.doors.inbound_log import LogApp
 from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.issuer_http import IssuerCallers
-from onbehalf.doors.issuer_introspection import introspection_secrets
+from onbehalf.doors.issuer_introspection import introspection_clients
 from onbehalf.doors.issuer_metadata import IssuerMetadata
 from onbehalf.doors.key_file import KeyFile
 from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
@@ -287,7 +287,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
             settings.issuers, resource=gateway_settings.resource, kept=kept_claims(settings.directory.claims),
             insecure_http=gateway_settings.insecure_http_for_tests, own=broker.own if broker is not None else None,
             proofs=proofs.tokens, keeper=exchange.held if exchange is not None else None,
-            secrets=introspection_secrets(settings.issuers, base=places.config.resolve().parent),
+            clients=introspection_clients(settings.issuers, base=places.config.resolve().parent),
             workloads=settings.workloads, base=places.config.resolve().parent,
         )  # fmt: skip
         stack.push_async_callback(callers.aclose)

@@ -43,8 +43,9 @@ from onbehalf.doors.directory_pushed_configured import require_alone, scim_tenan
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.directory_tell import tenants
 from onbehalf.doors.engine_cedar import CedarEngine
+from onbehalf.doors.issuer_client import TokenClient
 from onbehalf.doors.issuer_http import IssuerCallers
-from onbehalf.doors.issuer_introspection import introspection_secrets
+from onbehalf.doors.issuer_introspection import introspection_clients
 from onbehalf.errors import IdentifyError, OnbehalfError
 from onbehalf.model import Json, Presented, Tool
 from onbehalf.validate import route, tools
@@ -316,8 +317,8 @@ def _tool(findings: _Findings, tool: Tool, *, pinned: bool) -> None:
 
 async def _issuers(findings: _Findings, settings: Settings, base: Path) -> None:
     issuers = _asked(settings)
-    secrets = introspection_secrets(issuers, base=base)
-    async with _callers(settings, issuers, secrets, base) as callers:
+    clients = introspection_clients(issuers, base=base)
+    async with _callers(settings, issuers, clients, base) as callers:
         await callers.warm()
         for text in callers.keyless():
             findings.say(
@@ -326,7 +327,9 @@ async def _issuers(findings: _Findings, settings: Settings, base: Path) -> None:
         async for asked, wrong in callers.introspection.tried(now=now()):
             what = f"introspection {asked}"
             if wrong:
-                findings.say("problem", what, wrong, "look at `endpoint`, `client_id` and `client_secret`")
+                findings.say(
+                    "problem", what, wrong, "look at `endpoint`, `client_id`, and `client_secret` or `client_key`"
+                )
             else:
                 findings.say("ok", what, "it takes our credentials, and says of a made-up token that it is not active")
         problems = callers.problems()
@@ -358,11 +361,11 @@ def _asked(settings: Settings) -> Sequence[IssuerSettings]:
 
 @contextlib.asynccontextmanager
 async def _callers(
-    settings: Settings, issuers: Sequence[IssuerSettings], secrets: Mapping[str, str], base: Path
+    settings: Settings, issuers: Sequence[IssuerSettings], clients: Mapping[str, TokenClient], base: Path
 ) -> AsyncIterator[IssuerCallers]:
     gateway = settings.gateway
     callers = IssuerCallers(
-        issuers, resource=gateway.resource, insecure_http=gateway.insecure_http_for_tests, secrets=secrets,
+        issuers, resource=gateway.resource, insecure_http=gateway.insecure_http_for_tests, clients=clients,
         workloads=settings.workloads, base=base,
     )  # fmt: skip
     try:
