@@ -279,7 +279,7 @@ def test_a_real_client_is_led_to_connect_and_the_call_is_then_made_with_that_acc
     assert opened[0].startswith(f"{walk.house.at}/connect/")
 
 
-def test_each_persons_account_is_their_own_and_one_that_is_refused_is_renewed(
+def test_each_persons_account_is_their_own_and_is_renewed_if_refused(
     town: tuple[AccountTown, Peopled],
 ) -> None:
     walk, server = town
