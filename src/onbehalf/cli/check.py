@@ -88,8 +88,11 @@ def check(
     person: Annotated[
         str, typer.Option("--as", help="TENANT/PERSON: also say which tools this person is shown, and why not.")
     ] = "",
+    service: Annotated[
+        str, typer.Option("--as-service", help="TENANT/SERVICE: the same for a program that calls by itself.")
+    ] = "",
     client: Annotated[str, typer.Option(help="With --as: the OAuth client id they use.")] = "onbehalf-check",
-    scope: Annotated[str | None, typer.Option(help="With --as: the scopes of their token; else all.")] = None,
+    scope: Annotated[str | None, typer.Option(help="The scopes of their token; else all.")] = None,
 ) -> None:
     """Check everything before anyone relies on it, and that what must be denied is.
 
@@ -101,7 +104,7 @@ def check(
     Example: onbehalf check --config onbehalf.yaml --as acme/alice
     """
     logging.getLogger("onbehalf").addHandler(logging.NullHandler())  # what doors log stands among the findings
-    who = Who.parsed(person, client=client, scope=scope) if person else None
+    who = Who.parsed(person, service, client=client, scope=scope)
     found = asyncio.run(_checked(config, who))
     problems = sum(each.level == "problem" for each in found)
     if as_json:
