@@ -139,10 +139,15 @@ def test_what_writes_or_cannot_have_another_token_is_refused_and_known_not_done(
     assert bearers.refusals == ["alice"], "the next call gets another"
 
 
-def test_a_token_that_is_refused_twice_is_a_failure_and_not_a_loop() -> None:
+def test_a_token_that_is_refused_twice_is_a_failure_and_not_a_loop_nor_the_servers_trouble() -> None:
     server = Peopled(known=subject, refuse=9)
-    outcome = through(lambda door: sent(door, "alice"), server.app(), bearers=Bearers())
+
+    async def once(door: McpUpstreamServer) -> tuple[Any, Any]:
+        return await sent(door, "alice"), door.problems()
+
+    outcome, problems = through(once, server.app(), bearers=Bearers())
     assert (outcome.code, len(server.calls)) == ("upstream_refused", 2)
+    assert problems == ()
 
 
 @pytest.mark.parametrize("protocol", [LEGACY, "auto"])

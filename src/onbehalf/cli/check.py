@@ -276,10 +276,8 @@ async def _server(findings: _Findings, name: str, upstream: McpUpstream, setting
     finally:
         await server.aclose()
     count, pinned = _count(len(described), "tool"), not isinstance(upstream.definitions, UnsetType)
-    said = (
-        f"the file of definitions is as pinned and has {count}" if pinned else f"{upstream.url} answers and has {count}"
-    )
-    findings.say("ok", f"upstream {name}", said)
+    known_by = "the file of definitions is as pinned" if pinned else f"{upstream.url} answers"
+    findings.say("ok", f"upstream {name}", f"{known_by} and has {count}")
     for odd in server.problems():
         findings.say("warning", f"upstream {name}", odd)
     for tool_name, each in upstream.tools.items():

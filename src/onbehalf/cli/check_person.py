@@ -54,12 +54,8 @@ class Who:
             raise ConfigInvalid("both a person and a service are named", hint="look as one of them at a time")
         tenant, _, name = (person or service).partition("/")
         if not tenant or not name:
-            hint = (
-                "write TENANT/SERVICE, such as acme/nightly-export"
-                if service
-                else "write TENANT/PERSON, such as acme/alice"
-            )
-            raise ConfigInvalid(f"`{(person or service)[:80]}` names nobody", hint=hint)
+            wanted = "TENANT/SERVICE, such as acme/nightly-export" if service else "TENANT/PERSON, such as acme/alice"
+            raise ConfigInvalid(f"`{(person or service)[:80]}` names nobody", hint=f"write {wanted}")
         scopes = None if scope is None else frozenset(scope.split())
         return cls(tenant=tenant, name=name, client=client, scopes=scopes, service=bool(service))
 

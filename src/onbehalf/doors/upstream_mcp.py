@@ -171,7 +171,7 @@ class McpUpstreamServer:
 
     async def aclose(self) -> None:
         """End the session, where there is one, and all connections."""
-        await asyncio.gather(*self._endings)
+        await asyncio.gather(*self._endings, return_exceptions=True)
         wire, line = self._wire, self._line
         self._closed, self._wire, self._line = True, None, None
         if wire is None:
@@ -216,7 +216,11 @@ class McpUpstreamServer:
 
     def _failed(self, error: Exception, *, unknown: bool) -> Failed:
         code, message = classed(error)
-        if code in ("upstream_unavailable", "upstream_timed_out", "upstream_refused", "upstream_garbage"):
+        theirs = code == "upstream_refused" and self._authorizer is not None  # a person's trouble, not the server's
+        if (
+            code in ("upstream_unavailable", "upstream_timed_out", "upstream_refused", "upstream_garbage")
+            and not theirs
+        ):
             self._trouble = f"`{self._url}`: {message}"
         return Failed(code=code, message=message[:300], unknown=unknown)
 
