@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from company import Company, company, said
 from exchange_house import API, CLIENT, SECRET, Provider, Relay, exchanging_provider, files
 from test_authorization import known_by
 
-TOOLS = """    tools:
+TOOLS = """    timeout_seconds: 60
+    tools:
       who: {action: readDesk}
       change: {action: writeDesk, writes: true, once_seconds: 0}
 """
@@ -69,6 +71,7 @@ def exchange_house(directory: Path, description: str = "Who calls.") -> Iterator
         made = stack.enter_context(company(directory))
         login = stack.enter_context(exchanging_provider(made))
 
+        @cache
         def known(bearer: str) -> str | None:
             try:
                 return str(login.checked(bearer)["sub"])
@@ -76,6 +79,7 @@ def exchange_house(directory: Path, description: str = "Who calls.") -> Iterator
                 return None
 
         server = stack.enter_context(Peopled(known=known, description=description).serving())
+        made.edit("{call_seconds: 8}", "{call_seconds: 60}")
         relays = [Relay(server.url), Relay(made.desk.url)]
         for relay in relays:
             stack.callback(relay.close)
@@ -114,8 +118,8 @@ def test_two_peoples_calls_at_once_each_carry_exactly_their_own_token(house: Hou
         return person, house.call("who", tokens[person])
 
     with ThreadPoolExecutor(6) as pool:
-        for person, result in pool.map(who, ["alice", "bob"] * 9):
-            assert result["structuredContent"]["subject"] == f"{person}-at-login", result
+        for person, result in pool.map(who, ["alice", "bob"] * 6):
+            assert result.get("structuredContent", {}).get("subject") == f"{person}-at-login", result
     bearers = {each.bearer for each in house.server.calls}
     assert len(bearers) == 2
     assert {house.provider.checked(each)["sub"] for each in bearers} == {"alice-at-login", "bob-at-login"}
@@ -220,6 +224,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AccountTown
         made: BrokerHouse = stack.enter_context(broker_house(directory))
         accounts = stack.enter_context(provider(made.at, "/connect/back", refresh=True, life=300))
 
+        @cache
         def known(bearer: str) -> str | None:
             answer = httpx2.get(f"{accounts}/me", headers={"authorization": f"Bearer {bearer}"}, trust_env=False)
             return str(answer.json()["sub"]) if answer.status_code == 200 else None
@@ -241,6 +246,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AccountTown
 {TOOLS}broker:
 """,
         )
+        made.company.edit("{call_seconds: 8}", "{call_seconds: 60}")
         made.company.edit("{name: Carol Example, ", "{name: Carol Example, groups: [staff], ", name="people.yaml")
         pin(made.company, "code", f'    url: "{server.url}/mcp"\n')
         server.asked.clear()
