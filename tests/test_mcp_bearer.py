@@ -175,6 +175,8 @@ def test_the_operators_command_says_what_is_different_and_writes_over_nothing(tm
         refused = define(made.company, "code", "--out", str(where))
         assert (refused.code, refused.out) == (2, "")
         assert "cannot be written" in refused.err
+        again = define(made.company, "code", "--out", str(where.with_name("again.json")))
+        assert f"definitions: again.json\n    digest: {digest(where.read_bytes())}" in again.out
         bare = said("tools", "code", "-c", config)
         assert bare.code == 2
         assert "HTTP status 401" in bare.err

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,8 @@ def tools(
     Example: onbehalf tools desk --bearer env:DESK_TOKEN --out desk-tools.json
     """
     settings = load_settings(config)
-    found = asyncio.run(_found(settings, upstream, base=config.resolve().parent, bearer=bearer))
+    base = config.resolve().parent
+    found = asyncio.run(_found(settings, upstream, base=base, bearer=bearer))
     data = written_definitions(found.tools)
     if out is not None:
         _write(out, data)
@@ -85,7 +87,7 @@ def tools(
         rows: list[Json] = [{"name": name, "now": found.now(name)} for name in found.names]
         print_json({"upstream": upstream, "digest": file_digest(data), "tools": rows, "left_out": [*found.odd]})
     else:
-        _print(found, data, out)
+        _print(found, file_digest(data), out and Path(os.path.relpath(out, base)))
     raise typer.Exit(1 if differ else 0)
 
 
@@ -121,7 +123,8 @@ def _write(path: Path, data: bytes) -> None:
         ) from error
 
 
-def _print(found: _Found, data: bytes, out: Path | None) -> None:
+def _print(found: _Found, digest: str, out: Path | None) -> None:
+    """The tools, and where they were written, as the configuration names it."""
     screen = console()
     for name in found.names:
         now = found.now(name)
@@ -131,5 +134,5 @@ def _print(found: _Found, data: bytes, out: Path | None) -> None:
     for odd in found.odd:
         screen.print(f"[yellow]warning[/yellow]  {quoted(odd)}")
     if out is not None:
-        screen.print(f"\nWritten to {quoted(str(out))}. Read it, then set under the upstream:")
-        screen.print(f"    definitions: {quoted(str(out))}\n    digest: {file_digest(data)}")
+        screen.print("\nWritten. Read it, then set under the upstream:")
+        screen.print(f"    definitions: {quoted(str(out))}\n    digest: {digest}")
