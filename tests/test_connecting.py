@@ -28,6 +28,9 @@ class Vault:
     async def keep(self, owner: Owner, account: Account) -> None:
         self.accounts[owner] = account
 
+    async def renewing(self, owner: Owner, *, now: UnixTime, until: UnixTime) -> bool:
+        return True
+
     async def drop(self, owner: Owner) -> bool:
         return self.accounts.pop(owner, None) is not None
 
