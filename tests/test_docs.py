@@ -9,7 +9,14 @@ import msgspec
 import pytest
 
 from onbehalf import (
-    config, config_directory, config_proof, config_signals, config_sinks, config_state, config_tls, config_upstreams,
+    config,
+    config_directory,
+    config_proof,
+    config_signals,
+    config_sinks,
+    config_state,
+    config_tls,
+    config_upstreams,
 )  # fmt: skip
 from onbehalf.app import sketched
 from onbehalf.doors.engine_cedar import CedarEngine

@@ -12,7 +12,7 @@ from onbehalf.app import load_settings
 from onbehalf.cli.screen import ConfigFile
 from onbehalf.config import PostgresUpstream, Settings
 from onbehalf.doors.secret_reference import resolved
-from onbehalf.doors.state_schema import VERSION, state_sql
+from onbehalf.doors.state_schema import state_sql
 from onbehalf.errors import ConfigInvalid
 from onbehalf.validate.wall import key_sql, plan, wall_sql
 from onbehalf.validate.wall_claim import claim_key
@@ -82,25 +82,24 @@ def state(
     if not apply:
         typer.echo(script, nl=False)
         return
+    _apply(script, apply, insecure_tls=insecure_tls)
+    typer.echo(f"The tables are there. Now set the password of `{role}`, and give its DSN to the gateways.")
+
+
+def _apply(script: str, reference: str, *, insecure_tls: bool) -> None:
+    """Run it, all or nothing. Raises ConfigInvalid."""
     # with it comes a client library, which printing does without
     import psycopg
 
     from onbehalf.doors.upstream_postgres_dsn import safe_dsn
 
-    dsn = safe_dsn(resolved(apply, base=Path(), what="--apply"), what="--apply", insecure_tls=insecure_tls)
+    dsn = safe_dsn(resolved(reference, base=Path(), what="--apply"), what="--apply", insecure_tls=insecure_tls)
     try:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(script.removeprefix("\\set ON_ERROR_STOP on\n").encode())
-            found = connection.execute("SELECT max(number) FROM onbehalf_state.version").fetchone()
     except psycopg.Error as error:
-        told = error.diag.message_primary or type(error).__name__
+        told = error.diag.message_primary or "the database cannot be reached, or does not know who this is"
         raise ConfigInvalid(f"nothing was made: {told}", hint="run it as who may make schemas and roles") from error
-    if found != (VERSION,):
-        raise ConfigInvalid(
-            f"there are tables of version {found[0] if found else None} already, expected {VERSION}",
-            hint="they were left as they are; another release of onbehalf made them",
-        )
-    typer.echo(f"The tables are there. Now set the password of `{role}`, and give its DSN to the gateways.")
 
 
 def _chosen(settings: Settings, name: str) -> tuple[str, PostgresUpstream]:

@@ -16,6 +16,13 @@ VERSION = 1
 _TABLES = """
 CREATE TABLE IF NOT EXISTS onbehalf_state.version (number integer NOT NULL);
 INSERT INTO onbehalf_state.version SELECT @VERSION@ WHERE NOT EXISTS (SELECT FROM onbehalf_state.version);
+DO $same$
+BEGIN
+  IF EXISTS (SELECT FROM onbehalf_state.version WHERE number <> @VERSION@) THEN
+    RAISE EXCEPTION 'there are tables of another release, expected version @VERSION@';
+  END IF;
+END
+$same$;
 
 -- proofs of clients (RFC 9449) that were used; names are digests
 CREATE TABLE IF NOT EXISTS onbehalf_state.proof (
