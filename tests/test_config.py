@@ -239,7 +239,7 @@ def test_security_events_and_a_shared_memory_are_refused_together_and_unknown_ke
     assert config.parse(shared).gateway.state is not None
     stream = (
         'signals: [{name: idp, issuer: "https://login.example", audience: a, push: "env:B", jwks: "https://x/j",'
-        " tenants: [acme]}]\nupstreams:"
+        " tenant: acme}]\nupstreams:"
     )
     assert "do not go together" in refused(shared.replace("upstreams:", stream))
     assert "known keys are `postgres`" in refused(shared.replace("postgres", "mysql"))
