@@ -187,6 +187,22 @@ def test_a_login_that_another_gateway_renews_and_is_not_done_with_is_not_used(mo
     assert asyncio.run(there.connecting.bearer(call())) == "access-1"
 
 
+def test_a_token_that_was_refused_while_another_gateway_renews_it_is_left_to_that_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, there = two_gateways(monkeypatch)
+
+    async def both() -> str:
+        renewing = asyncio.create_task(here.connecting.bearer(call()))
+        while not here.vault.claims:
+            await asyncio.sleep(0)
+        await there.connecting.refused(call())
+        return await renewing
+
+    assert asyncio.run(both()) == "access-1"
+    assert here.vault.accounts[OWNER].refresh == "refresh-1"
+
+
 def test_a_renewal_that_fails_leaves_it_to_whoever_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = two_gateways(monkeypatch)
     here.accounts.fails = AuthorizationFailed("it is down")

@@ -102,7 +102,10 @@ def test_who_is_revoked_by_a_command_is_refused_by_both_and_let_in_again_by_both
         assert not code_of(call(pair, at, "notes_list"))
     assert "person bob of acme  stopped" in onbehalf("revoke", "list", "--config", pair.here.config).stdout
     checked = onbehalf("check", "--as", "acme/bob", "--config", pair.here.config)
-    assert "this person is stopped" in checked.stdout, checked.stdout
+    told = " ".join(checked.stdout.split())
+    assert "this person is stopped" in told
+    assert "remember together is there" in told
+    assert "`fsync` off" in told, "as the server of the tests has it"
     assert onbehalf("revoke", "lift", "1", "--config", pair.here.config).returncode == 0
     for at in both:  # a token from before it stays worth nothing
         wait_for(lambda: bob(at) == "token_revoked", what="lifted")  # noqa: B023
@@ -118,6 +121,8 @@ def test_while_the_database_is_away_every_call_is_refused_and_goes_on_when_it_is
             seen = len(at.desk.seen)
             assert code_of(call(pair, at, word="away")) in ("directory_unavailable", "once_unavailable")
             assert len(at.desk.seen) == seen
+        checked = onbehalf("check", "--config", pair.here.config)
+        assert "the database of `gateway.state` cannot be reached" in " ".join(checked.stdout.split())
         refused = onbehalf("revoke", "list", "--config", pair.here.config)
         assert refused.returncode != 0
         assert "cannot be used" in refused.stderr + refused.stdout

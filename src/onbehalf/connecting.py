@@ -27,7 +27,7 @@ _PENDING_S = 900
 _MOST = 10_000
 _LOCKS = 4096
 _RENEWING_S = 60
-"""Longer than any call. A gateway that ends in the middle of renewing holds up the others for so long."""
+"""Longer than an authorization server is waited for. A gateway that ends in the middle of renewing holds up the others for so long."""
 _LOOKS, _LOOK_AGAIN_S = 20, 0.25
 
 
@@ -182,6 +182,9 @@ class Connecting:
         """The upstream did not take the access token: it is renewed before it is used again, or given up."""
         owner = owner_of(call)
         async with self._lock(owner):
+            now = self.clock()
+            if not await self.vault.renewing(owner, now=now, until=UnixTime(now + _RENEWING_S)):
+                return  # it is being renewed already, or is gone
             account = await self.vault.find(owner)
             if account is None:
                 return
