@@ -27,7 +27,7 @@ _PENDING_S = 900
 _MOST = 10_000
 _LOCKS = 4096
 _RENEWING_S = 60
-"""Longer than an authorization server is waited for. A gateway that ends in the middle of renewing holds up the others for so long."""
+"""Longer than an authorization server is waited for. One that ends in the middle holds up others so long."""
 _LOOKS, _LOOK_AGAIN_S = 20, 0.25
 
 
