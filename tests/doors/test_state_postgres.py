@@ -200,19 +200,25 @@ async def _killed(dsn: str, postgres: str) -> None:
         async def tried(name: str, work: Coroutine[Any, Any, Any], yes: Any) -> None:
             nonlocal refused
             try:
-                taken[name] = taken.get(name, 0) + ((await work) is yes)
+                answer = await work
+                taken[name] = taken.get(name, 0) + (answer is yes)
             except (ProofsUnavailable, OnceUnavailable, BrokerUnavailable):
                 refused += 1
 
-        done = asyncio.Event()
+        kills, done = 0, asyncio.Event()
 
         async def kill() -> None:
+            nonlocal kills
             while not done.is_set():
                 await asyncio.to_thread(run, postgres, kill_all)
-                await asyncio.sleep(0.05)
+                kills, before = kills + 1, sum(taken.values())
+                while sum(taken.values()) == before and not done.is_set():  # else nothing would ever be taken
+                    await asyncio.sleep(0.01)
 
         killing = asyncio.create_task(kill())
-        for number in range(60):
+        number = 0
+        while kills < 10 or number < 60:
+            number += 1
             key = Digest(f"sha256:{number:064}")
             await asyncio.gather(*(
                 tried(f"{kind}{number}", work, yes)
@@ -229,14 +235,14 @@ async def _killed(dsn: str, postgres: str) -> None:
         assert max(taken.values()) == 1
         await _settled(states)
         for proofs, once, broker in stores:  # what was taken is taken still
-            for number in range(60):
-                if taken[f"proof{number}"]:
-                    assert not await proofs.add("k", f"{number}", now=now, until=later)
-                if taken[f"once{number}"]:
-                    again = once.begin(Digest(f"sha256:{number:064}"), CallId("z"), SENT, now=now, until=later)
+            for each in range(1, number + 1):
+                if taken.get(f"proof{each}"):
+                    assert not await proofs.add("k", f"{each}", now=now, until=later)
+                if taken.get(f"once{each}"):
+                    again = once.begin(Digest(f"sha256:{each:064}"), CallId("z"), SENT, now=now, until=later)
                     assert await again is not None
-                if taken[f"assertion{number}"]:
-                    assert not await broker.once("a", f"{number}", until=later, now=now)
+                if taken.get(f"assertion{each}"):
+                    assert not await broker.once("a", f"{each}", until=later, now=now)
 
 
 async def _settled(states: tuple[State, State]) -> None:
