@@ -24,7 +24,7 @@ from onbehalf.doors.state_watch import StateWatch
 from onbehalf.errors import ConfigInvalid, OnceUnavailable, ProofsUnavailable
 from onbehalf.model import CallId, Digest, UnixTime
 from postgres import fresh, run
-from state_house import opened, state_database, two
+from state_house import SilentProxy, opened, state_database, two
 
 KEY, SENT = Digest("sha256:" + "1" * 64), Digest("sha256:" + "a" * 64)
 
@@ -138,7 +138,7 @@ def test_a_statement_that_waits_too_long_is_ended_and_refused_and_nothing_is_don
 
 def test_a_server_that_answers_nothing_is_given_up_in_time(dsn: str) -> None:
     async def work() -> None:
-        async with silent_proxy(dsn) as (through, silence), opened(through, seconds=2.0) as state:
+        async with SilentProxy(dsn) as (through, silence), opened(through, seconds=2.0) as state:
             proofs = PostgresProofs(state)
             now = UnixTime(int(time.time()))
             assert await proofs.add("k", "a", now=now, until=UnixTime(now + 60))
@@ -147,38 +147,6 @@ def test_a_server_that_answers_nothing_is_given_up_in_time(dsn: str) -> None:
                 await proofs.add("k", "b", now=now, until=UnixTime(now + 60))
 
     within(work())
-
-
-class silent_proxy:
-    """A way to the server that stops carrying anything, and closes nothing."""
-
-    def __init__(self, dsn: str) -> None:
-        found = conninfo_to_dict(dsn)
-        self._dsn, self._to = dsn, (str(found["host"]), int(str(found["port"])))
-        self._silence = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> tuple[str, asyncio.Event]:
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        return make_conninfo(self._dsn, port=port, sslmode="disable"), self._silence
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for each in self._tasks:
-            each.cancel()
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(*self._to)
-        self._tasks += [asyncio.create_task(self._pipe(reader, back)), asyncio.create_task(self._pipe(there, writer))]
-
-    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            if self._silence.is_set():
-                await asyncio.sleep(3600)
-            writer.write(data)
-            await writer.drain()
-        writer.close()
 
 
 def test_a_database_that_is_killed_in_between_refuses_and_nothing_is_done_twice(dsn: str, postgres: str) -> None:
