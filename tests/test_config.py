@@ -266,3 +266,16 @@ def test_definitions_in_a_file_are_pinned() -> None:
 def test_an_upstream_with_an_exchange_has_no_other_bearer() -> None:
     other = "    headers: {Authorization: 'env:A'}\n"
     assert "two of `authorization`, `exchange`" in refused(exchanging(RIGHT, more=other))
+
+
+def test_security_events_and_a_shared_memory_are_refused_together_and_unknown_keys_of_it_are_told() -> None:
+    state = 'state: {postgres: {dsn: "env:STATE"}}'
+    shared = changed('mcp"}', f'mcp", {state}}}')
+    assert config.parse(shared).gateway.state is not None
+    stream = (
+        'signals: [{name: idp, issuer: "https://login.example", audience: a, push: "env:B", jwks: "https://x/j",'
+        " tenant: acme}]\nupstreams:"
+    )
+    assert "do not go together" in refused(shared.replace("upstreams:", stream))
+    assert "known keys are `postgres`" in refused(shared.replace("postgres", "mysql"))
+    assert "`timeout_seconds`" in refused(shared.replace("dsn:", "url: x, dsn:"))

@@ -8,7 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from onbehalf import config, config_directory, config_proof, config_signals, config_sinks, config_tls, config_upstreams
+from onbehalf import (
+    config,
+    config_directory,
+    config_proof,
+    config_signals,
+    config_sinks,
+    config_state,
+    config_tls,
+    config_upstreams,
+)  # fmt: skip
 from onbehalf.app import sketched
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.validate import people
@@ -27,6 +36,7 @@ STRUCTS = (
     config.IntrospectionSettings, config.ServicesSettings, config.WorkloadSettings, config_directory.DirectorySettings,
     config_directory.FeedSettings, config_directory.ScimSettings, config_directory.ClaimsSettings,
     config_proof.DpopSettings, config_proof.CertificateSettings, config_tls.TlsSettings,
+    config_state.StateSettings, config_state.PostgresState,
     config_signals.StreamSettings, config_signals.PollSettings, config_signals.VerificationSettings,
     config_sinks.FileSink, config_sinks.StdoutSink, config_sinks.SyslogSink, config_sinks.OtlpSink,
     config_sinks.HttpSink, config_sinks.ParquetSink,

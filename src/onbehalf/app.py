@@ -27,6 +27,7 @@ from onbehalf.build_further import open_further
 from onbehalf.build_people import load_people, open_people
 from onbehalf.build_proof import open_proofs
 from onbehalf.build_signals import open_signals
+from onbehalf.build_state import open_stores
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.directory_feeds import Feeding
@@ -47,7 +48,6 @@ from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.meter_prometheus import PrometheusMeter
-from onbehalf.doors.once_sqlite import SqliteOnce
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
@@ -271,17 +271,18 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger = await asyncio.to_thread(_ledger, places, settings)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
+        stores = await open_stores(settings, places, stack)
         told = open_people(
-            settings, places, stack, known=known, note=lambda kind, facts: app._note(kind, facts),
+            settings, places, stack, known=known, stopped=stores.revocations,
+            note=lambda kind, facts: app._note(kind, facts),
             record=lambda kind, facts: ledger.follow(_entry(kind, facts)),
         )  # fmt: skip
         signals = await open_signals(settings, places, stack, revoked=told.known, ledger=ledger)
         people = signals.people(told.known)
         signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
-        once = SqliteOnce.open(places.once)
-        stack.callback(once.close)
-        broker = open_broker(settings, places, stack, now())
-        proofs = open_proofs(settings, places, stack, now())
+        once = stores.once()
+        broker = open_broker(settings, places, now(), store=stores.broker)
+        proofs = open_proofs(settings, places, used=stores.proofs(now()))
         exchange = open_exchange(settings, places, stack, now)
         callers = IssuerCallers(
             settings.issuers, resource=gateway_settings.resource, kept=kept_claims(settings.directory.claims),
@@ -291,6 +292,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
             workloads=settings.workloads, base=places.config.resolve().parent,
         )  # fmt: skip
         stack.push_async_callback(callers.aclose)
+        await stores.begin(callers.revoke_all)
         mirror = None
         if broker is None:  # which has metadata of its own
             mirror = IssuerMetadata(
@@ -302,8 +304,10 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         state = _State(standing=Standing(engine=engine, offers={}))
         ports = Ports(clock=now, callers=callers, directory=people, ledger=ledger)
         own = pages_login(broker, settings, places, stack, now) if broker is not None else None
-        approving, pages, logins = open_approvals(settings, places, stack, ports=ports, own=own) or (None,) * 3
-        accounts = open_accounts(settings, places, stack, ports=ports, logins=logins)
+        approving, pages, logins = open_approvals(
+            settings, places, stack, ports=ports, kept=stores.approvals, own=own
+        ) or (None,) * 3  # fmt: skip
+        accounts = open_accounts(settings, places, stack, ports=ports, logins=logins, vault=stores.vault)
         gateway = Gateway(
             clock=now, ids=fresh_call_id, callers=callers, directory=people, ledger=ledger, signer=signer,
             meter=meter, once=once, changes=once, standing=lambda: state.standing, max_rows=limits.rows,

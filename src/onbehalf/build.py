@@ -26,7 +26,6 @@ from onbehalf.config import (
     ToolSettings,
     row_attributes,
 )
-from onbehalf.doors.approvals_sqlite import SqliteApprovals
 from onbehalf.doors.engine_cedar_scope import Narrowed
 from onbehalf.doors.inbound_approve import PATH, ApprovePages
 from onbehalf.doors.inbound_approve_login import Logins, PageLogin
@@ -42,7 +41,7 @@ from onbehalf.doors.upstream_sql import SqliteUpstream, Statement
 from onbehalf.doors.wall_sqlite import SqliteWall
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Tool
-from onbehalf.ports import Callers, Clock, Directory, Ledger
+from onbehalf.ports import Approvals, Callers, Clock, Directory, Ledger
 from onbehalf.validate import explore, tools
 from onbehalf.validate.pushdown_sql import Dialect
 from onbehalf.validate.pushdown_terms import Closure, Column, Layout, Table
@@ -245,10 +244,11 @@ def open_approvals(
     stack: contextlib.AsyncExitStack,
     *,
     ports: Ports,
+    kept: Callable[[bytes], Approvals],
     own: Callable[[str], PageLogin] | None = None,
 ) -> tuple[Approving, ApprovePages, Logins] | None:
-    """How people approve calls, where some issuer lets them log in to the pages for it. `own` makes the gateway's own
-    login, given the redirect address. Raises ConfigInvalid."""
+    """How people approve calls, where some issuer lets them log in to the pages for it. `kept` opens them, given the
+    secret; `own` makes the gateway's own login, given the redirect address. Raises ConfigInvalid."""
     rules = [(rule, rule.login) for rule in settings.issuers if rule.login is not None]
     if not rules and own is None:
         return None
@@ -256,8 +256,6 @@ def open_approvals(
     resource = urlsplit(gateway.resource)
     origin = f"{resource.scheme}://{resource.netloc}"
     secret = open_mask_key(places.keys)
-    kept = SqliteApprovals.open(places.approvals, secret=secret)
-    stack.callback(kept.close)
     fetcher = IssuerFetcher(insecure_http=gateway.insecure_http_for_tests)
     stack.push_async_callback(fetcher.aclose)
     issuers: list[PageLogin] = [
@@ -270,7 +268,7 @@ def open_approvals(
     if own is not None:
         issuers.append(own(f"{origin}{PATH}back"))
     approving = Approving(
-        clock=ports.clock, fresh=lambda: secrets.token_urlsafe(32), approvals=kept, directory=ports.directory,
+        clock=ports.clock, fresh=lambda: secrets.token_urlsafe(32), approvals=kept(secret), directory=ports.directory,
         ledger=ports.ledger, url=f"{origin}{PATH}", issuers=frozenset(each.rule.issuer for each in issuers),
         lifetime_s=gateway.approvals.lifetime_seconds, secret=secret,
     )  # fmt: skip

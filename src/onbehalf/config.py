@@ -34,6 +34,7 @@ from onbehalf.config_settings import (
 from onbehalf.config_signals import PollSettings, StreamSettings, VerificationSettings
 from onbehalf.config_sinks import FileSink, HttpSink, OtlpSink, ParquetSink, StdoutSink, SyslogSink
 from onbehalf.config_sound import sound
+from onbehalf.config_state import PostgresState, StateSettings
 from onbehalf.config_tls import TlsSettings
 from onbehalf.config_upstreams import (
     AccountSettings,
@@ -165,6 +166,8 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.gateway\.dpop", (DpopSettings,)),
     (r"\$\.gateway\.certificates", (CertificateSettings,)),
     (r"\$\.gateway\.tls", (TlsSettings,)),
+    (r"\$\.gateway\.state", (StateSettings,)),
+    (r"\$\.gateway\.state\.postgres", (PostgresState,)),
     (r"\$\.broker", (BrokerSettings,)),
     (r"\$\.broker\.login", (BrokerLogin,)),
     (r"\$\.broker\.login\.tenant", (TenantClaim,)),

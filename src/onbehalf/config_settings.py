@@ -18,6 +18,7 @@ from onbehalf.config_proof import CertificateSettings, Demand, DpopSettings
 from onbehalf.config_services import ServicesSettings, WorkloadSettings
 from onbehalf.config_signals import StreamSettings
 from onbehalf.config_sinks import SinkName, SinkSettings
+from onbehalf.config_state import StateSettings
 from onbehalf.config_tls import TlsSettings
 from onbehalf.config_upstreams import McpUpstream, Name, OpenapiUpstream, PostgresUpstream, SqlUpstream, Url
 
@@ -79,6 +80,7 @@ class GatewaySettings(Keys, frozen=True):
     dpop: DpopSettings = field(default_factory=DpopSettings)
     certificates: CertificateSettings | None = None
     tls: TlsSettings | None = None
+    state: StateSettings | None = None
 
 
 class LoginSettings(Keys, frozen=True):

@@ -23,6 +23,7 @@ from onbehalf.build_proof import certificate_headers
 from onbehalf.cli.check_exchange import said_of_exchanges
 from onbehalf.cli.check_person import Who, shown
 from onbehalf.cli.check_signals import said_of_streams
+from onbehalf.cli.check_state import said_of_state
 from onbehalf.cli.check_tls import said_of_tls
 from onbehalf.cli.deny_path import open_doors, wide_doors
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
@@ -152,6 +153,9 @@ async def _checked(config: Path, who: Who | None) -> list[_Finding]:
             await _issuers(findings, settings, base)
         with findings.trying("exchange"):
             async for said in said_of_exchanges(settings, base=base):
+                findings.say(*said)
+        with findings.trying("state"):
+            async for said in said_of_state(settings, base=base):
                 findings.say(*said)
         with findings.trying("signals"):
             async for said in said_of_streams(settings, base=base, revocations=places.revocations):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from onbehalf.app import Paths, load_people, narrowed
+from onbehalf.build_state import shared_revocations
 from onbehalf.cli.check_caller import person_caller, service_caller, tenants_of
 from onbehalf.cli.check_reach import out_of_reach
 from onbehalf.config import Settings, broker_issuer
@@ -107,13 +108,20 @@ def _people(scratch: Path, settings: Settings, places: Paths) -> Iterator[tuple[
     """Who is known and who is stopped, copied, with people.yaml as it is now."""
     file = scratch / "directory.db"
     _copied(places.directory, file)
-    _copied(places.revocations, scratch / "revocations.db")
+    if settings.gateway.state is None:
+        _copied(places.revocations, scratch / "revocations.db")
     with contextlib.ExitStack() as stack:
         directory = SqliteDirectory.open(file, lag_budget_s=settings.directory.lag_budget_seconds)
         stack.callback(directory.close)
         directory.load(load_people(places))
         revocations = Revocations.open(scratch / "revocations.db")
         stack.callback(revocations.close)
+        if settings.gateway.state is not None:
+            with shared_revocations(settings.gateway.state.postgres, base=places.config.resolve().parent) as table:
+                for each in table.all():
+                    revocations.add(
+                        each.kind, each.tenant, each.name, at=each.at, blocks=each.stops, by=each.by, reason=each.reason
+                    )
         yield RevokedPeople(with_services(directory, settings), revocations, note=lambda kind, facts: None), file
 
 
