@@ -53,6 +53,7 @@ from onbehalf.config_upstreams import (
     SqlUpstream,
     ToolSettings,
 )
+from onbehalf.config_witnesses import WitnessesSettings
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
 
@@ -82,6 +83,7 @@ __all__ = [
     "SqlUpstream",
     "TenantClaim",
     "ToolSettings",
+    "WitnessesSettings",
     "WorkloadSettings",
     "broker_issuer",
     "json_schema", "login_rule",
@@ -165,6 +167,7 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.gateway\.dpop", (DpopSettings,)),
     (r"\$\.gateway\.certificates", (CertificateSettings,)),
     (r"\$\.gateway\.tls", (TlsSettings,)),
+    (r"\$\.gateway\.witnesses", (WitnessesSettings,)),
     (r"\$\.broker", (BrokerSettings,)),
     (r"\$\.broker\.login", (BrokerLogin,)),
     (r"\$\.broker\.login\.tenant", (TenantClaim,)),

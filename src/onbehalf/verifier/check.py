@@ -17,14 +17,13 @@ from onbehalf.verifier.archive import Archive
 from onbehalf.verifier.leaves import MAX_LEAF, Leaf, Pairing, read_leaf
 from onbehalf.verifier.manifest import Manifest, Proof, read_manifest, read_proof
 from onbehalf.verifier.note import Checkpoint, LogKey, checkpoint
-from onbehalf.verifier.opened import Opened, Reading, opened_lines
-from onbehalf.verifier.opened import wanted as wanted_facts
+from onbehalf.verifier.opened import Opened, Reading, opened_lines, wanted
 from onbehalf.verifier.policy import Policy
 from onbehalf.verifier.receipts import Receipts, key_set
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Report
 from onbehalf.verifier.sample import Sample, asked_sample
-from onbehalf.verifier.signers import LogKeys, Wanted, chosen, log_keys, look, wanted
+from onbehalf.verifier.signers import Demanded, LogKeys, chosen, demanded, log_keys, look, without_own
 from onbehalf.verifier.strict import strict
 
 __all__ = ["MAX_BYTES", "check"]
@@ -48,7 +47,7 @@ def check(
     """
     archive = Archive(path, max_bytes=max_bytes)  # 1
     try:
-        return _Check(archive, asked=wanted(key, witnesses, policy), kept=kept).run()
+        return _Check(archive, asked=demanded(key, witnesses, policy), kept=kept).run()
     finally:
         archive.close()
 
@@ -56,7 +55,7 @@ def check(
 class _Check:
     """One check under way."""
 
-    def __init__(self, archive: Archive, *, asked: Wanted, kept: bytes) -> None:
+    def __init__(self, archive: Archive, *, asked: Demanded, kept: bytes) -> None:
         self._archive = archive
         self._asked = asked
         self._kept = kept
@@ -76,7 +75,7 @@ class _Check:
             report.found("manifest_wrong", "manifest.json", "it names another origin or size than the newest head")
         if end is not None:
             look(report, end, log_and_more, self._asked)
-        self._sample = self._asked_sample(manifest, note)
+        self._sample = self._asked_sample(manifest, without_own(note, log.name))
         proof = self._proof()
         earlier = self._earlier(log)  # 5
         pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
@@ -217,7 +216,7 @@ class _Check:
             for text in reading.take(leaf, here, intent):
                 self._report.found("opened_invalid", "opened.jsonl", text, index)
             if index in pairing.open:
-                opened = wanted_facts({name: text for name, (text, _) in here.facts.items()})
+                opened = wanted({name: text for name, (text, _) in here.facts.items()})
                 pairing.open[index] = pairing.open[index]._replace(opened=opened)
         if self._sample is None and not whole:
             return

@@ -11,7 +11,10 @@ from onbehalf.verifier.policy import Policy
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Quorum, Report
 
-__all__ = ["LogKeys", "Wanted", "chosen", "log_keys", "look", "wanted"]
+__all__ = ["Demanded", "LogKeys", "chosen", "demanded", "log_keys", "look", "without_own"]
+
+_SHORT = 200
+"""An Ed25519 signature with its key's id is 92 letters, one with ML-DSA-44 3,244."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +26,7 @@ class LogKeys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Demanded:
     """What the caller demands of the newest head: the log's keys, witnesses one by one, a policy."""
 
     log: LogKeys | None = None
@@ -43,14 +46,14 @@ def log_keys(text: str) -> LogKeys:
     return LogKeys(key=key, also=also)
 
 
-def wanted(key: str, witnesses: Sequence[str], policy: Policy | None) -> Wanted:
+def demanded(key: str, witnesses: Sequence[str], policy: Policy | None) -> Demanded:
     """What is demanded, parsed. Raises Unusable."""
-    return Wanted(
+    return Demanded(
         log=log_keys(key) if key else None, witnesses=tuple(witness_key(each) for each in witnesses), policy=policy
     )
 
 
-def chosen(asked: Wanted, brought: LogKeys, report: Report) -> LogKeys:
+def chosen(asked: Demanded, brought: LogKeys, report: Report) -> LogKeys:
     """By which keys the log is checked: those given, else those that the policy lists for it, else the bundle's own."""
     policy, log, name = asked.policy, asked.log, brought.key.name
     if log is None and policy is not None:
@@ -76,7 +79,7 @@ def _listed(policy: Policy, log: LogKeys) -> bool:
     )
 
 
-def look(report: Report, end: Checkpoint, log: LogKeys, asked: Wanted) -> None:
+def look(report: Report, end: Checkpoint, log: LogKeys, asked: Demanded) -> None:
     """Note who signed the newest head, whether that is enough, and who else says that they did."""
     known = set()
 
@@ -99,3 +102,10 @@ def look(report: Report, end: Checkpoint, log: LogKeys, asked: Wanted) -> None:
         quorum = asked.policy.quorum.decode("utf-8", "replace")
         report.quorum = Quorum(name=quorum, met=asked.policy.enough(signed), cosigned=told)
     report.others = tuple(name for name, each in end.signatures if (name, each[:4]) not in known)
+
+
+def without_own(note: bytes, origin: str) -> bytes:
+    """The file `checkpoint` without the log's ML-DSA-44 line, which whoever has that key could make anew at will."""
+    own = f"— {origin} ".encode()
+    lines = note.splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.startswith(own) or len(line) - len(own) < _SHORT)
