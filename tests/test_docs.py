@@ -35,7 +35,7 @@ STRUCTS = (
     config.ApprovalSettings, config.BrokerSettings, config.BrokerLogin, config.BrokerClient,
     config.IntrospectionSettings, config.ServicesSettings, config.WorkloadSettings, config_directory.DirectorySettings,
     config_directory.FeedSettings, config_directory.ScimSettings, config_directory.ClaimsSettings,
-    config_proof.DpopSettings, config_proof.CertificateSettings, config_tls.TlsSettings,
+    config.WitnessesSettings, config_proof.DpopSettings, config_proof.CertificateSettings, config_tls.TlsSettings,
     config_state.StateSettings, config_state.PostgresState,
     config_signals.StreamSettings, config_signals.PollSettings, config_signals.VerificationSettings,
     config_sinks.FileSink, config_sinks.StdoutSink, config_sinks.SyslogSink, config_sinks.OtlpSink,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,10 +25,12 @@ from onbehalf.build_authorization import open_authorization
 from onbehalf.build_broker import open_broker, pages_login, serve_broker
 from onbehalf.build_exchange import open_exchange
 from onbehalf.build_further import open_further
+from onbehalf.build_keys import keys_in_force, keys_on_record
 from onbehalf.build_people import load_people, open_people
 from onbehalf.build_proof import open_proofs
 from onbehalf.build_signals import open_signals
 from onbehalf.build_state import open_stores
+from onbehalf.build_witnesses import Heads, open_heads, open_watched, open_witnesses
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.directory_feeds import Feeding
@@ -45,6 +48,7 @@ from onbehalf.doors.issuer_introspection import introspection_clients
 from onbehalf.doors.issuer_metadata import IssuerMetadata
 from onbehalf.doors.key_file import KeyFile
 from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
+from onbehalf.doors.ledger_signing import SignedTiles
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.meter_prometheus import PrometheusMeter
@@ -52,6 +56,8 @@ from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
 from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, LedgerUnavailable, OnbehalfError
+from onbehalf.explain.key_set import changed
+from onbehalf.explain.seal import LedgerKeys
 from onbehalf.gateway import Gateway, Offer, Standing
 from onbehalf.model import AuditEntry, Json, Tool
 from onbehalf.validate import route, tools
@@ -109,6 +115,7 @@ class App:
     signer: FileSigner
     sketches: Mapping[str, Tool]
     state: _State
+    keys: Callable[[], dict[str, Json]]
     logins: Logins | None = None
     broker: KeyFile | None = None
     problems: dict[str, str] = field(default_factory=dict)
@@ -125,9 +132,11 @@ class App:
                 self.logins.end_all()
             await self._reloaded("policies", "policy_change", self._reload_policies)
             await self._reloaded("people", "directory_change", self._reload_people)
-            await self._reloaded("keys", "key_change", self._reload_keys)
+            await self._reloaded("keys", "key_change", self._reload_keys, now_as="key_set")
 
-    async def _reloaded(self, part: str, event: str, action: Callable[[], Awaitable[tuple[Json, Json]]]) -> None:
+    async def _reloaded(
+        self, part: str, event: str, action: Callable[[], Awaitable[tuple[Json, Json]]], now_as: str = "after"
+    ) -> None:
         try:
             before, after = await action()
         except OnbehalfError as error:
@@ -138,7 +147,7 @@ class App:
         self.problems.pop(part, None)
         _log.info("%s %s", part, "taken over" if before != after else "unchanged")
         if before != after:
-            self._note(event, {"before": before, "after": after})
+            self._note(event, {"before": before, now_as: after})
 
     async def _reload_policies(self) -> tuple[Json, Json]:
         before = self.state.standing.engine.policy
@@ -155,12 +164,12 @@ class App:
         return before, await asyncio.to_thread(lambda: self.directory.load(load_people(self.paths)))
 
     async def _reload_keys(self) -> tuple[Json, Json]:
-        before: list[Json] = [*self.signer.kids]
+        before = self.keys()
         await asyncio.to_thread(self.signer.reload)
         if self.broker is not None:
             await asyncio.to_thread(self.broker.reload)
             await self.callers.warm()
-        return before, [*self.signer.kids]
+        return before, self.keys()
 
     def fed(self, tenant: str, outcome: Loaded | OnbehalfError) -> None:
         """Take note of what a feed of the directory came to. What failed left the old people in force."""
@@ -269,8 +278,12 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         require_alone(settings.directory, known)
         make_data(places)
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
-        ledger = await asyncio.to_thread(_ledger, places, settings)
+        ledger, log_keys = await asyncio.to_thread(_ledger, places, settings)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
+        heads = await open_heads(places, stack, ledger=ledger, keys=log_keys)
+        witnesses = await open_witnesses(
+            settings, places, stack, ledger=ledger, keys=log_keys, heads=heads.heads
+        )  # fmt: skip
         stores = await open_stores(settings, places, stack)
         told = open_people(
             settings, places, stack, known=known, stopped=stores.revocations,
@@ -312,7 +325,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
             clock=now, ids=fresh_call_id, callers=callers, directory=people, ledger=ledger, signer=signer,
             meter=meter, once=once, changes=once, standing=lambda: state.standing, max_rows=limits.rows,
             trip=lambda name: app.withdraw(name, _disagreeing(name)), secret=open_mask_key(places.keys),
-            approving=approving, connecting=accounts.connecting if accounts is not None else None,
+            approving=approving, connecting=accounts.connecting if accounts is not None else None, witnesses=witnesses,
         )  # fmt: skip
         catalogue = _catalogue(sketches, state, signer, mirror)
         chained = open_authorization(settings, places, stack, now)
@@ -322,22 +335,29 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
                 broker, settings, places, stack, ports=ports, callers=callers, scopes=catalogue.scopes,
                 dpop=proofs.dpop,
             )  # fmt: skip
+        watched = await open_watched(
+            gateway, settings, places, stack, ledger=ledger, keys=log_keys, count=meter.brought
+        )  # fmt: skip
         public = PublicApp(
-            gateway, settings, catalogue=catalogue, meter=meter, pages=pages, scim=told.pushed, oauth=oauth,
+            watched, settings, catalogue=catalogue, meter=meter, pages=pages, scim=told.pushed, oauth=oauth,
             connect=accounts.pages if accounts is not None else None,
             signals=signals.pushed, assertions=chained.app if chained is not None else None,
-            log=_public_log(places, settings, stack),
+            log=_public_log(places, settings, stack, heads),
             txn=open_further(settings, places, issuer=trust_domain(settings), signer=signer, ports=ports),
             server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), proving=proofs.proving,
         )  # fmt: skip
         problems: dict[str, str] = {}
-        meter.watch_problems(lambda: len(problems))
+        meter.watch_problems(lambda: len(problems) + len(witnesses.problems() if witnesses is not None else ()))
         app = App(
             settings=settings, paths=places, gateway=gateway, public=public,
             admin=AdminApp(ready=_ready(ledger, callers), alive={"ledger": lambda: ledger.closed}, metrics=registry),
             callers=callers, directory=told.file, ledger=ledger, signer=signer, sketches=sketches, state=state,
             problems=problems, logins=logins, broker=broker.keys if broker is not None else None,
+            keys=keys_in_force(settings, places.config.resolve().parent, keys=log_keys, signer=signer),
         )  # fmt: skip
+        before = await asyncio.to_thread(keys_on_record, ledger, places, log_keys)
+        if before is not None and (change := changed(before, app.keys(), at=now())) is not None:
+            await app.ledger.append(change)
         await app.ledger.append(_start(app))
         signals.begin(stack, note=app._note, problems=problems)
         sources = (chained, accounts, exchange)
@@ -406,18 +426,19 @@ def make_data(places: Paths) -> None:
         raise ConfigInvalid(f"`{places.data}` cannot be made: {error.strerror}", hint="`data` names another") from error
 
 
-def _ledger(places: Paths, settings: Settings) -> SqliteLedger:
+def _ledger(places: Paths, settings: Settings) -> tuple[SqliteLedger, LedgerKeys]:
     origin = log_origin(settings)
-    return SqliteLedger.open(places.ledger, keys=open_ledger_keys(places.keys, origin=origin), origin=origin, now=now)
+    keys = open_ledger_keys(places.keys, origin=origin)
+    return SqliteLedger.open(places.ledger, keys=keys, origin=origin, now=now), keys
 
 
-def _public_log(places: Paths, settings: Settings, stack: contextlib.AsyncExitStack) -> LogApp | None:
+def _public_log(places: Paths, settings: Settings, stack: contextlib.AsyncExitStack, heads: Heads) -> LogApp | None:
     public = settings.gateway.public_log
     if public == "none":
         return None
     tiles = LedgerTiles(places.ledger)
     stack.callback(tiles.close)
-    return LogApp(tiles, public=public)
+    return LogApp(SignedTiles(tiles, heads.signing) if heads.signing is not None else tiles, public=public)
 
 
 def _catalogue(
@@ -451,7 +472,8 @@ def _start(app: App) -> AuditEntry:
         "resource": app.settings.gateway.resource,
         "policy": app.state.standing.engine.policy,
         "revision": app.directory.revision,
-        "keys": [*app.signer.kids],
+        "epoch": secrets.token_hex(8),
+        "key_set": app.keys(),
         "unknown": len(app.ledger.recovered),
     }
     return _entry("start", facts)

@@ -83,6 +83,11 @@ class Paths:
         return self.data / "ledger.db"
 
     @property
+    def heads(self) -> Path:
+        """Heads of the record that were cosigned."""
+        return self.data / "heads.db"
+
+    @property
     def directory(self) -> Path:
         """The directory database, made from `people`."""
         return self.data / "directory.db"

@@ -54,6 +54,7 @@ from onbehalf.config_upstreams import (
     SqlUpstream,
     ToolSettings,
 )
+from onbehalf.config_witnesses import WitnessesSettings
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
 
@@ -83,6 +84,7 @@ __all__ = [
     "SqlUpstream",
     "TenantClaim",
     "ToolSettings",
+    "WitnessesSettings",
     "WorkloadSettings",
     "broker_issuer",
     "json_schema", "login_rule",
@@ -168,6 +170,7 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.gateway\.tls", (TlsSettings,)),
     (r"\$\.gateway\.state", (StateSettings,)),
     (r"\$\.gateway\.state\.postgres", (PostgresState,)),
+    (r"\$\.gateway\.witnesses", (WitnessesSettings,)),
     (r"\$\.broker", (BrokerSettings,)),
     (r"\$\.broker\.login", (BrokerLogin,)),
     (r"\$\.broker\.login\.tenant", (TenantClaim,)),

@@ -21,6 +21,7 @@ from onbehalf.config_sinks import SinkName, SinkSettings
 from onbehalf.config_state import StateSettings
 from onbehalf.config_tls import TlsSettings
 from onbehalf.config_upstreams import McpUpstream, Name, OpenapiUpstream, PostgresUpstream, SqlUpstream, Url
+from onbehalf.config_witnesses import WitnessesSettings
 
 __all__ = [
     "TENANT_CLAIM", "ApprovalSettings", "GatewaySettings", "IssuerSettings", "Limits", "LoginSettings", "Settings",
@@ -81,6 +82,10 @@ class GatewaySettings(Keys, frozen=True):
     certificates: CertificateSettings | None = None
     tls: TlsSettings | None = None
     state: StateSettings | None = None
+    witnesses: WitnessesSettings | None = None
+    checkpoint_in_answers: bool = True
+    """Each answer carries the newest signed head, some 250 bytes, so that clients can keep it as evidence. It tells how
+    much is recorded, as the number in each receipt does."""
 
 
 class LoginSettings(Keys, frozen=True):

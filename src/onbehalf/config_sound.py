@@ -19,6 +19,7 @@ from onbehalf.config_signals import require_streams
 from onbehalf.config_sinks import require_sinks
 from onbehalf.config_tls import require_tls
 from onbehalf.config_upstreams import McpUpstream, OpenapiUpstream, require_definitions, require_exchange
+from onbehalf.config_witnesses import require_witnesses
 from onbehalf.errors import ConfigInvalid
 
 __all__ = ["sound"]
@@ -33,6 +34,15 @@ def sound(settings: Settings) -> Settings:
     _require_callers(settings)
     _require_speakers(settings)
     _require_signals(settings)
+    require_witnesses(
+        settings.gateway.witnesses,
+        [
+            name
+            for upstream in settings.upstreams.values()
+            for name, tool in upstream.tools.items()
+            if tool.durability == "witnessed"
+        ],
+    )
     require_sinks(settings.sinks, insecure_http=settings.gateway.insecure_http_for_tests)
     return settings
 

@@ -96,7 +96,8 @@ class ToolSettings(Keys, frozen=True):
     A `scoped` tool of a database gets the policies' own condition on its rows. With `preview`, a tool that writes to
     PostgreSQL, or has a dry run, shows what would change first, and does it when the client asks for exactly that. With
     `explore`, the model writes one SELECT over some tables of a database, of which it sees what the policies let the
-    person see. With `page`, a statement's rows are given page by page.
+    person see. With `page`, a statement's rows are given page by page. `durability` is how far the record of a call
+    must be before it is sent: `witnessed` needs `gateway.witnesses`.
     """
 
     action: str
@@ -117,6 +118,7 @@ class ToolSettings(Keys, frozen=True):
     page: PageSettings | None = None
     preview: bool = False
     exposed: bool = True
+    durability: Literal["durable", "integrated", "witnessed"] = "durable"
     pin: str = ""
 
 

@@ -578,6 +578,13 @@ class LedgerUnavailable(ExplainError):
     status = 503
 
 
+class WitnessesUnavailable(ExplainError):
+    """Too few witnesses cosigned the record of a call in time; it is not sent."""
+
+    code = "witnesses_unavailable"
+    status = 503
+
+
 class LedgerCorrupt(ExplainError):
     """The log does not verify; the message says where."""
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from onbehalf import ports
 from onbehalf.act import SHOWN_S, change_set, grant, once
 from onbehalf.approving import Approving
 from onbehalf.connecting import Connecting
@@ -23,6 +24,7 @@ from onbehalf.errors import (
     SignerUnavailable,
     UnknownTool,
     ValidateError,
+    WitnessesUnavailable,
 )
 from onbehalf.explain import entries, reply
 from onbehalf.model import (
@@ -47,7 +49,6 @@ from onbehalf.model import (
     ToolRequest,
     UnixTime,
 )
-from onbehalf.ports import Callers, Changes, Clock, Directory, Engine, Ids, Ledger, Meter, Once, Signer, Upstream
 from onbehalf.validate import decide, explore, obligations, paging, questions, route, rows
 
 __all__ = ["Gateway", "Offer", "Standing"]
@@ -61,14 +62,14 @@ class Offer:
 
     tool: Tool
     check: route.ArgumentCheck
-    upstream: Upstream
+    upstream: ports.Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """What may change while the house runs, and only as a whole: the policies, and the tools on offer."""
 
-    engine: Engine
+    engine: ports.Engine
     offers: Mapping[str, Offer]
 
 
@@ -81,21 +82,22 @@ class Gateway:
     without one, what is to be hashed is null. Without `approving` nothing can be approved here.
     """
 
-    clock: Clock
-    ids: Ids
-    callers: Callers
-    directory: Directory
-    ledger: Ledger
-    signer: Signer
-    meter: Meter
-    once: Once
-    changes: Changes
+    clock: ports.Clock
+    ids: ports.Ids
+    callers: ports.Callers
+    directory: ports.Directory
+    ledger: ports.Ledger
+    signer: ports.Signer
+    meter: ports.Meter
+    once: ports.Once
+    changes: ports.Changes
     standing: Callable[[], Standing]
     max_rows: int
     trip: Callable[[str], None]
     secret: bytes = field(default=b"", repr=False)
     approving: Approving | None = None
     connecting: Connecting | None = None
+    witnesses: ports.Witnesses | None = None
 
     async def who(self, presented: Presented) -> Caller:
         """Who calls, proven. Raises an IdentifyError."""
@@ -362,11 +364,14 @@ class _Walk:
         upstream = self.standing.offers[call.tool.name].upstream
         receipt = await house.ledger.append(entries.intent(allow, purpose=purpose))
         started = time.perf_counter()
-        result: Outcome = Failed(code="interrupted", message="the call was broken off", unknown=call.tool.writes)
+        result: Outcome = once.interrupted(call, sent=False)
         try:
+            if call.tool.durability == "witnessed" and house.witnesses is not None:
+                receipt = await house.witnesses.cosigned(receipt)
             token = house.signer.sign(grant(allow, receipt, audience=upstream.audience, now=house.clock()))
+            result = once.interrupted(call, sent=True)
             result = await upstream.send(call, token)
-        except SignerUnavailable as error:
+        except (SignerUnavailable, WitnessesUnavailable) as error:
             result = Failed(code=error.code, message=error.message, unknown=False)
         except BaseException:
             self._close(call, receipt, result)

@@ -23,7 +23,7 @@ __all__ = [
     "Explores", "Failed", "Grant", "Json", "Judgement", "Kind", "Lookup", "Obligations", "Outcome", "Owed", "Page",
     "Pages", "Person", "Presented", "Preview", "Proof", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows",
     "Shown", "Tool",
-    "ToolCall", "ToolRequest", "UnixTime", "Vote", "Waiting", "canonical", "digest",
+    "ToolCall", "ToolRequest", "UnixTime", "Vote", "Waiting", "Witnessed", "canonical", "digest",
 ]  # fmt: skip
 
 # --- calls ---------------------------------------------------------------------------------
@@ -39,6 +39,8 @@ class ToolRequest:
     agent: str
     once: str = ""
     """An idempotency key of the client's, "" for none."""
+    seen: str = field(default="", repr=False)
+    """A checkpoint of the record that the client was given before, "" for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,11 +330,23 @@ class AuditEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Witnessed:
+    """A head of `size` leaves that a quorum of witnesses cosigned: each by its name, when, in seconds since 1970."""
+
+    size: int
+    by: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """Proof that an entry is durable: its place in the log and its leaf hash (RFC 6962 section 2.1)."""
+    """Proof that an entry is durable: its place in the log and its leaf hash (RFC 6962 section 2.1).
+
+    `witnessed` says by whom, where a quorum cosigned a head that has it.
+    """
 
     index: int
     leaf: Digest
+    witnessed: Witnessed | None = None
 
 
 # --- act -----------------------------------------------------------------------------------

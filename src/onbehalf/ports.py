@@ -49,6 +49,7 @@ __all__ = [
     "Once",
     "Signer",
     "Upstream",
+    "Witnesses",
 ]
 
 
@@ -136,6 +137,18 @@ class Ledger(Protocol):
         """Queue an entry for the next commit without waiting; a crash before it leaves an open intent.
 
         Raises LedgerUnavailable when the ledger no longer takes entries.
+        """
+        ...
+
+
+class Witnesses(Protocol):
+    """Others who cosign heads of the record, of whom a quorum must before some calls are sent."""
+
+    async def cosigned(self, receipt: Receipt) -> Receipt:
+        """The receipt, once a quorum cosigned a head that has its entry. Bounded in time.
+
+        Raises WitnessesUnavailable where that did not come about, LedgerUnavailable where a witness says that this log
+        is no continuation of what it saw: nothing may be done any more.
         """
         ...
 

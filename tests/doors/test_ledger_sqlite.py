@@ -258,7 +258,7 @@ def test_proof_of_one_leaf_verifies_with_the_public_key_alone(tmp_path: Path) ->
     filled(tmp_path, 21)
     vkey = (tmp_path / "keys" / "log.pub").read_text().strip()
     proof = LedgerReader(tmp_path / "log.db", vkey=vkey).proof(13)
-    head = checkpoint.read(proof.note, checkpoint.NoteVerifier(vkey), origin=ORIGIN)
+    head = checkpoint.read(proof.note, checkpoint.NoteVerifier(vkey.split("\n")[0]), origin=ORIGIN)
     leaf = tree.leaf_hash(proof.entry)
     assert tree.verify_inclusion(leaf=leaf, index=13, size=head.size, path=proof.path, root=head.root)
     assert proof.text.startswith("c2sp.org/tlog-proof@v1\nindex 13\n")
@@ -340,13 +340,14 @@ def test_another_log_key_is_refused(tmp_path: Path) -> None:
 
 def test_key_files_are_private_and_refused_otherwise(tmp_path: Path) -> None:
     open_ledger_keys(tmp_path, origin=ORIGIN)
-    for name in ("log.key", "payload.key"):
+    for name in ("log-ml-dsa.key", "log.key", "payload.key"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
         (tmp_path / name).chmod(0o640)
         with pytest.raises(ConfigInvalid, match="0600"):
             open_ledger_keys(tmp_path, origin=ORIGIN)
         (tmp_path / name).chmod(0o600)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.key", "log.pub", "payload.key"]
+    names = ["log-ml-dsa.key", "log.key", "log.pub", "payload.key"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     (tmp_path / "payload.key").write_text("short\n")
     with pytest.raises(ConfigInvalid, match="32 bytes"):
         open_ledger_keys(tmp_path, origin=ORIGIN)

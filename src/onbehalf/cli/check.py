@@ -25,6 +25,7 @@ from onbehalf.cli.check_person import Who, shown
 from onbehalf.cli.check_signals import said_of_streams
 from onbehalf.cli.check_state import said_of_state
 from onbehalf.cli.check_tls import said_of_tls
+from onbehalf.cli.check_witnesses import said_of_witnesses
 from onbehalf.cli.deny_path import open_doors, wide_doors
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import (
@@ -144,6 +145,9 @@ async def _checked(config: Path, who: Who | None) -> list[_Finding]:
             certificate_headers(settings, places)
         with findings.trying("tls"):
             for told in said_of_tls(settings, base=places.config.resolve().parent, now=now()):
+                findings.say(*told)
+        with findings.trying("witnesses"):
+            for told in said_of_witnesses(settings, base=places.config.resolve().parent, keys=places.keys):
                 findings.say(*told)
         _people(findings, places, settings)
         _policies(findings, places, settings, sketches)

@@ -21,10 +21,11 @@ import orjson
 
 from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.doors.ledger_reader import LedgerReader
-from onbehalf.doors.ledger_witness import ask_witness
+from onbehalf.doors.ledger_witness import ask_quorum, ask_witness
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, controls, evidence, sample, tree
 from onbehalf.explain.leaf import Leaf, opened_facts, read
+from onbehalf.explain.quorum import Policy
 from onbehalf.explain.seal import LedgerKeys
 from onbehalf.model import Json
 
@@ -45,7 +46,7 @@ class Asked:
     `open` are the names of the facts to open; `tool` and `person` narrow down whose. Leaves and proofs always
     cover the whole range, so that nothing can be left out unseen. With `sample`, so many calls are opened, chosen by
     the head and `seed`; `control` is a name in controls.py. `since` is a checkpoint that somebody kept; `witnesses`
-    are addresses of those who are to cosign the head.
+    are addresses of those who are to cosign the head, besides the quorum of `policy`.
     """
 
     start: Place = ("index", 0)
@@ -59,6 +60,7 @@ class Asked:
     control: str = ""
     since: str = ""
     witnesses: tuple[str, ...] = ()
+    policy: Policy | None = None
     words: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -74,9 +76,11 @@ class Exported:
 
 
 def export(
-    reader: LedgerReader, out: Path, asked: Asked, *, keys: Mapping[str, Json], policies: Mapping[str, bytes]
-) -> Exported:
-    """Write the bundle. `keys` are public keys, `policies` bundles by digest, for the auditor to have beside it.
+    reader: LedgerReader, out: Path, asked: Asked, *, keys: Mapping[str, Json], policies: Mapping[str, bytes],
+    sign: Callable[[checkpoint.Head], str] | None = None,
+) -> Exported:  # fmt: skip
+    """Write the bundle. `keys` are public keys, `policies` bundles by digest, for the auditor to have beside it. `sign`
+    gives the log's further signature line under the newest head.
 
     Raises LedgerCorrupt for leaves or payloads that do not hold, LedgerUnavailable where it cannot be written.
     """
@@ -84,7 +88,7 @@ def export(
     try:
         with reader.snapshot() as connection, aside.open("wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as packed:
-                done = _Export(reader, connection, _Files(packed), asked).run(keys, policies)
+                done = _Export(reader, connection, _Files(packed), asked, sign).run(keys, policies)
             file.flush()
             os.fsync(file.fileno())
         aside.rename(out)
@@ -120,7 +124,11 @@ class _Files:
 class _Export:
     """One export under way, within one snapshot."""
 
-    def __init__(self, reader: LedgerReader, connection: sqlite3.Connection, files: _Files, asked: Asked) -> None:
+    def __init__(
+        self, reader: LedgerReader, connection: sqlite3.Connection, files: _Files, asked: Asked,
+        sign: Callable[[checkpoint.Head], str] | None,
+    ) -> None:  # fmt: skip
+        self._sign = sign
         self._origin = reader.verifier.name
         self._verifier = reader.verifier
         self._keys = reader.keys
@@ -136,12 +144,12 @@ class _Export:
         head = checkpoint.read(note[0] if note else "", self._verifier, origin=self._origin)
         start, end = self._span(head.size)
         files, asked = self._files, self._asked
-        lines = [ask_witness(each, note[0], head.size, self._consistency(head.size)) for each in asked.witnesses]
-        self._note = "".join((note[0], *lines)).encode()
-        files.write("checkpoint", [self._note])
+        cosigned = "".join((note[0], *self._cosignatures(head, note[0])))
+        self._note = cosigned.encode()
+        files.write("checkpoint", [(cosigned + self._own_line(head, note[0])).encode()])
         proof = self._proof(start, end, head.size)
         files.write("HOW-TO-VERIFY.txt", [evidence.HOW_TO.encode()])
-        files.write("keys.json", [_json({"log": self._verifier.vkey, **keys})])
+        files.write("keys.json", [_json({"log": self._verifier.vkey, **self._second_key(), **keys})])
         files.write("leaves.jsonl", self._leaves(start, end))
         if asked.everything or asked.open:
             files.write("opened.jsonl", self._opened(start, end))
@@ -160,6 +168,21 @@ class _Export:
         )  # fmt: skip
         files.write("manifest.json", [said])
         return Exported(start=start, end=end, size=head.size, erased=self._erased, summary=self._summary)
+
+    def _cosignatures(self, head: checkpoint.Checkpoint, note: str) -> list[str]:
+        proof, asked = self._consistency(head.size), self._asked
+        lines = [ask_witness(each, note, head.size, proof) for each in asked.witnesses]
+        if asked.policy is not None:
+            lines += ask_quorum(asked.policy, checkpoint.Head(checkpoint=head, note=note), proof)
+        return [*dict.fromkeys(lines)]
+
+    def _own_line(self, head: checkpoint.Checkpoint, note: str) -> str:
+        """The log's further line, which chooses no sample: whoever has the key could make another one."""
+        return self._sign(checkpoint.Head(checkpoint=head, note=note)) if self._sign is not None else ""
+
+    def _second_key(self) -> dict[str, Json]:
+        own = self._keys.heads if self._keys is not None and self._sign is not None else None
+        return {"log_ml_dsa_44": own.cosigner.vkey} if own is not None else {}
 
     def _span(self, size: int) -> tuple[int, int]:
         """The range in indices: from the first leaf of that time or later, to after the last one before that time."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from onbehalf.errors import ConfigInvalid, ExplainError, LedgerCorrupt, LedgerUnavailable, RecordMissing
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import NoteVerifier
+from onbehalf.explain.cosignature import ML_DSA_44, cosigner
 from onbehalf.explain.leaf import Leaf, Record, open_payload, read
 from onbehalf.explain.seal import LedgerKeys
 from onbehalf.model import Digest, Json, UnixTime
@@ -73,6 +74,8 @@ class Scan:
     unknown: list[OpenIntent] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     kinds: dict[str, int] = field(default_factory=dict)
+    keyed: int = -1
+    """The newest leaf that says which keys are in force; -1 for none."""
     erased: int = 0
 
     def found(self, index: int, code: str, text: str) -> None:
@@ -112,6 +115,14 @@ class InclusionProof:
     @property
     def text(self) -> str:
         return checkpoint.tlog_proof(self.index, self.path, self.note)
+
+
+def _verifier(lines: str) -> NoteVerifier:
+    """The key that signs every head, of the one or two lines of log.pub. Raises ValueError."""
+    first, *others = lines.split() or [""]
+    for each in others:  # it signs some heads besides; here it must only be one
+        cosigner(each, (ML_DSA_44,))
+    return NoteVerifier(first)
 
 
 def scan(
@@ -156,6 +167,8 @@ def _scan_leaf(result: Scan, index: int, hash_: bytes, entry: bytes) -> None:
         result.found(index, "leaf_malformed", f"leaf {index} is {error.message}")
         return
     result.kinds[leaf.kind] = result.kinds.get(leaf.kind, 0) + 1
+    if "key_set" in leaf.facts:
+        result.keyed = index
     if leaf.kind == "intent":
         result.open[index] = OpenIntent(index=index, leaf=actual, call=leaf.call, at=UnixTime(leaf.at))
     elif leaf.kind in ("outcome", "unknown"):
@@ -205,7 +218,7 @@ class LedgerReader:
     def __init__(self, path: Path, *, keys: LedgerKeys | None = None, vkey: str = "") -> None:
         """Raises ConfigInvalid where neither keys nor a vkey are given, LedgerUnavailable where there is no ledger."""
         try:
-            verifier = keys.signer.verifier if keys else NoteVerifier(vkey)
+            verifier = keys.signer.verifier if keys else _verifier(vkey)
         except ValueError as error:
             raise ConfigInvalid(f"the log's public key: {error}", hint="give the line in log.pub") from error
         self._keys, self._verifier = keys, verifier

@@ -26,7 +26,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from onbehalf.doors.folder_sync import sync_folder
-from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, scan
+from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, Scan, scan
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, entries, tree
 from onbehalf.explain.leaf import Spelled, make, spell
@@ -81,6 +81,10 @@ class SqliteLedger:
         """What the writer sleeps on: True for a batch to write, False to end after it."""
         self._riding = False
         self._closed = ""
+        self.head = ""
+        """The newest signed head, "" before the first commit."""
+        self.keyed = -1
+        """The leaf that said last, when this was opened, which keys are in force; -1 for none."""
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self.recovered: tuple[OpenIntent, ...] = ()
         """The intents found without outcome at start-up, now on record as `unknown`."""
@@ -105,9 +109,10 @@ class SqliteLedger:
         connection: sqlite3.Connection | None = None
         try:
             connection = _connect(path, keys)
-            frontier, open_intents = _checked(connection, keys)
-            ledger = cls(connection, frontier, keys=keys, lock=lock, failpoint=failpoint)
-            ledger._recover(open_intents, now)
+            found = _checked(connection, keys)
+            ledger = cls(connection, found.frontier, keys=keys, lock=lock, failpoint=failpoint)
+            ledger.keyed = found.keyed
+            ledger._recover(found.open.values(), now)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -180,6 +185,13 @@ class SqliteLedger:
             if self._waiting and not self._called:
                 self._called = True
                 self._calls.put(True)
+
+    def stop(self, last: AuditEntry, why: str) -> None:
+        """Take no entry after `last` any more, and say why: what is queued is written, and nothing else ever."""
+        with contextlib.suppress(LedgerUnavailable):
+            self.follow(last)
+        self._followed(closing=why)
+        self._call()
 
     def close(self) -> None:
         """Commit what is queued, then close. Later entries are refused. Blocks until done."""
@@ -283,6 +295,7 @@ class SqliteLedger:
         self._failpoint("before_commit")
         rows = ",".join(["(?,?,?,?,?,?)"] * len(batch))
         self._connection.execute(f"INSERT INTO entering VALUES {rows}", values)  # noqa: S608  # question marks only
+        self.head = note
         self._failpoint("committed")
 
     def _fail(self, batch: list[_Item], error: Exception) -> None:
@@ -347,13 +360,13 @@ def _connect(path: Path, keys: LedgerKeys) -> sqlite3.Connection:
     return connection
 
 
-def _checked(connection: sqlite3.Connection, keys: LedgerKeys) -> tuple[tree.Frontier, tuple[OpenIntent, ...]]:
-    """The tree over all leaves and the open intents. Raises LedgerCorrupt where leaves and signed head disagree."""
+def _checked(connection: sqlite3.Connection, keys: LedgerKeys) -> Scan:
+    """All leaves, read once. Raises LedgerCorrupt where leaves and signed head disagree."""
     result, _ = scan(connection, keys.signer.verifier)
     if result.findings:
         more = f" (and {len(result.findings) - 1} more)" if len(result.findings) > 1 else ""
         raise LedgerCorrupt(f"{result.findings[0].text}{more}", hint=_RESTORE)
-    return result.frontier, tuple(result.open.values())
+    return result
 
 
 def _signed(frontier: tree.Frontier, keys: LedgerKeys) -> tuple[checkpoint.Checkpoint, str]:

@@ -195,6 +195,8 @@ def outcome(
 ) -> AuditEntry:
     """What came of an intent. Payload stays out: the digest of what the upstream said, and row ids."""
     facts: dict[str, Json] = {"intent": {"index": receipt.index, "leaf": receipt.leaf}}
+    if receipt.witnessed is not None:
+        facts["witnessed"] = {"size": receipt.witnessed.size, "by": dict[str, Json](receipt.witnessed.by)}
     if isinstance(result, Done):
         facts["outcome"] = {"status": "done", "code": "", "message": "", "unknown": False}
         facts["result_digest"] = digest(orjson.dumps(result.content, option=orjson.OPT_SORT_KEYS))
@@ -259,7 +261,9 @@ def _owed(owed: Owed) -> dict[str, Json]:
 
 def _about(call: ToolCall) -> dict[str, Json]:
     tool = call.tool
-    dry_run: dict[str, Json] = {"dry_run": tool.dry_run.parameter} if tool.dry_run else {}
+    more: dict[str, Json] = {"dry_run": tool.dry_run.parameter} if tool.dry_run else {}
+    if tool.durability != "durable":
+        more["durability"] = tool.durability
     return {
         "caller": _caller(call.caller),
         **_acting(call.person),
@@ -271,7 +275,7 @@ def _about(call: ToolCall) -> dict[str, Json]:
             "definition": tool.definition,
             "writes": tool.writes,
             "bound": _set_here(tool),
-            **dry_run,
+            **more,
         },
         "arguments": orjson.loads(call.arguments),
         "arguments_digest": call.digest,

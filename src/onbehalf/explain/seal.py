@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from onbehalf.errors import LedgerCorrupt
 from onbehalf.explain.checkpoint import NoteSigner
+from onbehalf.explain.cosignature import HeadSigner
 
 __all__ = ["NONCE_BYTES", "LedgerKeys", "Sealer"]
 
@@ -46,10 +47,17 @@ class Sealer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerKeys:
-    """What a ledger writes with: `signer` signs checkpoints, `sealer` seals payloads."""
+    """What a ledger writes with: `signer` signs each checkpoint, `sealer` seals payloads, `heads` signs some
+    checkpoints with ML-DSA-44 too; None where there is no such key."""
 
     signer: NoteSigner = field(repr=False)
     sealer: Sealer = field(repr=False)
+    heads: HeadSigner | None = field(default=None, repr=False)
+
+    @property
+    def vkeys(self) -> tuple[str, ...]:
+        """The log's public keys, as the lines of log.pub."""
+        return (self.signer.verifier.vkey, *((self.heads.cosigner.vkey,) if self.heads is not None else ()))
 
 
 def _place(index: int, leaf: bytes) -> bytes:

@@ -14,15 +14,16 @@ from pathlib import Path
 
 from onbehalf.verifier import merkle
 from onbehalf.verifier.archive import Archive
-from onbehalf.verifier.cosign import cosigned_at, witness_key
 from onbehalf.verifier.leaves import MAX_LEAF, Leaf, Pairing, read_leaf
 from onbehalf.verifier.manifest import Manifest, Proof, read_manifest, read_proof
-from onbehalf.verifier.note import Checkpoint, LogKey, checkpoint, log_key
+from onbehalf.verifier.note import Checkpoint, LogKey, checkpoint
 from onbehalf.verifier.opened import Opened, Reading, opened_lines, wanted
+from onbehalf.verifier.policy import Policy
 from onbehalf.verifier.receipts import Receipts, key_set
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Report
 from onbehalf.verifier.sample import Sample, asked_sample
+from onbehalf.verifier.signers import Demanded, LogKeys, chosen, demanded, log_keys, look, without_own
 from onbehalf.verifier.strict import strict
 
 __all__ = ["MAX_BYTES", "check"]
@@ -36,16 +37,17 @@ _LISTED = 1000
 
 
 def check(
-    path: Path, *, key: str = "", kept: bytes = b"", witnesses: Sequence[str] = (), max_bytes: int = MAX_BYTES
-) -> Report:
-    """Check the bundle at `path`. `key` is the log's vkey, if known; `kept` a checkpoint that was kept elsewhere;
-    `witnesses` are the vkeys of those who must have cosigned the newest head.
+    path: Path, *, key: str = "", kept: bytes = b"", witnesses: Sequence[str] = (), policy: Policy | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Report:  # fmt: skip
+    """Check the bundle at `path`. `key` are the log's vkeys, if known; `kept` a checkpoint that was kept elsewhere;
+    `witnesses` are the vkeys of those who must have cosigned the newest head, `policy` says who of several is enough.
 
     Raises Unusable for what is no bundle.
     """
     archive = Archive(path, max_bytes=max_bytes)  # 1
     try:
-        return _Check(archive, key=key, kept=kept, witnesses=witnesses).run()
+        return _Check(archive, asked=demanded(key, witnesses, policy), kept=kept).run()
     finally:
         archive.close()
 
@@ -53,11 +55,10 @@ def check(
 class _Check:
     """One check under way."""
 
-    def __init__(self, archive: Archive, *, key: str, kept: bytes, witnesses: Sequence[str]) -> None:
+    def __init__(self, archive: Archive, *, asked: Demanded, kept: bytes) -> None:
         self._archive = archive
-        self._given = key
+        self._asked = asked
         self._kept = kept
-        self._witnesses = [witness_key(each) for each in witnesses]
         self._report = Report()
         self._roots: dict[int, bytes] = {0: merkle.Range(0, ()).root()}
         self._sample: Sample | None = None
@@ -66,14 +67,15 @@ class _Check:
         report, archive = self._report, self._archive
         manifest = self._manifest()  # 2
         keys = self._keys()
-        log = self._log_key(keys)  # 3
+        log_and_more = self._log_keys(keys)  # 3
+        log = log_and_more.key
         note = archive.whole("checkpoint", limit=_SMALL)
         end = self._head("checkpoint", note, log)  # 4
         if end is not None and (end.size, log.name) != (manifest.size, manifest.origin):
             report.found("manifest_wrong", "manifest.json", "it names another origin or size than the newest head")
         if end is not None:
-            self._cosigned(end, log)
-        self._sample = self._asked_sample(manifest, note)
+            look(report, end, log_and_more, self._asked)
+        self._sample = self._asked_sample(manifest, without_own(note, log.name))
         proof = self._proof()
         earlier = self._earlier(log)  # 5
         pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
@@ -107,13 +109,10 @@ class _Check:
             raise Unusable("keys.json does not name the log's key")
         return keys
 
-    def _log_key(self, keys: dict[str, object]) -> LogKey:
-        brought = log_key(str(keys["log"]))
-        log = log_key(self._given) if self._given else brought
-        self._report.key, self._report.pinned = log.text, bool(self._given)
-        if log.text != brought.text:
-            self._report.found("key_other", "keys.json", f"it brings the key {brought.text}, not the one you gave")
-        return log
+    def _log_keys(self, keys: dict[str, object]) -> LogKeys:
+        second = keys.get("log_ml_dsa_44")
+        text = f"{keys['log']}\n{second}" if isinstance(second, str) else str(keys["log"])
+        return chosen(self._asked, log_keys(text), self._report)
 
     def _receipt_keys(self, keys: dict[str, object]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -134,18 +133,6 @@ class _Check:
             self._report.found("head_invalid", place, str(error))
             return None
         return head
-
-    def _cosigned(self, end: Checkpoint, log: LogKey) -> None:
-        """Whether the witnesses that were named cosigned the newest head, and who else says that they did."""
-        known = {(each.name, each.id) for each in self._witnesses}
-        for witness in self._witnesses:
-            try:
-                at = cosigned_at(end, witness, log.name)
-            except ValueError as error:
-                self._report.found("cosignature_invalid", "checkpoint", str(error))
-                continue
-            self._report.witnesses[witness.name] = at
-        self._report.others = tuple(name for name, each in end.signatures if (name, each[:4]) not in known)
 
     def _proof(self) -> Proof | None:
         try:
@@ -223,6 +210,7 @@ class _Check:
         except ValueError as error:
             self._report.found("outcome_unpaired", "leaves.jsonl", str(error), index)
             intent = None
+        reading.begin(leaf)
         if here is not None:
             reading.erased += here.erased
             for text in reading.take(leaf, here, intent):

@@ -22,6 +22,7 @@ __all__ = ["Opened", "Reading", "opened_lines"]
 _DOMAIN = b"onbehalf/leaf/v1/"
 _SALT = re.compile(r"[0-9a-f]{64}")
 _DEPTH = 256
+_KEYED = ("start", "key_change")
 _MAX_POLICIES = 10_000
 
 
@@ -97,6 +98,11 @@ class Reading:
         texts = {name: text for name, (text, _) in opened.facts.items() if name in said}
         yield from self._together(leaf, said, texts, intent)
 
+    def begin(self, leaf: Leaf) -> None:
+        """A leaf that says which keys are in force ends what an earlier one said, opened or not."""
+        if leaf.kind in _KEYED and "key_set" in leaf.names:
+            self.receipts.in_force(None)
+
     def _together(
         self, leaf: Leaf, said: dict[str, Any], texts: dict[str, str], intent: Intent | None
     ) -> Iterator[str]:
@@ -110,6 +116,8 @@ class Reading:
             and len(self.policies) < _MAX_POLICIES
         ):
             self.policies.add(decision["policy"])
+        if leaf.kind in _KEYED and "key_set" in said:
+            self.receipts.in_force(said["key_set"])
         about = said.get("intent")
         if leaf.kind in ("outcome", "unknown") and about is not None:
             index, digest = (about.get("index"), about.get("leaf")) if isinstance(about, dict) else (None, None)

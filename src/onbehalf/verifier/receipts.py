@@ -52,7 +52,17 @@ class Receipts:
 
     def __init__(self, keys: dict[str, bytes]) -> None:
         self._keys = keys
+        self._in_force: dict[str, str] | None = None
         self._names: dict[str, str] = {}
+
+    def in_force(self, key_set: object) -> None:
+        """From here on these keys are those that the gateway took; None where the record does not say here."""
+        sets = key_set.get("receipts") if isinstance(key_set, dict) else None
+        if not isinstance(sets, dict):
+            self._in_force = None
+            return
+        each_of = [each for each in sets.values() if isinstance(each, dict)]
+        self._in_force = {kid: x for each in each_of for kid, x in each.items() if isinstance(x, str)}
 
     def problem(self, compact: str, leaf: Leaf, intent: Intent | None) -> str:
         """Why a receipt does not belong to this outcome; "" where it does."""
@@ -71,6 +81,8 @@ class Receipts:
         key = self._keys.get(kid) if isinstance(kid, str) else None
         if key is None:
             return "its key is not in keys.json"
+        if self._in_force is not None and self._in_force.get(kid) != _encoded(key):
+            return "its key was none of those on record as in force then"
         try:
             Ed25519PublicKey.from_public_bytes(key).verify(_decoded(signature), f"{parts[0]}.{parts[1]}".encode())
         except (InvalidSignature, ValueError):

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-__all__ = ["Finding", "Report", "Verdict"]
+__all__ = ["Finding", "Quorum", "Report", "Verdict"]
 
 _MAX_FINDINGS = 1000
 _SHOWN = 20
@@ -29,7 +29,7 @@ _SAID = {
     Verdict.invalid: "DO NOT RELY ON THIS BUNDLE: something in it does not hold.",
     Verdict.unusable: "This is no bundle that could be judged.",
     Verdict.diverged: "THE LOG WAS FORKED OR CUT BACK: of two heads that it signed, one is no beginning of the other.",
-    Verdict.unpinned: "All holds, but under the bundle's own key, or without a witness that you named.",
+    Verdict.unpinned: "All holds, but under the bundle's own key, or without a signature that you demand.",
     Verdict.erased: "Everything that is here holds; some of what was to be opened is erased.",
     Verdict.unknown: "Everything here holds; of some calls the record does not say how they ended.",
 }
@@ -43,6 +43,15 @@ class Finding:
     place: str
     text: str
     index: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quorum:
+    """What a policy says of the newest head: whether enough of its witnesses cosigned it, and who did when."""
+
+    name: str
+    met: bool
+    cosigned: dict[str, int]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,6 +75,9 @@ class Report:
     policies: dict[str, bool] = field(default_factory=dict)
     heads: list[str] = field(default_factory=list)
     witnesses: dict[str, int | None] = field(default_factory=dict)
+    quorum: Quorum | None = None
+    own_signature: bool | None = None
+    """Whether the log signed the newest head by its ML-DSA-44 key too; None where that key was not given."""
     others: tuple[str, ...] = ()
     diverged: bool = False
     findings: list[Finding] = field(default_factory=list)
@@ -84,7 +96,9 @@ class Report:
             return Verdict.diverged
         if self.findings:
             return Verdict.invalid
-        if not self.pinned or None in self.witnesses.values():
+        if not self.pinned or None in self.witnesses.values() or self.own_signature is False:
+            return Verdict.unpinned
+        if self.quorum is not None and not self.quorum.met:
             return Verdict.unpinned
         if self.erased:
             return Verdict.erased
@@ -100,13 +114,18 @@ class Report:
             "receipts": self.receipts,
             "sample": None if self.sampled is None else {"calls": self.sampled[0], "of": self.sampled[1]},
             "policies": self.policies, "heads": self.heads,
-            "witnesses": self.witnesses, "signers_not_checked": list(self.others),
+            "witnesses": self.witnesses, "quorum": self._quorum(), "log_ml_dsa_44": self.own_signature,
+            "signers_not_checked": list(self.others),
             "findings": [
                 {"code": each.code, "place": each.place, "index": each.index, "text": each.text}
                 for each in self.findings
             ],
             "findings_not_listed": self.more,
         }  # fmt: skip
+
+    def _quorum(self) -> dict[str, object] | None:
+        of = self.quorum
+        return None if of is None else {"name": of.name, "met": of.met, "cosigned": of.cosigned}
 
     def as_text(self) -> str:
         """The report for people, without a character that a terminal would obey."""
@@ -127,6 +146,12 @@ class Report:
             said.append(
                 f"witness    {name}: {'DID NOT COSIGN' if at is None else f'cosigned the newest head {_time(at)}'}"
             )
+        if self.own_signature is not None:
+            said.append(f"ML-DSA-44  {'signed by the log too' if self.own_signature else 'NOT SIGNED BY THE LOG'}")
+        if self.quorum is not None:
+            enough = "is enough" if self.quorum.met else "IS NOT ENOUGH"
+            by = ", ".join(f"{name} {_time(at)}" for name, at in self.quorum.cosigned.items()) or "nobody"
+            said.append(f"policy     cosigned by {by}: {enough} for the quorum `{self.quorum.name}`")
         said += [f"not checked: signatures by {', '.join(self.others)}"] if self.others else []
         return "\n".join(_plain(line) for line in said)
 
