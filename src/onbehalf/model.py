@@ -319,20 +319,27 @@ class AuditEntry:
     `kind` is `intent`, `outcome`, `denial`, `unknown`, or an event of the house such as `start`,
     `policy_change`, `key_change`. `call` ties records of one call; it is "" for events of the house.
     Every member of `facts` gets a commitment of its own in the leaf; the values are sealed apart.
+    `audience` is the upstream that an intent is to be sent to: the leaf gets the next number of its channel.
     """
 
     kind: str
     call: str
     at: UnixTime
     facts: Mapping[str, Json] = field(repr=False)
+    audience: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """Proof that an entry is durable: its place in the log and its leaf hash (RFC 6962 section 2.1)."""
+    """Proof that an entry is durable: its place in the log and its leaf hash (RFC 6962 section 2.1).
+
+    Of an intent, `channel` is the one of its upstream and `number` its place there, from 1 and without a hole.
+    """
 
     index: int
     leaf: Digest
+    channel: str = ""
+    number: int = 0
 
 
 # --- act -----------------------------------------------------------------------------------

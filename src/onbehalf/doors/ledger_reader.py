@@ -66,13 +66,16 @@ class Finding:
 
 @dataclass(slots=True)
 class Scan:
-    """All leaves, read once: the tree over them, the intents still open or of unknown end, and what is wrong."""
+    """All leaves, read once: the tree over them, the intents still open or of unknown end, and what is wrong.
+
+    `numbers` are the last of each channel (explain/channel.py)."""
 
     frontier: tree.Frontier = field(default_factory=tree.Frontier)
     open: dict[int, OpenIntent] = field(default_factory=dict)
     unknown: list[OpenIntent] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     kinds: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
     erased: int = 0
 
     def found(self, index: int, code: str, text: str) -> None:
@@ -156,6 +159,11 @@ def _scan_leaf(result: Scan, index: int, hash_: bytes, entry: bytes) -> None:
         result.found(index, "leaf_malformed", f"leaf {index} is {error.message}")
         return
     result.kinds[leaf.kind] = result.kinds.get(leaf.kind, 0) + 1
+    if leaf.ch:
+        expected = result.numbers.get(leaf.ch, 0) + 1
+        if leaf.n != expected:
+            result.found(index, "number_wrong", f"intent {index} has number {leaf.n} of its channel, not {expected}")
+        result.numbers[leaf.ch] = leaf.n
     if leaf.kind == "intent":
         result.open[index] = OpenIntent(index=index, leaf=actual, call=leaf.call, at=UnixTime(leaf.at))
     elif leaf.kind in ("outcome", "unknown"):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from onbehalf.verifier import merkle
 from onbehalf.verifier.archive import Archive
+from onbehalf.verifier.channels import Channels
 from onbehalf.verifier.cosign import cosigned_at, witness_key
 from onbehalf.verifier.leaves import MAX_LEAF, Leaf, Pairing, read_leaf
 from onbehalf.verifier.manifest import Manifest, Proof, read_manifest, read_proof
@@ -59,6 +60,7 @@ class _Check:
         self._kept = kept
         self._witnesses = [witness_key(each) for each in witnesses]
         self._report = Report()
+        self._channels = Channels(0)
         self._roots: dict[int, bytes] = {0: merkle.Range(0, ()).root()}
         self._sample: Sample | None = None
 
@@ -77,6 +79,7 @@ class _Check:
         proof = self._proof()
         earlier = self._earlier(log)  # 5
         pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
+        self._channels = Channels(manifest.start)
         self._leaves(manifest, proof, pairing, reading, sizes={each.size for _, each in earlier})  # 6
         self._trees(manifest, proof, end, earlier)  # 7
         report.answered_before, report.opened, report.receipts = pairing.before, reading.facts, reading.signed
@@ -223,6 +226,8 @@ class _Check:
         except ValueError as error:
             self._report.found("outcome_unpaired", "leaves.jsonl", str(error), index)
             intent = None
+        if problem := self._channels.take(leaf):
+            self._report.found("channel_hole", "leaves.jsonl", problem, index)
         if here is not None:
             reading.erased += here.erased
             for text in reading.take(leaf, here, intent):
