@@ -26,6 +26,7 @@ from onbehalf.config import (
     ToolSettings,
     row_attributes,
 )
+from onbehalf.config_upstreams import audience_of
 from onbehalf.doors.approvals_sqlite import SqliteApprovals
 from onbehalf.doors.engine_cedar_scope import Narrowed
 from onbehalf.doors.inbound_approve import PATH, ApprovePages
@@ -81,6 +82,11 @@ class Paths:
     def ledger(self) -> Path:
         """The record."""
         return self.data / "ledger.db"
+
+    @property
+    def spool(self) -> Path:
+        """What other processes want on the record."""
+        return self.data / "spool"
 
     @property
     def directory(self) -> Path:
@@ -195,7 +201,7 @@ async def open_database(
     wall = SqliteWall.of(name, upstream.tables, upstream.shared, without=upstream.insecure_without_wall)
     statements = {each.remote or tool: Statement(_text(tool, name, each)) for tool, each in upstream.tools.items()}
     door = SqliteUpstream.open(
-        path, audience=upstream.audience or f"sql:{name}", statements=statements, timeout=upstream.timeout_seconds,
+        path, audience=audience_of(name, upstream), statements=statements, timeout=upstream.timeout_seconds,
         max_rows=settings.gateway.limits.rows, wall=wall,
     )  # fmt: skip
     try:
@@ -222,7 +228,7 @@ def mcp_server(upstream: McpUpstream, settings: Settings, *, base: Path) -> McpU
     """One MCP server behind the gateway; nothing is sent yet. `base` is onbehalf.yaml's place. Raises ConfigInvalid."""
     return McpUpstreamServer(
         upstream.url,
-        audience=upstream.audience or upstream.url,
+        audience=audience_of("", upstream),
         protocol=upstream.protocol,
         timeout=upstream.timeout_seconds,
         response_bytes=upstream.response_bytes,

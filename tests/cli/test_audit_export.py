@@ -67,7 +67,7 @@ def test_a_whole_record_is_exported_and_holds_offline(recorded: Company, tmp_pat
     code, text = verified(out, "--key", vkey(recorded), "--json")
     report = json.loads(text)
     assert (code, report["verdict"], report["findings"]) == (0, "verified", [])
-    assert report["summary"]["kinds"] == {"start": 1, "intent": 2, "outcome": 2, "denial": 1}
+    assert report["summary"]["kinds"] == {"start": 1, "intent": 2, "outcome": 2, "denial": 1, "stop": 1}
     assert report["opened_facts"] > 20
     assert [*report["policies"].values()] == [True]
     opened = zipfile.ZipFile(out).read("opened.jsonl").decode()
@@ -111,7 +111,7 @@ def test_a_range_of_times_takes_what_was_then(recorded: Company, tmp_path: Path)
     out = exported(recorded, tmp_path / "past.zip", "--from", "2001-01-01", "--to", "2001-02-01T00:00:00Z")
     assert json.loads(verified(out, "--json")[1])["range"] == {"from": 0, "to": 0}
     out = exported(recorded, tmp_path / "now.zip", "--from", "2001-01-01")
-    assert json.loads(verified(out, "--json")[1])["range"] == {"from": 0, "to": 6}
+    assert json.loads(verified(out, "--json")[1])["range"] == {"from": 0, "to": 7}
 
 
 def copied(made: Company, place: Path) -> Company:
@@ -199,8 +199,8 @@ def test_what_cannot_be_asked_for_is_said(recorded: Company, tmp_path: Path, arg
 def test_the_log_is_written_as_static_files(recorded: Company, tmp_path: Path) -> None:
     told = said("audit", "export-log", "-c", recorded.config, tmp_path / "log")
     assert told.code == 0
-    assert "6 records" in told.out
-    assert (tmp_path / "log" / "tile" / "entries" / "000.p" / "6").exists()
+    assert "7 records" in told.out
+    assert (tmp_path / "log" / "tile" / "entries" / "000.p" / "7").exists()
 
 
 def test_a_control_gets_a_sample_that_the_verifier_chooses_anew(recorded: Company, tmp_path: Path) -> None:
