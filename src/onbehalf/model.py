@@ -368,11 +368,13 @@ class CallToken:
 class Done:
     """The upstream answered. `rows` is the mapped part where the tool has a mapping; `content` the whole
     result as MCP members (`content`, `structuredContent`, `isError`). `digest` is over what changed, from an upstream
-    that can try a call first; `receipt` what the backend itself signed about it, proven, or ""."""
+    that can try a call first; `receipt` what the backend itself signed about it, proven, or ""; `answer` the digest
+    of the bytes that it answered, where those are not `content`."""
 
     content: Mapping[str, Json] = field(repr=False)
     digest: str = ""
     receipt: str = ""
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

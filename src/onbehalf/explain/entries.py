@@ -198,6 +198,8 @@ def outcome(
     if isinstance(result, Done):
         facts["outcome"] = {"status": "done", "code": "", "message": "", "unknown": False}
         facts["result_digest"] = digest(orjson.dumps(result.content, option=orjson.OPT_SORT_KEYS))
+        if result.answer:
+            facts["answer_digest"] = result.answer
         if result.receipt:
             facts["backend_receipt"] = result.receipt
     else:
