@@ -23,16 +23,15 @@ from typing import TypeVar
 import orjson
 
 from onbehalf.doors.secret_reference import resolved
+from onbehalf.doors.wall_postgres import TAG
 from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.reconcile import Row
 from onbehalf.model import Json, UnixTime
 from onbehalf.strict_json import NotStrict, strict_object
 
-__all__ = ["COLUMNS", "TAG", "Records", "read_records"]
+__all__ = ["COLUMNS", "Records", "read_records"]
 
 COLUMNS = ("channel", "n", "token", "call", "tool", "arguments", "record", "leaf", "at", "answer", "status")
-TAG = "onbehalf/"
-"""How the application name of a session begins that acts for a call; its call token's id follows."""
 Told = TypeVar("Told")
 _MAX_BYTES = 1 << 30
 _MAX_ROWS = 1_000_000
@@ -43,6 +42,10 @@ _HINT = "give the backend's record as its people exported it"
 _QUERY = f"SELECT {', '.join(COLUMNS)} FROM onbehalf_calls ORDER BY channel, n"  # noqa: S608  # our own names
 _AUDIT = re.compile(r"AUDIT: (SESSION|OBJECT),")
 _CLASSES = frozenset({"READ", "WRITE"})
+_OURS = ("onbehalf.", "pg_catalog.", "information_schema.")
+"""Where the wall and PostgreSQL itself look things up, which is nobody's call."""
+_PLAN = re.compile(r"EXPLAIN\s+(SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|TABLE)\b", re.IGNORECASE)
+"""A plan alone, of which nothing is done; with options it may be."""
 _CSVLOG = (23, 24, 26)
 """How many columns a line of PostgreSQL's CSV log has: up to 12, in 13, and since 14."""
 
@@ -198,9 +201,10 @@ def _audited(text: str) -> Iterator[Row]:
                 )
             if not _AUDIT.match(line[13]):
                 continue
-            _, _, _, class_, _, _, object_, *_ = next(csv.reader([line[13]]))
+            _, _, _, class_, _, _, object_, statement, *_ = next(csv.reader([line[13]]))
             token = line[22].removeprefix(TAG) if line[22].startswith(TAG) else ""
-            if class_ not in _CLASSES or token in named or not (token or object_):
+            told = object_ and not object_.startswith(_OURS) and not _PLAN.match(statement)
+            if class_ not in _CLASSES or token in named or not (token or told):
                 continue
             if token:
                 named.add(token)

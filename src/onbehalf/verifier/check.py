@@ -14,7 +14,8 @@ from pathlib import Path
 
 from onbehalf.verifier import merkle
 from onbehalf.verifier.archive import Archive
-from onbehalf.verifier.channels import Channels
+from onbehalf.verifier.backend_rows import BackendRecord
+from onbehalf.verifier.complete import Completeness
 from onbehalf.verifier.cosign import cosigned_at, witness_key
 from onbehalf.verifier.leaves import MAX_LEAF, Leaf, Pairing, read_leaf
 from onbehalf.verifier.manifest import Manifest, Proof, read_manifest, read_proof
@@ -37,16 +38,17 @@ _LISTED = 1000
 
 
 def check(
-    path: Path, *, key: str = "", kept: bytes = b"", witnesses: Sequence[str] = (), max_bytes: int = MAX_BYTES
-) -> Report:
+    path: Path, *, key: str = "", kept: bytes = b"", witnesses: Sequence[str] = (),
+    backends: Sequence[BackendRecord] = (), max_bytes: int = MAX_BYTES,
+) -> Report:  # fmt: skip
     """Check the bundle at `path`. `key` is the log's vkey, if known; `kept` a checkpoint that was kept elsewhere;
-    `witnesses` are the vkeys of those who must have cosigned the newest head.
+    `witnesses` are the vkeys of those who must have cosigned the newest head; `backends` what backends themselves kept.
 
     Raises Unusable for what is no bundle.
     """
     archive = Archive(path, max_bytes=max_bytes)  # 1
     try:
-        return _Check(archive, key=key, kept=kept, witnesses=witnesses).run()
+        return _Check(archive, key=key, kept=kept, witnesses=witnesses, backends=backends).run()
     finally:
         archive.close()
 
@@ -54,13 +56,15 @@ def check(
 class _Check:
     """One check under way."""
 
-    def __init__(self, archive: Archive, *, key: str, kept: bytes, witnesses: Sequence[str]) -> None:
+    def __init__(
+        self, archive: Archive, *, key: str, kept: bytes, witnesses: Sequence[str], backends: Sequence[BackendRecord]
+    ) -> None:
         self._archive = archive
         self._given = key
         self._kept = kept
         self._witnesses = [witness_key(each) for each in witnesses]
+        self._backends = backends
         self._report = Report()
-        self._channels = Channels(0)
         self._roots: dict[int, bytes] = {0: merkle.Range(0, ()).root()}
         self._sample: Sample | None = None
 
@@ -79,11 +83,11 @@ class _Check:
         proof = self._proof()
         earlier = self._earlier(log)  # 5
         pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
-        self._channels = Channels(manifest.start)
+        self._complete = Completeness(manifest.origin, manifest.start, self._backends)
         self._leaves(manifest, proof, pairing, reading, sizes={each.size for _, each in earlier})  # 6
         self._trees(manifest, proof, end, earlier)  # 7
         report.answered_before, report.opened, report.receipts = pairing.before, reading.facts, reading.signed
-        report.erased = reading.erased
+        report.erased, report.statements = reading.erased, self._complete.statements(manifest.end)
         self._said(manifest)  # 8
         self._sampled()
         self._policies(reading.policies)  # 9
@@ -226,11 +230,12 @@ class _Check:
         except ValueError as error:
             self._report.found("outcome_unpaired", "leaves.jsonl", str(error), index)
             intent = None
-        if problem := self._channels.take(leaf):
-            self._report.found("channel_hole", "leaves.jsonl", problem, index)
+        problems = [*reading.take(leaf, here, intent)] if here is not None else []
+        if hole := self._complete.take(index, leaf, hash_, here, sound=not problems):
+            self._report.found("channel_hole", "leaves.jsonl", hole, index)
         if here is not None:
             reading.erased += here.erased
-            for text in reading.take(leaf, here, intent):
+            for text in problems:
                 self._report.found("opened_invalid", "opened.jsonl", text, index)
             if index in pairing.open:
                 opened = wanted({name: text for name, (text, _) in here.facts.items()})

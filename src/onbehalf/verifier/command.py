@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from onbehalf.verifier.backend_rows import BackendRecord, read_rows
 from onbehalf.verifier.check import MAX_BYTES, check
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Verdict
@@ -23,6 +24,7 @@ _CODES = """exit codes:
   4 unpinned   everything holds, but the key is the bundle's own, or a witness did not cosign
   5 erased     everything holds; some of what was to be opened is erased
   6 unknown    everything holds; some calls have no known end
+  7 incomplete everything holds; a backend's own record does not agree with it
 """
 
 
@@ -39,6 +41,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--witness", action="append", default=[], help="the vkey of one who must have cosigned, or a file"
     )
+    parser.add_argument(
+        "--backend", action="append", default=[], metavar="AUDIENCE=FILE",
+        help="what a backend itself kept of its calls, one JSON row a line, got from its own people",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="most bytes to unpack (default %(default)s)")
     given = parser.parse_args(arguments)
@@ -46,7 +52,10 @@ def main(arguments: Sequence[str]) -> int:
         key = given.key or (_small(given.key_file).decode("ascii", "replace") if given.key_file else "")
         kept = _small(given.kept) if given.kept else b""
         witnesses = [each if "+" in each else _small(Path(each)).decode("ascii", "replace") for each in given.witness]
-        report = check(given.bundle, key=key, kept=kept, witnesses=witnesses, max_bytes=given.max_bytes)
+        backends = [_backend(each) for each in given.backend]
+        report = check(
+            given.bundle, key=key, kept=kept, witnesses=witnesses, backends=backends, max_bytes=given.max_bytes
+        )
     except Unusable as error:
         text = "".join(each if each.isprintable() else "?" for each in str(error))
         if given.json:
@@ -60,6 +69,13 @@ def main(arguments: Sequence[str]) -> int:
             "WARNING: no --key was given; the bundle's own key was used, so anyone could have made it", file=sys.stderr
         )
     return int(report.verdict)
+
+
+def _backend(text: str) -> BackendRecord:
+    audience, equals, file = text.rpartition("=")
+    if not (audience and equals and file):
+        raise Unusable(f"`{text}` is no audience and file, such as https://orders.example.com=orders.jsonl")
+    return read_rows(audience, Path(file))
 
 
 def _small(path: Path) -> bytes:
