@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from onbehalf.cli.explain import opened
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.model import AuditEntry, Grant, Receipt, UnixTime, digest
+from onbehalf.verifier.command import main
 from ticket_company import Tickets, ticketed
 
 REFUSED = 'forbid (principal, action == Action::"writeDesk", resource) unless { principal in Group::"acme/staff" };'
@@ -122,6 +124,38 @@ def test_an_honest_record_and_an_honest_backend_agree_and_the_result_is_on_recor
     finally:
         reader.close()
     assert os.listdir(copied.around.directory / "data" / "spool") == []
+
+
+def verified(made: Tickets, bundle: Path, *arguments: str) -> dict[str, Any]:
+    """What the verifier says of a bundle, with nothing but the log's public key."""
+    vkey = (made.around.directory / "data" / "keys" / "log.pub").read_text().strip()
+    shown = io.StringIO()
+    with redirect_stdout(shown):
+        main([str(bundle), "--key", vkey, "--json", *arguments])
+    return dict(json.loads(shown.getvalue()))
+
+
+def test_an_auditor_sees_from_a_bundle_and_the_backends_rows_that_nothing_was_off_the_record(
+    copied: Tickets, tmp_path: Path
+) -> None:
+    assert told(copied)[0] == 0
+    bundle, rows = tmp_path / "all.zip", tmp_path / "rows.jsonl"
+    assert said("audit", "export", "-c", copied.around.config, "--open", "outcome,result_digest", bundle).code == 0
+    rows.write_text("".join(json.dumps(row) + "\n" for row in copied.rows()))
+    report = verified(copied, bundle, "--backend", f"{copied.audience}={rows}")
+    by_name = {each["backend"]: each for each in report["complete"]}
+    assert report["verdict"] == "verified"
+    desk = by_name[copied.audience]
+    assert (desk["complete"], desk["by"], desk["grade"]) == (True, "records", "R2"), desk
+    assert (desk["counts"]["sendings"], desk["counts"]["answers"]) == (3, 3)
+    assert not by_name["sql:notes"]["complete"]
+    assert {each["backend"]: (each["complete"], each["by"]) for each in verified(copied, bundle)["complete"]} == {
+        copied.audience: (True, "reconciliation"), "sql:notes": (False, "")
+    }  # fmt: skip
+    behind = json.dumps({**copied.rows()[0], "n": 9, "record": 2, "token": "call_x.2", "call": "call_x"}) + "\n"
+    rows.write_text(rows.read_text() + behind)
+    report = verified(copied, bundle, "--backend", f"{copied.audience}={rows}")
+    assert report["exit"] == 7
 
 
 def test_a_call_executed_without_the_gateway_is_found(lived: Tickets, tmp_path: Path) -> None:
