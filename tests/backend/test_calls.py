@@ -15,9 +15,11 @@ import pytest
 
 from act.granted import ARGUMENTS, AUDIENCE, ISSUER, NOW, granted
 from backend.api_guarding import api_house
-from backend.forging import KEY, KID, forged
+from backend.forging import KEY, KID, encoded, forged
 from backend.guarding import asked, house
+from backend.serving import Recorder
 from onbehalf.backend import MemoryReplay, VerifiedCall, verify_call
+from onbehalf.backend.asgi import CallTokenMiddleware
 from onbehalf.backend.calls import COLUMNS, Calls, SqliteCalls, result_digest
 from onbehalf.backend.calls_postgres import CALLS_SQL, PostgresCalls
 from onbehalf.doors.upstream_mcp_answer import done
@@ -31,6 +33,7 @@ ALICE = verify_call(
     arguments=ARGUMENTS, now=NOW, replay=MemoryReplay(),
 )  # fmt: skip
 CHANNEL = "c0ffee0123456789"
+PUBLIC: dict[str, Any] = {"kty": "OKP", "crv": "Ed25519", "kid": KID, "x": encoded(bytes(KEY.verify_key))}
 Rows = Callable[[], list[tuple[Any, ...]]]
 
 
@@ -179,6 +182,15 @@ def test_an_mcp_server_keeps_each_call_and_a_record_that_is_full_refuses_all(tmp
             assert (await home.post(asked(), home.token())).status_code == 401
 
     asyncio.run(asyncio.wait_for(walk(), 60))
+
+
+def test_a_result_without_a_spelling_is_answered_and_has_no_digest(tmp_path: Path) -> None:
+    calls = SqliteCalls(tmp_path / "calls.db")
+    guard = CallTokenMiddleware(Recorder(), issuer=ISSUER, audience=AUDIENCE, jwks={"keys": [PUBLIC]}, calls=calls)
+    calls.accept(numbered(1), now=UnixTime(1))
+    for result in ({"content": [{"text": "\ud800"}]}, {"content": [2**70]}):
+        assert guard._vouch(numbered(1), result) == ""  # type: ignore[dict-item]  # what a server may answer
+    assert [row["answer"] for row in calls.rows()] == [""]
 
 
 def test_the_digest_of_an_mcp_result_is_the_one_in_the_gateways_record() -> None:

@@ -9,6 +9,7 @@ so that no other middleware reads the body first; several worker processes need 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -128,7 +129,8 @@ class CallTokenMiddleware:
         """Keep what was answered, and give the receipt of a tool's result; "" without a key for it, and where it has no
         one spelling, so that the gateway will not take it."""
         if self._calls is not None:
-            note_answer(self._calls, call, answer=result_digest(result), status=200)
+            with contextlib.suppress(TypeError):  # a result that has no spelling has no digest either
+                note_answer(self._calls, call, answer=result_digest(result), status=200)
         if self._receipts is None:
             return ""
         try:
@@ -136,14 +138,9 @@ class CallTokenMiddleware:
         except ValueError:
             return ""
         return make_receipt(
-            call,
-            key=self._receipts,
-            backend=self._audience,
-            gateway=self._issuer,
-            answer=answer,
-            status=200,
+            call, key=self._receipts, backend=self._audience, gateway=self._issuer, answer=answer, status=200,
             now=self._clock(),
-        )
+        )  # fmt: skip
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body of a POST, bounded in size and time."""

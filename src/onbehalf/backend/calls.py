@@ -75,7 +75,10 @@ def row_of(call: VerifiedCall, *, now: UnixTime) -> tuple[str | int, ...]:
 
 
 def result_digest(result: Mapping[str, Json]) -> Digest:
-    """The digest of an MCP result, as the gateway's record has it: of its content, whatever else it says."""
+    """The digest of an MCP result, as the gateway's record has it: of its content, whatever else it says.
+
+    Raises TypeError for what has no spelling, such as half a character.
+    """
     members: dict[str, Json] = {"content": result.get("content", []), "isError": result.get("isError", False)}
     if "structuredContent" in result:
         members["structuredContent"] = result["structuredContent"]

@@ -39,9 +39,9 @@ class Channels:
     uncounted: int = 0
 
     def take(self, leaf: Leaf) -> str:
-        """Take note of the next leaf. What is wrong with its number, "" where nothing is."""
+        """Take note of the next intent. What is wrong with its number, "" where nothing is."""
         if not leaf.channel:
-            self.uncounted += leaf.kind == "intent"
+            self.uncounted += 1
             return ""
         known = self.all.get(leaf.channel)
         if known is None:

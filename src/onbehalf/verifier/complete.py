@@ -26,6 +26,7 @@ _MARGIN_S = 40
 """How far apart a row's time and its intent's may be: a token's life, and clocks that differ."""
 _LISTED = 100
 _COUNTS = ("sendings", "rows", "answers", "signed", "not_done", "settled", "outside")
+_NONE: dict[str, Any] = {}
 _READ = {
     "heartbeat": ("every", "sent"), "stop": ("every", "sent"), "reconciled": ("span", "backends"),
     "intent": ("tool", "arguments_digest"),
@@ -94,7 +95,6 @@ class Completeness:
         self._names: dict[str, str] = {}
         self._said: dict[str, Statement] = {}
         self._open: dict[int, str] = {}
-        self._times: list[int] = []
         for each in records:
             channel = channel_of(origin, each.audience)
             if channel in self._given:
@@ -108,19 +108,19 @@ class Completeness:
     def take(self, index: int, leaf: Leaf, hash_: bytes, here: Opened | None, *, sound: bool) -> str:
         """The next leaf, and what was opened of it, which is `sound` where all of that holds. What is wrong with its
         number, "" where nothing is."""
-        facts = _facts(here, _READ.get(leaf.kind, ())) if sound and here is not None else {}
-        self._times = [self._times[0] if self._times else leaf.at, leaf.at]
+        kind, facts = leaf.kind, _facts(here, _READ.get(leaf.kind, ())) if sound and here is not None else _NONE
         self.silence.take(index, leaf)
-        if leaf.kind in ("heartbeat", "stop"):
+        if kind == "intent":
+            self._intent(index, leaf, hash_, facts)
+            return self.channels.take(leaf)
+        if leaf.of in self._open:
+            self._outcome(leaf, facts)
+        elif kind in ("heartbeat", "stop"):
             self.silence.said(facts.get("every"))
             self._name(facts.get("sent"))
-        elif leaf.kind == "reconciled":
+        elif kind == "reconciled":
             self._reconciled(index, facts)
-        elif leaf.kind == "intent" and leaf.channel:
-            self._intent(index, leaf, hash_, facts)
-        elif leaf.of in self._open:
-            self._outcome(leaf, facts)
-        return self.channels.take(leaf)
+        return ""
 
     def statements(self, end: int) -> list[Statement]:
         """One for each channel of the range and each record that was given. `end` is where the range ends."""
@@ -226,8 +226,7 @@ class Completeness:
         did = f"the backend did call {row.call} at {row.at}"
         if self._start <= row.record < end:
             return f"{did}, and leaf {row.record} is no intent to"
-        first, last = (self._times[0], self._times[1]) if self._times else (0, -1)
-        if first + _MARGIN_S <= row.at <= last - _MARGIN_S:
+        if self.silence.first + _MARGIN_S <= row.at <= self.silence.last - _MARGIN_S:
             return f"{did}, within the time of these leaves, and names leaf {row.record}, which is not among them"
         return ""
 

@@ -112,9 +112,7 @@ def read_leaf(line: bytes) -> Leaf:
         return Leaf(kind.decode(), call.decode(), int(at), answers, names, commitments)
     if channel is None or number is None or kind != b"intent":
         raise ValueError("a number and its channel belong together, to an intent")
-    return Leaf(
-        kind.decode(), call.decode(), int(at), answers, names, commitments, channel.decode(), int(number)
-    )
+    return Leaf(kind.decode(), call.decode(), int(at), answers, names, commitments, channel.decode(), int(number))
 
 
 def _facts(text: bytes) -> tuple[tuple[str, ...], list[bytes]]:

@@ -20,21 +20,24 @@ _SHORT_S = 2
 @dataclass(slots=True)
 class Silence:
     """Gaps between neighbouring leaves that no `stop` precedes, the longest kept. `every` is what heartbeats say, 0
-    where none was opened."""
+    where none was opened; `first` and `last` are the times of the first leaf and the last, which is -1 before any."""
 
-    beats: int = 0
     every: int = 0
-    _last: tuple[str, int] | None = None
+    first: int = 0
+    last: int = -1
+    _ended: bool = True
     _gaps: list[tuple[int, int]] = field(default_factory=list)
 
     def take(self, index: int, leaf: Leaf) -> None:
         """The next leaf."""
-        self.beats += leaf.kind == "heartbeat"
-        if self._last is not None and self._last[0] != "stop" and leaf.at - self._last[1] > _SHORT_S:
-            self._gaps.append((leaf.at - self._last[1], index))
+        at = leaf.at
+        if self.last < 0:
+            self.first = at
+        elif at - self.last > _SHORT_S and not self._ended:
+            self._gaps.append((at - self.last, index))
             if len(self._gaps) > 4 * _LISTED:
                 self._gaps = sorted(self._gaps, reverse=True)[:_LISTED]
-        self._last = leaf.kind, leaf.at
+        self.last, self._ended = at, leaf.kind == "stop"
 
     def said(self, every: object) -> None:
         """What an opened heartbeat says of its pace; the slowest counts."""
