@@ -10,6 +10,7 @@ import shutil
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, redirect_stdout, suppress
 from dataclasses import replace
@@ -167,6 +168,21 @@ def test_a_call_executed_without_the_gateway_is_found(lived: Tickets, tmp_path: 
     assert not report["backends"][cheated.audience]["complete"]
     text = reconcile(cheated).out
     assert text.startswith("1 things are wrong") or "executed_without_intent" in text.splitlines()[1]
+
+
+def test_a_token_with_a_made_up_channel_does_not_take_a_call_out_of_sight(lived: Tickets, tmp_path: Path) -> None:
+    grant = stolen(lived, index=4, number=1)
+    behind_its_back(lived, replace(grant, receipt=replace(grant.receipt, channel="f" * 16)))
+    cheated = copy_of(lived, tmp_path / "copy")
+    cheat(lived, f"DELETE FROM onbehalf_calls WHERE channel = '{'f' * 16}'")
+    now_ = int(time.time())
+    for at, found in ((now_ - 10_000, []), (times(cheated)[0], [("executed_without_intent", True)])):
+        cheat(cheated, f"UPDATE onbehalf_calls SET at = {at} WHERE channel = '{'f' * 16}'")
+        assert findings(told(cheated)[1]) == found
+
+
+def times(made: Tickets) -> list[int]:
+    return [row["at"] for row in made.rows() if row["channel"] != "f" * 16]
 
 
 def test_a_denied_call_that_was_executed_is_found(lived: Tickets, tmp_path: Path) -> None:

@@ -63,16 +63,16 @@ def naive(asked: Asked) -> Counter[tuple[str, bool]]:
     for one, other in pairwise(sendings):
         said += [("hole", True)] if other.number - one.number != 1 else []
     for at, row in enumerate(rows):
-        if not any(each.index == row.index for each in sendings):
+        if row.channel == "other" or not any(each.index == row.index for each in sendings):
             said.append(("denied_but_executed" if row.call in asked.denied else "executed_without_intent", True))
-        elif any(before.index == row.index for before in rows[:at]):
+        elif any(before.index == row.index and before.channel != "other" for before in rows[:at]):
             said.append(("mismatch", True))
     for each in sendings:
-        mine = [row for row in rows if row.index == each.index]
+        mine = [row for row in rows if row.index == each.index and row.channel != "other"]
         unclear = each.end in ("unknown", "open", "erased")
         if mine:
             like, first = row_of(each), mine[0]
-            same = {"channel", "n", "token", "call", "tool", "arguments", "leaf"}
+            same = {"n", "token", "call", "tool", "arguments", "leaf"}
             if each.end == "done":
                 same.add("answer")
             wrong = any(getattr(first, name) != getattr(like, name) for name in same)

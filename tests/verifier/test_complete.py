@@ -143,6 +143,21 @@ def test_closed_leaves_are_enough_for_what_was_sent_and_not_for_answers(tmp_path
     assert said.reasons == ["leaf 6: not in the backend's record, and what came of it is not opened"]
 
 
+def test_nothing_is_said_of_completeness_by_a_bundle_that_does_not_hold(
+    honest: tuple[Bundle, Rows], tmp_path: Path
+) -> None:
+    bundle, rows = honest
+    text = bundle.files["leaves.jsonl"].replace(b'"at":3001', b'"at":3000')
+    spoiled = packed(tmp_path / "spoiled.zip", {**bundle.files, "leaves.jsonl": text}, honest=True)
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for backends in ([], [read_rows(DESK, file)]):
+        report = check(spoiled, key=bundle.vkey, backends=backends)
+        assert report.verdict == Verdict.invalid
+        assert not any(each.complete for each in report.statements)
+        assert "the bundle itself does not hold" in report.as_text()
+
+
 CHEATS: list[tuple[str, Callable[[Rows], Any], str]] = [
     ("a row deleted", lambda rows: rows.pop(1), "leaf 4: the gateway has an answer, and the backend's record has no"),
     ("an answer changed", lambda rows: rows[1].update(answer=digest(b"other")), "leaf 4: the backend's record has ano"),
@@ -181,15 +196,29 @@ def test_a_call_off_the_record_within_the_time_of_the_leaves_is_found_wherever_i
     stray = {**rows[0], "record": 9999, "at": 3080, "n": 99, "token": "call_x.9999", "call": "call_x"}
     said = stated(judged(bundle, [*rows, stray], tmp_path))
     assert ["call_x" in each for each in said.reasons] == [True]
+    for edge in (2990, 3081):
+        early = {**stray, "at": edge}
+        assert not stated(judged(bundle, [*rows, early], tmp_path)).complete
     later = {**stray, "at": 9000}
     said = stated(judged(bundle, [*rows, later], tmp_path))
     assert (said.complete, said.counts["outside"]) == (True, 1)
 
 
-def test_rows_of_another_log_or_backend_are_not_compared(honest: tuple[Bundle, Rows], tmp_path: Path) -> None:
-    other = [{**row, "channel": "f" * 16, "record": row["record"] + 1} for row in honest[1]]
-    assert stated(judged(honest[0], [*honest[1], *other], tmp_path)).complete
-    report = judged(honest[0], honest[1], tmp_path, audience="https://another.example")
+def test_a_row_of_a_channel_that_is_none_of_this_logs_is_a_reason_if_it_is_of_the_time(
+    honest: tuple[Bundle, Rows], tmp_path: Path
+) -> None:
+    """Whoever has the gateway's key can sign a token with any channel: that must not take a call out of sight."""
+    other = {**honest[1][0], "channel": "f" * 16, "n": 1}
+    said = stated(judged(honest[0], [*honest[1], other], tmp_path))
+    assert ["none of this log's" in each for each in said.reasons] == [True]
+    said = stated(judged(honest[0], [*honest[1], {**other, "at": 100_000}], tmp_path))
+    assert (said.complete, said.counts["outside"]) == (True, 1)
+
+
+def test_rows_given_for_a_backend_that_nothing_was_sent_to_leave_the_other_ones_not_shown(
+    honest: tuple[Bundle, Rows], tmp_path: Path
+) -> None:
+    report = judged(honest[0], [], tmp_path, audience="https://another.example")
     assert {each.backend: each.complete for each in report.statements} == {"": False, "https://another.example": True}
     assert report.verdict == Verdict.verified
 

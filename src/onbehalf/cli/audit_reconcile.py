@@ -119,7 +119,9 @@ def _accounts(
         rows = _of_span(reader, span, channel, given[channel].rows) if channel in given else None
         sendings = span.channels.get(channel, [])
         known = {each.index for each in sendings}
-        strays = [each.call for each in rows or () if each.call and each.index not in known]
+        strays = [
+            each.call for each in rows or () if each.call and (each.index not in known or each.channel != channel)
+        ]
         asked = Asked(
             audience=audience, channel=channel, sendings=sendings, rows=rows, denied=denied(reader, strays),
             receipts=audience in signs, now=now(),
@@ -129,14 +131,12 @@ def _accounts(
 
 
 def _of_span(reader: LedgerReader, span: Sent, channel: str, rows: Sequence[Row]) -> list[Row]:
-    """The rows of this channel that belong to the span: by their intent, or, where they name none, by their time. One
-    whose intent the log does not have by now belongs to it, too."""
+    """The rows that belong to the span: by their intent, or, where they name none or are of a channel that is not this
+    log's, by their time. One whose intent the log does not have by now belongs to it, too."""
     later = holds(reader, [each.index for each in rows if each.index >= span.size])
 
     def within(row: Row) -> bool:
-        if row.channel and row.channel != channel:
-            return False
-        if row.index >= 0:
+        if row.index >= 0 and row.channel in ("", channel):
             return span.start <= row.index < span.end or (row.index >= span.size and row.index not in later)
         if span.first_at is None or span.last_at is None:
             return False

@@ -167,9 +167,9 @@ def account(asked: Asked) -> Account:
     by_index = {each.index: each for each in asked.sendings}
     seen: dict[int, Row] = {}
     for row in asked.rows or ():
-        sending = by_index.get(row.index)
+        sending = by_index.get(row.index) if row.channel in ("", asked.channel) else None
         if sending is None or row.index in seen:
-            made.findings.append(_stray(row, asked.denied, twice=row.index in seen))
+            made.findings.append(_stray(row, asked.denied, twice=sending is not None))
             continue
         seen[row.index] = row
     for sending in asked.sendings:
@@ -252,7 +252,7 @@ def _unsettled(sending: Sending, asked: Asked, settled: Finding) -> Finding:
 def _differing(sending: Sending, row: Row) -> list[str]:
     """Names of what both sides say, and say differently."""
     pairs = {
-        "channel": (sending.channel, row.channel), "number": (sending.number, row.n),
+        "number": (sending.number, row.n),
         "token": (sending.token, row.token), "call": (sending.call, row.call), "tool": (sending.tool, row.tool),
         "arguments": (sending.arguments, row.arguments), "leaf": (sending.leaf, row.leaf),
         "answer": (sending.answer if sending.end == "done" else "", row.answer),

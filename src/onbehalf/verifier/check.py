@@ -83,7 +83,7 @@ class _Check:
         proof = self._proof()
         earlier = self._earlier(log)  # 5
         pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
-        self._complete = Completeness(manifest.origin, manifest.start, self._backends)
+        self._complete = Completeness(manifest.origin, manifest.start, manifest.size, self._backends)
         self._leaves(manifest, proof, pairing, reading, sizes={each.size for _, each in earlier})  # 6
         self._trees(manifest, proof, end, earlier)  # 7
         report.answered_before, report.opened, report.receipts = pairing.before, reading.facts, reading.signed
@@ -92,6 +92,9 @@ class _Check:
         self._sampled()
         self._policies(reading.policies)  # 9
         self._hashes(manifest)  # 10
+        if report.findings or report.diverged:
+            for each in report.statements:
+                each.against("the bundle itself does not hold")
         return report
 
     def _manifest(self) -> Manifest:

@@ -22,6 +22,7 @@ from onbehalf.verifier.strict import strict
 __all__ = ["Completeness", "Statement"]
 
 _DEPTH = 32
+_CLOCKS_S = 5
 _MARGIN_S = 40
 """How far apart a row's time and its intent's may be: a token's life, and clocks that differ."""
 _LISTED = 100
@@ -75,6 +76,7 @@ class _Given:
     audience: str
     rows: dict[int, Row]
     twice: list[Row]
+    foreign: list[Row]
     taken: set[int] = field(default_factory=set)
     waiting: dict[int, bool] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -87,9 +89,9 @@ class _Given:
 class Completeness:
     """Takes every leaf of a range in order, and then says what can be said."""
 
-    def __init__(self, origin: str, start: int, records: Sequence[BackendRecord]) -> None:
+    def __init__(self, origin: str, start: int, size: int, records: Sequence[BackendRecord]) -> None:
         """Raises Unusable for two records of one backend."""
-        self._origin, self._start = origin, start
+        self._origin, self._start, self._size = origin, start, size
         self.channels, self.silence = Channels(start), Silence()
         self._given: dict[str, _Given] = {}
         self._names: dict[str, str] = {}
@@ -102,7 +104,8 @@ class Completeness:
             rows: dict[int, Row] = {}
             mine = [row for row in each.rows if row.channel == channel]
             twice = [row for row in mine if rows.setdefault(row.record, row) is not row]
-            self._given[channel] = _Given(audience=each.audience, rows=rows, twice=twice)
+            foreign = [row for row in each.rows if row.channel != channel]
+            self._given[channel] = _Given(audience=each.audience, rows=rows, twice=twice, foreign=foreign)
             self._names[channel] = each.audience
 
     def take(self, index: int, leaf: Leaf, hash_: bytes, here: Opened | None, *, sound: bool) -> str:
@@ -204,8 +207,8 @@ class Completeness:
         said = Statement(backend=given.audience, channel=channel, start=self._start, end=end, by="records")
         for text in given.problems:
             said.against(text)
-        for index, row in given.waiting.items():
-            if row:
+        for index, kept in given.waiting.items():
+            if kept:
                 given.count("settled")
             else:
                 said.against(f"leaf {index}: open at the end of the range, and not in the backend's record")
@@ -216,18 +219,24 @@ class Completeness:
                 said.against(text)
             else:
                 given.count("outside")
+        for row in given.foreign:
+            if self.silence.first - _CLOCKS_S <= row.at <= self.silence.last + _CLOCKS_S:
+                said.against(f"the backend did call {row.call} at {row.at}, on a channel that is none of this log's")
+            else:
+                given.count("outside")
         signed = given.counts["signed"]
         said.grade = "R3" if signed and signed == given.counts["rows"] else "R2"
         said.counts = given.counts
         return said
 
     def _stray(self, row: Row, end: int) -> str:
-        """What a row that belongs to no intent here means; "" where it is of another range."""
+        """What a row that belongs to no intent here means; "" where it may be of another range: it names a leaf there
+        and will be found if that is no intent, or it is newer than these leaves."""
         did = f"the backend did call {row.call} at {row.at}"
         if self._start <= row.record < end:
             return f"{did}, and leaf {row.record} is no intent to"
-        if self.silence.first + _MARGIN_S <= row.at <= self.silence.last - _MARGIN_S:
-            return f"{did}, within the time of these leaves, and names leaf {row.record}, which is not among them"
+        if row.record >= self._size and row.at <= self.silence.last - _MARGIN_S:
+            return f"{did}, before the last of these leaves, and names leaf {row.record}, which the log does not have"
         return ""
 
     def _reconciled(self, index: int, facts: Mapping[str, Any]) -> None:
