@@ -29,6 +29,10 @@ postgres:
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql > /dev/null; } \
 	  || echo "PostgreSQL is not installed, so what needs it will not run (apt-get install postgresql)"
+	@version=$$(ls /usr/lib/postgresql 2> /dev/null | sort -n | tail -1); ls /usr/lib/postgresql/$$version/lib/pgaudit.so > /dev/null 2>&1 \
+	  || { [ -n "$$version" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-$$version-pgaudit > /dev/null; } \
+	  || echo "pgaudit is not installed, so its test will be skipped (apt-get install postgresql-$$version-pgaudit)"
 
 # The broker is tested with a second OpenID provider. It is unpacked and not installed: Debian's package would start a
 # server, with the password that everybody knows, and would bring a database client.

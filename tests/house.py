@@ -20,6 +20,7 @@ from onbehalf.errors import (
     TokenMissing,
     WitnessesUnavailable,
 )
+from onbehalf.explain.channel import channel_of
 from onbehalf.gateway import Gateway, Offer, Standing
 from onbehalf.model import (
     AuditEntry,
@@ -233,9 +234,13 @@ class Doors:
             raise LedgerUnavailable("no space is left")
         self.entries.append(entry)
 
-    @staticmethod
-    def receipt(index: int) -> Receipt:
-        return Receipt(index=index, leaf=digest(str(index).encode()))
+    def receipt(self, index: int) -> Receipt:
+        audience = self.entries[index].audience
+        receipt = Receipt(index=index, leaf=digest(str(index).encode()))
+        if not audience:
+            return receipt
+        number = sum(each.audience == audience for each in self.entries[: index + 1])
+        return replace(receipt, channel=channel_of("house", audience), number=number)
 
     # witnesses
     async def cosigned(self, receipt: Receipt) -> Receipt:

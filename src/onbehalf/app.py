@@ -32,6 +32,7 @@ from onbehalf.build_signals import open_signals
 from onbehalf.build_state import open_stores
 from onbehalf.build_witnesses import Heads, open_heads, open_watched, open_witnesses
 from onbehalf.config import McpUpstream, Settings
+from onbehalf.config_upstreams import audience_of
 from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.directory_feeds import Feeding
 from onbehalf.doors.directory_load import Loaded
@@ -47,8 +48,10 @@ from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.issuer_introspection import introspection_clients
 from onbehalf.doors.issuer_metadata import IssuerMetadata
 from onbehalf.doors.key_file import KeyFile
+from onbehalf.doors.ledger_heartbeat import Heart
 from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
 from onbehalf.doors.ledger_signing import SignedTiles
+from onbehalf.doors.ledger_spool import Spool, taking
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.meter_prometheus import PrometheusMeter
@@ -359,6 +362,13 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         if before is not None and (change := changed(before, app.keys(), at=now())) is not None:
             await app.ledger.append(change)
         await app.ledger.append(_start(app))
+        heart = Heart(
+            every=gateway_settings.heartbeat_seconds, sendings=ledger.sendings, origin=log_origin(settings),
+            audiences={audience_of(name, each) for name, each in settings.upstreams.items()}, ledger=ledger, clock=now,
+        )  # fmt: skip
+        stack.push_async_callback(heart.stop)
+        for each in (heart.beat(), taking(Spool(places.spool), ledger)):
+            stack.push_async_callback(_cancelled, asyncio.create_task(each))
         signals.begin(stack, note=app._note, problems=problems)
         sources = (chained, accounts, exchange)
         bearers = {name: each for opened in sources if opened for name, each in opened.authorizers.items()}

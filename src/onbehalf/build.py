@@ -26,6 +26,7 @@ from onbehalf.config import (
     ToolSettings,
     row_attributes,
 )
+from onbehalf.config_upstreams import audience_of
 from onbehalf.doors.engine_cedar_scope import Narrowed
 from onbehalf.doors.inbound_approve import PATH, ApprovePages
 from onbehalf.doors.inbound_approve_login import Logins, PageLogin
@@ -86,6 +87,11 @@ class Paths:
     def heads(self) -> Path:
         """Heads of the record that were cosigned."""
         return self.data / "heads.db"
+
+    @property
+    def spool(self) -> Path:
+        """What other processes want on the record."""
+        return self.data / "spool"
 
     @property
     def directory(self) -> Path:
@@ -200,7 +206,7 @@ async def open_database(
     wall = SqliteWall.of(name, upstream.tables, upstream.shared, without=upstream.insecure_without_wall)
     statements = {each.remote or tool: Statement(_text(tool, name, each)) for tool, each in upstream.tools.items()}
     door = SqliteUpstream.open(
-        path, audience=upstream.audience or f"sql:{name}", statements=statements, timeout=upstream.timeout_seconds,
+        path, audience=audience_of(name, upstream), statements=statements, timeout=upstream.timeout_seconds,
         max_rows=settings.gateway.limits.rows, wall=wall,
     )  # fmt: skip
     try:
@@ -232,7 +238,7 @@ def mcp_server(
         pinned = pinned_tools(upstream.definitions, upstream.digest, base=base)
     return McpUpstreamServer(
         upstream.url,
-        audience=upstream.audience or upstream.url,
+        audience=audience_of("", upstream),
         protocol=upstream.protocol,
         timeout=upstream.timeout_seconds,
         response_bytes=upstream.response_bytes,

@@ -73,7 +73,10 @@ class GatewaySettings(Keys, frozen=True):
     log_origin: str = ""
     public_log: Literal["none", "hashes", "leaves"] = "none"
     """What `/log/` shows to anybody. Danger: `hashes` tell how much is recorded, `leaves` also when each call was, its
-    kind (a denial, a failure) and the names of its facts, though nothing of what they say."""
+    kind (a denial, a failure), how much goes to each upstream, and the names of its facts, though nothing of what they
+    say."""
+    heartbeat_seconds: Annotated[int, Meta(ge=1, le=3600)] = 60
+    """How often it goes on record that the gateway lives, so that silence says something."""
     insecure_http_for_tests: bool = False
     """Accept http:// issuers and upstreams beyond loopback. Danger: tokens and data travel in the clear."""
     limits: Limits = field(default_factory=Limits)

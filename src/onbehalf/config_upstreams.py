@@ -350,6 +350,13 @@ def require_definitions(upstream: McpUpstream) -> None:
         )
 
 
+def audience_of(name: str, upstream: SqlUpstream | PostgresUpstream | McpUpstream | OpenapiUpstream) -> str:
+    """Who an upstream's call tokens are for, and so which channel its sendings are numbered in."""
+    if isinstance(upstream, McpUpstream | OpenapiUpstream):
+        return upstream.audience or upstream.url
+    return upstream.audience or f"{'sql' if isinstance(upstream, SqlUpstream) else 'postgres'}:{name}"
+
+
 def require_exchange(rule: ExchangeSettings, *, issuers: Set[str], gateway: str) -> None:
     """See that tokens are exchanged where they are from, by a client that proves itself, for an API that is named.
 

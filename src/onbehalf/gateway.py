@@ -362,7 +362,7 @@ class _Walk:
             allow = self._narrowed(allow)
         house, call = self.house, allow.call
         upstream = self.standing.offers[call.tool.name].upstream
-        receipt = await house.ledger.append(entries.intent(allow, purpose=purpose))
+        receipt = await house.ledger.append(entries.intent(allow, audience=upstream.audience, purpose=purpose))
         started = time.perf_counter()
         result: Outcome = once.interrupted(call, sent=False)
         try:

@@ -321,12 +321,14 @@ class AuditEntry:
     `kind` is `intent`, `outcome`, `denial`, `unknown`, or an event of the house such as `start`,
     `policy_change`, `key_change`. `call` ties records of one call; it is "" for events of the house.
     Every member of `facts` gets a commitment of its own in the leaf; the values are sealed apart.
+    `audience` is the upstream that an intent is to be sent to: the leaf gets the next number of its channel.
     """
 
     kind: str
     call: str
     at: UnixTime
     facts: Mapping[str, Json] = field(repr=False)
+    audience: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,11 +343,14 @@ class Witnessed:
 class Receipt:
     """Proof that an entry is durable: its place in the log and its leaf hash (RFC 6962 section 2.1).
 
+    Of an intent, `channel` is the one of its upstream and `number` its place there, from 1 and without a hole.
     `witnessed` says by whom, where a quorum cosigned a head that has it.
     """
 
     index: int
     leaf: Digest
+    channel: str = ""
+    number: int = 0
     witnessed: Witnessed | None = None
 
 
@@ -375,11 +380,13 @@ class CallToken:
 class Done:
     """The upstream answered. `rows` is the mapped part where the tool has a mapping; `content` the whole
     result as MCP members (`content`, `structuredContent`, `isError`). `digest` is over what changed, from an upstream
-    that can try a call first; `receipt` what the backend itself signed about it, proven, or ""."""
+    that can try a call first; `receipt` what the backend itself signed about it, proven, or ""; `answer` the digest
+    of the bytes that it answered, where those are not `content`."""
 
     content: Mapping[str, Json] = field(repr=False)
     digest: str = ""
     receipt: str = ""
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,7 +130,8 @@ class Ledger(Protocol):
     """The record. Closed for good after a write error: the process must restart and verify."""
 
     async def append(self, entry: AuditEntry) -> Receipt:
-        """Make the entry durable, then say where it is. Raises LedgerUnavailable."""
+        """Make the entry durable, then say where it is; an intent with an `audience` gets the next number of its
+        channel, without a hole over all that the log ever held. Raises LedgerUnavailable."""
         ...
 
     def follow(self, entry: AuditEntry) -> None:

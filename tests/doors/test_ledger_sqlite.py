@@ -17,6 +17,8 @@ from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable, RecordMissing
 from onbehalf.explain import checkpoint, tree
+from onbehalf.explain.channel import channel_of
+from onbehalf.explain.leaf import read
 from onbehalf.model import AuditEntry, Receipt, UnixTime
 
 ORIGIN = "gateway.example/log"
@@ -382,3 +384,58 @@ def test_an_intent_whose_caller_was_cancelled_before_it_was_durable_is_closed_as
         "unknown": False,
     }
     assert reader(tmp_path).open_intents() == ()
+
+
+def sending(number: int, audience: str = "https://orders.example") -> AuditEntry:
+    return AuditEntry(kind="intent", call=f"call_{number}", at=UnixTime(1000), facts={"n": number}, audience=audience)
+
+
+def places(path: Path) -> list[tuple[str, int]]:
+    with sqlite3.connect(path / "log.db") as connection:
+        leaves = [read(row[0]) for row in connection.execute("SELECT entry FROM leaf ORDER BY idx")]
+    connection.close()
+    return [(leaf.ch, leaf.n) for leaf in leaves if leaf.kind == "intent"]
+
+
+def test_numbers_of_a_channel_go_on_where_they_were_at_the_last_end(tmp_path: Path) -> None:
+    channel, other = channel_of(ORIGIN, "https://orders.example"), channel_of(ORIGIN, "https://other.example")
+    for round_ in range(2):
+        ledger = opened(tmp_path)
+
+        async def walk(ledger: SqliteLedger = ledger) -> None:
+            async def one(number: int) -> None:
+                await ledger.append(sending(number))
+
+            await asyncio.gather(*map(one, range(20)))
+            await ledger.append(sending(99, "https://other.example"))
+
+        asyncio.run(walk())
+        assert ledger.sendings("https://orders.example") == 20 * (round_ + 1)
+        ledger.close()
+    found = places(tmp_path)
+    assert [number for name, number in found if name == channel] == [*range(1, 41)]
+    assert [number for name, number in found if name == other] == [1, 2]
+    assert len(found) == 42
+
+
+def test_a_log_whose_numbers_have_a_hole_is_not_opened(tmp_path: Path) -> None:
+    """Leaves under a head that was signed with the log's own key, so that nothing but the numbers is wrong."""
+    ledger = opened(tmp_path)
+    asyncio.run(ledger.append(sending(1)))
+    ledger._numbers.gave(channel_of(ORIGIN, "https://orders.example"), 5)
+    asyncio.run(ledger.append(sending(2)))
+    ledger.close()
+    assert [each.code for each in reader(tmp_path).verify().findings] == ["number_wrong"]
+    with pytest.raises(LedgerCorrupt, match="has number 6 of its channel, not 2"):
+        opened(tmp_path)
+
+
+def test_a_log_from_before_there_were_numbers_is_read_and_goes_on_with_the_first(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    asyncio.run(ledger.append(entry(1, "intent")))
+    ledger.close()
+    ledger = opened(tmp_path)
+    receipt = asyncio.run(ledger.append(sending(2)))
+    ledger.close()
+    assert receipt.number == 1
+    assert reader(tmp_path).verify().ok

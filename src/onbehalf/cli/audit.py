@@ -14,6 +14,7 @@ from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.doors.ledger_reader import LedgerReader, VerifyReport
 from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.leaf import Record
+from onbehalf.explain.reconcile import end_of, grade_of
 from onbehalf.model import Json
 
 if TYPE_CHECKING:
@@ -192,4 +193,13 @@ def _row(record: Record) -> dict[str, Json]:
         "service": f"{caller.get('tenant')}/{service}" if service else "",
         "tool": (tool.get("name") if isinstance(tool, dict) else "") or "",
         "call": record.call,
+        **_grade(record),
     }
+
+
+def _grade(record: Record) -> dict[str, Json]:
+    """How well the record alone knows what came of a call, where it says anything of that."""
+    if record.kind not in ("outcome", "unknown") or record.erased:
+        return {}
+    end = end_of(record.kind, record.facts.get("outcome"))
+    return {"grade": grade_of(end, receipt="backend_receipt" in record.facts, row=False)}

@@ -36,7 +36,7 @@ from onbehalf.verifier.check import check
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Report, Verdict
 
-__all__ = ["controls", "export", "export_log"]
+__all__ = ["controls", "export", "export_log", "place_of"]
 
 _MAX_NOTE = 262_144
 _MAX_SEED = 200
@@ -166,7 +166,7 @@ def _asked(start: str, end: str, open_: str, tool: str, person: str, since: Path
             raise ConfigInvalid(f"`{since}` cannot be read: {error}", hint="give a checkpoint in a file") from error
     words = {"from": start, "to": end, "open": open_, "tool": tool, "person": person}
     return Asked(
-        start=_place(start), end=_place(end) if end else None, open=names, everything=open_ == "all", tool=tool,
+        start=place_of(start), end=place_of(end) if end else None, open=names, everything=open_ == "all", tool=tool,
         person=person, since=note, words={name: word for name, word in words.items() if word},
     )  # fmt: skip
 
@@ -187,7 +187,8 @@ def _sampled(asked: Asked, control: str, count: int, seed: str) -> Asked:
     return replace(asked, everything=True, sample=count, seed=seed, control=control, words=words)
 
 
-def _place(text: str) -> Place:
+def place_of(text: str) -> Place:
+    """Where a range begins or ends: a record's number, or a time. Raises ConfigInvalid."""
     if re.fullmatch(r"[0-9]{1,15}", text):
         return "index", int(text)
     try:

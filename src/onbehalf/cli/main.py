@@ -16,6 +16,7 @@ from onbehalf.cli import (
     audit,
     audit_export,
     audit_query,
+    audit_reconcile,
     audit_send,
     check,
     connect,
@@ -83,6 +84,7 @@ audit.app.command("export-log")(audit_export.export_log)
 audit.app.command("controls")(audit_export.controls)
 audit.app.command("export")(audit_export.export)
 audit.app.command("query")(audit_query.query)
+audit.app.command("reconcile")(audit_reconcile.reconcile)
 audit.app.command("send")(audit_send.send_)
 app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")

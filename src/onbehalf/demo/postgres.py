@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,10 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def server() -> Iterator[str]:
+def server(more: Sequence[str] = ()) -> Iterator[str]:
     """The DSN of a superuser at a new server, whose database `postgres` is empty. Passwords are asked for (SCRAM).
 
-    Raises ServerFailed.
+    `more` are settings of it, beside those that it gets in any case. Raises ServerFailed.
     """
     found = programs()
     if found is None:
@@ -69,7 +69,7 @@ def server() -> Iterator[str]:
             dsn = make_conninfo(
                 host="127.0.0.1", port=_free_port(), user=_SUPERUSER, password=password, dbname="postgres"
             )
-            with _running(found, place, dsn, whom, last=last) as ready:
+            with _running(found, place, dsn, whom, more=more, last=last) as ready:
                 if ready:
                     yield dsn
                     return
@@ -110,10 +110,12 @@ def _initialised(found: Path, place: Path, password: str, whom: dict[str, Any]) 
 
 
 @contextmanager
-def _running(found: Path, place: Path, dsn: str, whom: dict[str, Any], *, last: bool) -> Iterator[bool]:
+def _running(
+    found: Path, place: Path, dsn: str, whom: dict[str, Any], *, more: Sequence[str], last: bool
+) -> Iterator[bool]:
     """The server, ended with the context. False where its port was taken."""
     port = conninfo_to_dict(dsn)["port"]
-    settings = [part for each in (*_SETTINGS, f"port={port}") for part in ("-c", each)]
+    settings = [part for each in (*_SETTINGS, f"port={port}", *more) for part in ("-c", each)]
     # The shell ends the server when its input closes, which it also does when this process is killed.
     watched = '"$@" & pid=$!; (cat > /dev/null; kill -QUIT $pid) <&3 & wait $pid'
     with open(place / "log", "wb") as log:

@@ -33,6 +33,8 @@ __all__ = ["Asked", "Exported", "Place", "export"]
 
 _AT = "json_extract(CAST(entry AS TEXT), '$.at')"
 _ROWS = 512
+_ALWAYS = frozenset({"heartbeat", "stop", "reconciled"})
+"""Kinds that are opened whatever is asked for: they say how much was sent and compared, and are about nobody."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 Place = tuple[str, int]
@@ -151,7 +153,7 @@ class _Export:
         files.write("HOW-TO-VERIFY.txt", [evidence.HOW_TO.encode()])
         files.write("keys.json", [_json({"log": self._verifier.vkey, **self._second_key(), **keys})])
         files.write("leaves.jsonl", self._leaves(start, end))
-        if asked.everything or asked.open:
+        if asked.everything or asked.open or (self._keys is not None and _ALWAYS & self._summary.kinds.keys()):
             files.write("opened.jsonl", self._opened(start, end))
         if asked.control:
             told = controls.told(controls.CONTROLS[asked.control], self._summary.kinds, asked.sample)
@@ -254,7 +256,7 @@ class _Export:
             calls = self._calls(start, end, self._keys)
         for index, entry, sealed in self._rows(start, end, "p.sealed"):
             leaf = _read(index, entry)
-            if (calls is not None and leaf.call not in calls) or not self._wanted(leaf):
+            if (calls is not None and leaf.call not in calls and leaf.kind not in _ALWAYS) or not self._wanted(leaf):
                 continue
             if sealed is None:
                 self._erased += 1
@@ -265,7 +267,8 @@ class _Export:
                 yield evidence.opened_line(index, name, *facts[name])
 
     def _wanted(self, leaf: Leaf) -> set[str]:
-        return set(leaf.facts) if self._asked.everything else set(self._asked.open & leaf.facts.keys())
+        every = self._asked.everything or leaf.kind in _ALWAYS
+        return set(leaf.facts) if every else set(self._asked.open & leaf.facts.keys())
 
     def _sampled(self, start: int, end: int) -> set[str]:
         """The calls that are opened because the seed says so."""

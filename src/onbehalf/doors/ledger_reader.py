@@ -67,7 +67,9 @@ class Finding:
 
 @dataclass(slots=True)
 class Scan:
-    """All leaves, read once: the tree over them, the intents still open or of unknown end, and what is wrong."""
+    """All leaves, read once: the tree over them, the intents still open or of unknown end, and what is wrong.
+
+    `numbers` are the last of each channel (explain/channel.py)."""
 
     frontier: tree.Frontier = field(default_factory=tree.Frontier)
     open: dict[int, OpenIntent] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Scan:
     kinds: dict[str, int] = field(default_factory=dict)
     keyed: int = -1
     """The newest leaf that says which keys are in force; -1 for none."""
+    numbers: dict[str, int] = field(default_factory=dict)
     erased: int = 0
 
     def found(self, index: int, code: str, text: str) -> None:
@@ -169,6 +172,11 @@ def _scan_leaf(result: Scan, index: int, hash_: bytes, entry: bytes) -> None:
     result.kinds[leaf.kind] = result.kinds.get(leaf.kind, 0) + 1
     if "key_set" in leaf.facts:
         result.keyed = index
+    if leaf.ch:
+        expected = result.numbers.get(leaf.ch, 0) + 1
+        if leaf.n != expected:
+            result.found(index, "number_wrong", f"intent {index} has number {leaf.n} of its channel, not {expected}")
+        result.numbers[leaf.ch] = leaf.n
     if leaf.kind == "intent":
         result.open[index] = OpenIntent(index=index, leaf=actual, call=leaf.call, at=UnixTime(leaf.at))
     elif leaf.kind in ("outcome", "unknown"):

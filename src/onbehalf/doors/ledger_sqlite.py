@@ -29,6 +29,7 @@ from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, Scan, scan
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, entries, tree
+from onbehalf.explain.channel import Numbers
 from onbehalf.explain.leaf import Spelled, make, spell
 from onbehalf.explain.seal import NONCE_BYTES, LedgerKeys
 from onbehalf.model import AuditEntry, Digest, Receipt, UnixTime
@@ -53,6 +54,7 @@ class _Item:
     entry: bytes
     sealed: bytes
     waiter: _Waiter | None
+    place: tuple[str, int] = ("", 0)
 
 
 def _pass(_: str) -> None:
@@ -63,13 +65,14 @@ class SqliteLedger:
     """The Ledger port on one file. Made by `open`, used from any number of event loops, ended by `close`."""
 
     def __init__(
-        self, connection: sqlite3.Connection, frontier: tree.Frontier, *, keys: LedgerKeys, lock: int,
+        self, connection: sqlite3.Connection, scanned: Scan, *, keys: LedgerKeys, lock: int,
         failpoint: Callable[[str], None],
     ) -> None:  # fmt: skip
-        """Only for `open`, which has checked the log that `frontier` is of."""
+        """Only for `open`, which has checked the log that was `scanned`."""
         self._connection = connection
-        self._frontier = frontier
-        self._next = frontier.size
+        self._frontier = scanned.frontier
+        self._next = scanned.frontier.size
+        self._numbers = Numbers(keys.signer.name, scanned.numbers)
         self._keys = keys
         self._lock_handle = lock
         self._failpoint = failpoint
@@ -109,10 +112,10 @@ class SqliteLedger:
         connection: sqlite3.Connection | None = None
         try:
             connection = _connect(path, keys)
-            found = _checked(connection, keys)
-            ledger = cls(connection, found.frontier, keys=keys, lock=lock, failpoint=failpoint)
-            ledger.keyed = found.keyed
-            ledger._recover(found.open.values(), now)
+            scanned = _checked(connection, keys)
+            ledger = cls(connection, scanned, keys=keys, lock=lock, failpoint=failpoint)
+            ledger.keyed = scanned.keyed
+            ledger._recover(scanned.open.values(), now)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -127,6 +130,11 @@ class SqliteLedger:
     def closed(self) -> str:
         """Why no entry is taken any more; "" while they are."""
         return self._closed
+
+    def sendings(self, audience: str) -> int:
+        """How many intents to send to an upstream were ever given a number."""
+        with self._gate:
+            return self._numbers.last(audience)
 
     async def append(self, entry: AuditEntry) -> Receipt:
         """Make the entry durable, then say where it is. A caller that is cancelled does not undo the entry.
@@ -221,19 +229,22 @@ class SqliteLedger:
             del self._following[0]
 
     def _enter(self, spelled: Spelled, waiter: _Waiter | None) -> _Item:
-        # INVARIANT: indices are given out in queue order, because the gate is held from giving one to queueing it
+        # INVARIANT: indices, and numbers of channels, are given out in queue order, because the gate is held from
+        # giving one to queueing it
         item = self._item(self._next, spelled, waiter)
         self._waiting.append(item)
         self._next += 1
+        self._numbers.gave(*item.place)
         self._failpoint("queued")
         return item
 
     def _item(self, index: int, spelled: Spelled, waiter: _Waiter | None) -> _Item:
         fresh = os.urandom(32 + 16 + NONCE_BYTES)
-        made = make(spelled, id_=fresh[32:48].hex(), salt=fresh[:32])
+        place = self._numbers.next(spelled.audience)
+        made = make(spelled, id_=fresh[32:48].hex(), salt=fresh[:32], place=place)
         hash_ = tree.leaf_hash(made.leaf)
         sealed = self._keys.sealer.seal(made.payload, nonce=fresh[48:], index=index, leaf=hash_)
-        return _Item(index, hash_, made.leaf, sealed, waiter)
+        return _Item(index, hash_, made.leaf, sealed, waiter, place)
 
     def _recover(self, open_intents: Iterable[OpenIntent], now: Callable[[], UnixTime]) -> None:
         """One transaction of `unknown` records. If we stop here, the next start finds the same open intents."""
@@ -394,4 +405,5 @@ def _answer(items: list[_Item], error: LedgerUnavailable | None) -> None:
         if error is not None:
             item.waiter[1].set_exception(LedgerUnavailable(error.message, hint=error.hint))
         else:
-            item.waiter[1].set_result(Receipt(index=item.index, leaf=Digest("sha256:" + item.hash.hex())))
+            leaf, (channel, number) = Digest("sha256:" + item.hash.hex()), item.place
+            item.waiter[1].set_result(Receipt(index=item.index, leaf=leaf, channel=channel, number=number))

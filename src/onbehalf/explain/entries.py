@@ -61,8 +61,8 @@ class Released:
     applied: Applied = _UNTOUCHED
 
 
-def intent(allow: Allow, *, purpose: str = "") -> AuditEntry:
-    """What is about to be done, and why it may be. Durable before anything is sent.
+def intent(allow: Allow, *, audience: str = "", purpose: str = "") -> AuditEntry:
+    """What is about to be done, and why it may be. Durable before anything is sent to `audience`.
 
     `purpose` is "" for what was asked for, `lookup` or `preview` for what comes before it.
     """
@@ -88,7 +88,7 @@ def intent(allow: Allow, *, purpose: str = "") -> AuditEntry:
         facts["expected"] = call.expected
     if allow.approval is not None:
         facts["approval"] = _approval(allow.approval)
-    return AuditEntry(kind="intent", call=call.id, at=call.at, facts=facts)
+    return AuditEntry(kind="intent", call=call.id, at=call.at, facts=facts, audience=audience)
 
 
 def asked(ask: Ask, wanted: Approval) -> AuditEntry:
@@ -200,6 +200,8 @@ def outcome(
     if isinstance(result, Done):
         facts["outcome"] = {"status": "done", "code": "", "message": "", "unknown": False}
         facts["result_digest"] = digest(orjson.dumps(result.content, option=orjson.OPT_SORT_KEYS))
+        if result.answer:
+            facts["answer_digest"] = result.answer
         if result.receipt:
             facts["backend_receipt"] = result.receipt
     else:

@@ -32,6 +32,7 @@ HOW_TO = """HOW TO VERIFY THIS BUNDLE
 
    Exit 0: everything holds. 1: something does not. 3: the log shows different people different histories.
    4: no key was given. 5: something was erased. 6: of some calls nobody knows how they ended.
+   7: a backend's own record that you gave with --backend does not agree.
 
 4. Keep the file `checkpoint` of this bundle. Next time:
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from onbehalf.explain.leaf import Record
+from onbehalf.explain.reconcile import Grade, end_of, grade_of
 from onbehalf.model import Json, canonical
 
 __all__ = ["Line", "Story", "story"]
@@ -20,6 +21,10 @@ _MAX_VALUE = 300
 _HELD: Mapping[bool | None, str] = {True: "held", False: "did not hold", None: "could not be evaluated"}
 _PROVEN: Mapping[str, str] = {"dpop": "the key", "mtls": "the certificate"}
 """What a client proved with a bound token; a bearer token proves nothing of who shows it."""
+_GRADES: Mapping[Grade, str] = {
+    "R3": "The backend signed for its answer", "R2": "The backend's own record has it",
+    "R1": "The gateway saw the answer", "R0": "Nobody saw an answer",
+}  # fmt: skip
 _Role = Literal["who", "asked", "looked_up", "decided", "condition", "remedy", "came_back", "recorded", "missing"]
 
 
@@ -106,9 +111,10 @@ def _lines(record: Record, *, told: bool, aside: str) -> list[Line]:
     elif record.kind == "approval":
         say("decided", _voted(facts))
     elif record.kind in ("outcome", "unknown"):
-        say("came_back", _came_back(record.kind, facts, aside=aside) + _signed(facts))
+        say("came_back", _came_back(record.kind, facts, aside=aside))
         for owed in map(_map, _list(facts.get("obligations"))):
             say("condition", f"{_text(owed, 'policy')} had {_demands(owed)}: in {_value(owed.get('rows'))} rows")
+        say("recorded", _grade(record.kind, facts))
     else:
         say("recorded", f"{record.kind.replace('_', ' ')}: {_value(dict(facts))}.")
     say("recorded", f"On record as {record.kind} {record.index}, {_time(record.at)}, leaf {record.leaf}.")
@@ -231,8 +237,10 @@ def _deny(decision: Mapping[str, Json], say: Callable[[_Role, str], None]) -> No
         say("remedy", f"What to do: {_clean(remedy).rstrip('.')}.")
 
 
-def _signed(facts: Mapping[str, Json]) -> str:
-    return " The backend signed for its answer." if "backend_receipt" in facts else ""
+def _grade(kind: str, facts: Mapping[str, Json]) -> str:
+    """How well the record alone knows what came of it. That the backend's own record has it, a comparison says."""
+    grade = grade_of(end_of(kind, facts.get("outcome")), receipt="backend_receipt" in facts, row=False)
+    return f"{_GRADES[grade]}: grade {grade}."
 
 
 def _came_back(kind: str, facts: Mapping[str, Json], *, aside: str) -> str:

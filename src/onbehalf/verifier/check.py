@@ -14,6 +14,8 @@ from pathlib import Path
 
 from onbehalf.verifier import merkle
 from onbehalf.verifier.archive import Archive
+from onbehalf.verifier.backend_rows import BackendRecord
+from onbehalf.verifier.complete import Completeness
 from onbehalf.verifier.leaves import MAX_LEAF, Leaf, Pairing, read_leaf
 from onbehalf.verifier.manifest import Manifest, Proof, read_manifest, read_proof
 from onbehalf.verifier.note import Checkpoint, LogKey, checkpoint
@@ -38,16 +40,17 @@ _LISTED = 1000
 
 def check(
     path: Path, *, key: str = "", kept: bytes = b"", witnesses: Sequence[str] = (), policy: Policy | None = None,
-    max_bytes: int = MAX_BYTES,
+    backends: Sequence[BackendRecord] = (), max_bytes: int = MAX_BYTES,
 ) -> Report:  # fmt: skip
     """Check the bundle at `path`. `key` are the log's vkeys, if known; `kept` a checkpoint that was kept elsewhere;
-    `witnesses` are the vkeys of those who must have cosigned the newest head, `policy` says who of several is enough.
+    `witnesses` are the vkeys of those who must have cosigned the newest head, `policy` says who of several is enough;
+    `backends` what backends themselves kept.
 
     Raises Unusable for what is no bundle.
     """
     archive = Archive(path, max_bytes=max_bytes)  # 1
     try:
-        return _Check(archive, asked=demanded(key, witnesses, policy), kept=kept).run()
+        return _Check(archive, asked=demanded(key, witnesses, policy), kept=kept, backends=backends).run()
     finally:
         archive.close()
 
@@ -55,10 +58,13 @@ def check(
 class _Check:
     """One check under way."""
 
-    def __init__(self, archive: Archive, *, asked: Demanded, kept: bytes) -> None:
+    def __init__(
+        self, archive: Archive, *, asked: Demanded, kept: bytes, backends: Sequence[BackendRecord]
+    ) -> None:  # fmt: skip
         self._archive = archive
         self._asked = asked
         self._kept = kept
+        self._backends = backends
         self._report = Report()
         self._roots: dict[int, bytes] = {0: merkle.Range(0, ()).root()}
         self._sample: Sample | None = None
@@ -79,14 +85,18 @@ class _Check:
         proof = self._proof()
         earlier = self._earlier(log)  # 5
         pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
+        self._complete = Completeness(manifest.origin, manifest.start, manifest.size, self._backends)
         self._leaves(manifest, proof, pairing, reading, sizes={each.size for _, each in earlier})  # 6
         self._trees(manifest, proof, end, earlier)  # 7
         report.answered_before, report.opened, report.receipts = pairing.before, reading.facts, reading.signed
-        report.erased = reading.erased
+        report.erased, report.statements = reading.erased, self._complete.statements(manifest.end)
         self._said(manifest)  # 8
         self._sampled()
         self._policies(reading.policies)  # 9
         self._hashes(manifest)  # 10
+        if report.findings or report.diverged:
+            for each in report.statements:
+                each.against("the bundle itself does not hold")
         return report
 
     def _manifest(self) -> Manifest:
@@ -211,9 +221,12 @@ class _Check:
             self._report.found("outcome_unpaired", "leaves.jsonl", str(error), index)
             intent = None
         reading.begin(leaf)
+        problems = [*reading.take(leaf, here, intent)] if here is not None else []
+        if hole := self._complete.take(index, leaf, hash_, here, sound=not problems):
+            self._report.found("channel_hole", "leaves.jsonl", hole, index)
         if here is not None:
             reading.erased += here.erased
-            for text in reading.take(leaf, here, intent):
+            for text in problems:
                 self._report.found("opened_invalid", "opened.jsonl", text, index)
             if index in pairing.open:
                 opened = wanted({name: text for name, (text, _) in here.facts.items()})

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from onbehalf.verifier.backend_rows import BackendRecord, read_rows
 from onbehalf.verifier.check import MAX_BYTES, check
 from onbehalf.verifier.policy import MAX_POLICY, read_policy
 from onbehalf.verifier.refused import Unusable
@@ -24,6 +25,7 @@ _CODES = """exit codes:
   4 unpinned   everything holds, but the key is the bundle's own, or a witness, or the policy's quorum, did not cosign
   5 erased     everything holds; some of what was to be opened is erased
   6 unknown    everything holds; some calls have no known end
+  7 incomplete everything holds; a backend's own record does not agree with it
 """
 
 
@@ -41,6 +43,10 @@ def main(arguments: Sequence[str]) -> int:
         "--witness", action="append", default=[], help="the vkey of one who must have cosigned, or a file"
     )
     parser.add_argument("--policy", type=Path, help="a policy file (C2SP tlog-policy): its quorum must have cosigned")
+    parser.add_argument(
+        "--backend", action="append", default=[], metavar="AUDIENCE=FILE",
+        help="what a backend itself kept of its calls, one JSON row a line, got from its own people",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="most bytes to unpack (default %(default)s)")
     given = parser.parse_args(arguments)
@@ -49,8 +55,10 @@ def main(arguments: Sequence[str]) -> int:
         kept = _small(given.kept) if given.kept else b""
         witnesses = [each if "+" in each else _small(Path(each)).decode("ascii", "replace") for each in given.witness]
         policy = read_policy(_small(given.policy, limit=MAX_POLICY)) if given.policy else None
+        backends = [_backend(each) for each in given.backend]
         report = check(
-            given.bundle, key=key, kept=kept, witnesses=witnesses, policy=policy, max_bytes=given.max_bytes
+            given.bundle, key=key, kept=kept, witnesses=witnesses, policy=policy, backends=backends,
+            max_bytes=given.max_bytes,
         )  # fmt: skip
     except Unusable as error:
         text = "".join(each if each.isprintable() else "?" for each in str(error))
@@ -65,6 +73,13 @@ def main(arguments: Sequence[str]) -> int:
             "WARNING: no --key was given; the bundle's own key was used, so anyone could have made it", file=sys.stderr
         )
     return int(report.verdict)
+
+
+def _backend(text: str) -> BackendRecord:
+    audience, equals, file = text.rpartition("=")
+    if not (audience and equals and file):
+        raise Unusable(f"`{text}` is no audience and file, such as https://orders.example.com=orders.jsonl")
+    return read_rows(audience, Path(file))
 
 
 def _small(path: Path, *, limit: int = _MAX_NOTE) -> bytes:

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from onbehalf.verifier.complete import Statement
+
 __all__ = ["Finding", "Quorum", "Report", "Verdict"]
 
 _MAX_FINDINGS = 1000
@@ -13,7 +15,8 @@ _SHOWN = 20
 
 
 class Verdict(enum.IntEnum):
-    """The exit code: the worst that is so, in this order: diverged, invalid, unpinned, erased, unknown, verified."""
+    """The exit code: the worst that is so, in this order: diverged, invalid, unpinned, incomplete, erased, unknown,
+    verified."""
 
     verified = 0
     invalid = 1
@@ -22,6 +25,7 @@ class Verdict(enum.IntEnum):
     unpinned = 4
     erased = 5
     unknown = 6
+    incomplete = 7
 
 
 _SAID = {
@@ -31,6 +35,7 @@ _SAID = {
     Verdict.diverged: "THE LOG WAS FORKED OR CUT BACK: of two heads that it signed, one is no beginning of the other.",
     Verdict.unpinned: "All holds, but under the bundle's own key, or without a signature that you demand.",
     Verdict.erased: "Everything that is here holds; some of what was to be opened is erased.",
+    Verdict.incomplete: "Everything here holds; a backend's own record, which you gave, does not agree with it.",
     Verdict.unknown: "Everything here holds; of some calls the record does not say how they ended.",
 }
 
@@ -79,6 +84,7 @@ class Report:
     own_signature: bool | None = None
     """Whether the log signed the newest head by its ML-DSA-44 key too; None where that key was not given."""
     others: tuple[str, ...] = ()
+    statements: list[Statement] = field(default_factory=list)
     diverged: bool = False
     findings: list[Finding] = field(default_factory=list)
     more: int = 0
@@ -100,6 +106,8 @@ class Report:
             return Verdict.unpinned
         if self.quorum is not None and not self.quorum.met:
             return Verdict.unpinned
+        if any(each.by == "records" and not each.complete for each in self.statements):
+            return Verdict.incomplete
         if self.erased:
             return Verdict.erased
         return Verdict.unknown if self.summary["open"] or self.summary["unknown"] else Verdict.verified
@@ -114,6 +122,7 @@ class Report:
             "receipts": self.receipts,
             "sample": None if self.sampled is None else {"calls": self.sampled[0], "of": self.sampled[1]},
             "policies": self.policies, "heads": self.heads,
+            "complete": [each.as_json() for each in self.statements],
             "witnesses": self.witnesses, "quorum": self._quorum(), "log_ml_dsa_44": self.own_signature,
             "signers_not_checked": list(self.others),
             "findings": [
@@ -141,6 +150,7 @@ class Report:
             [f"asked for  {', '.join(f'{name} {value}' for name, value in self.asked.items())}"] if self.asked else []
         )
         said += self._told()
+        said += [line for each in self.statements for line in self._stated(each)]
         said += [f"head       {each}" for each in self.heads]
         for name, at in self.witnesses.items():
             said.append(
@@ -154,6 +164,21 @@ class Report:
             said.append(f"policy     cosigned by {by}: {enough} for the quorum `{self.quorum.name}`")
         said += [f"not checked: signatures by {', '.join(self.others)}"] if self.others else []
         return "\n".join(_plain(line) for line in said)
+
+    def _stated(self, said: Statement) -> list[str]:
+        """Whether nothing is off the record towards one backend, or what stands against saying so."""
+        name = said.backend or f"channel {said.channel}"
+        span = f"leaves {said.start} to {said.end - 1}" if said.end > said.start else "no leaf"
+        if said.complete and said.by == "records":
+            counts = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in said.counts.items())
+            return [f"complete   {name}: {span}, at grade {said.grade}, by the backend's own record ({counts})"]
+        if said.complete:
+            leaf = said.counts["leaf"]
+            return [f"complete   {name}: {span}, at grade {said.grade}: SO SAYS THE GATEWAY, in leaf {leaf}"]
+        lines = [f"complete   {name}: NOT SHOWN for {span}"]
+        lines += [f"           {each}" for each in said.reasons[:_SHOWN]]
+        hidden = len(said.reasons[_SHOWN:]) + said.more
+        return [*lines, f"           … and {hidden} more (--json)"] if hidden else lines
 
     def _told(self) -> list[str]:
         summary, said = self.summary, list[str]()
