@@ -43,6 +43,7 @@ from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.issuer_introspection import introspection_secrets
 from onbehalf.doors.issuer_metadata import IssuerMetadata
 from onbehalf.doors.key_file import KeyFile
+from onbehalf.doors.ledger_erase import Erasing
 from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.doors.ledger_tiles import LedgerTiles
@@ -270,7 +271,10 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         make_data(places)
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger = await asyncio.to_thread(_ledger, places, settings)
+        erasing = Erasing(ledger, places.ledger, now=now)
+        stack.callback(erasing.close)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
+        await erasing.begin()
         told = open_people(
             settings, places, stack, known=known, note=lambda kind, facts: app._note(kind, facts),
             record=lambda kind, facts: ledger.follow(_entry(kind, facts)),
@@ -335,6 +339,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
             problems=problems, logins=logins, broker=broker.keys if broker is not None else None,
         )  # fmt: skip
         await app.ledger.append(_start(app))
+        stack.push_async_callback(_cancelled, asyncio.create_task(erasing.watch(problems)))
         signals.begin(stack, note=app._note, problems=problems)
         sources = (chained, accounts, exchange)
         bearers = {name: each for opened in sources if opened for name, each in opened.authorizers.items()}

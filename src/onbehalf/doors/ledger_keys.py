@@ -1,5 +1,7 @@
-"""The gateway's secrets as files in one directory: `log.key` signs checkpoints, `payload.key` seals payloads, by
-`mask.key` fields are hashed and change sets are named.
+"""The gateway's secrets as files in one directory: `log.key` signs checkpoints, `payload.key` seals payloads and wraps
+the keys of people, by `mask.key` fields are hashed and change sets are named.
+
+The keys of people lie in a store of their own beside the directory, `ledger-keys.db`, made when the first of them is.
 
 `log.pub` beside them is the vkey an auditor needs. Must not hold what the keys do (explain/checkpoint.py, seal.py).
 
@@ -18,11 +20,16 @@ import stat
 from pathlib import Path
 
 from onbehalf.doors.folder_sync import sync_folder
+from onbehalf.doors.ledger_sealing import SubjectSealing
+from onbehalf.doors.ledger_subjects import SubjectStore
 from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.checkpoint import NoteSigner
-from onbehalf.explain.seal import LedgerKeys, Sealer
+from onbehalf.explain.seal import LedgerKeys, Sealer, Wrapping
 
-__all__ = ["open_ledger_keys", "open_mask_key", "read_ledger_keys"]
+__all__ = ["SUBJECTS", "open_ledger_keys", "open_mask_key", "read_ledger_keys"]
+
+SUBJECTS = "ledger-keys.db"
+"""The store of people's keys, beside the directory of the ledger's."""
 
 _KEY_BYTES = 32
 _MAX_FILE_BYTES = 1024
@@ -59,7 +66,8 @@ def read_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
         signer = NoteSigner(origin, _secret(directory / "log.key"))
     except ValueError as error:
         raise ConfigInvalid(str(error)) from error
-    return LedgerKeys(signer=signer, sealer=Sealer(_secret(directory / "payload.key")))
+    payload, store = _secret(directory / "payload.key"), SubjectStore(directory.parent / SUBJECTS)
+    return LedgerKeys(signer=signer, sealer=SubjectSealing(Sealer(payload), Wrapping(payload), store))
 
 
 def _secret(path: Path) -> bytes:
