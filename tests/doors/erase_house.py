@@ -14,14 +14,32 @@ from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.doors.ledger_requests import Kind, Request, Requests
 from onbehalf.doors.ledger_sealing import SubjectSealing
 from onbehalf.doors.ledger_sqlite import SqliteLedger
+from onbehalf.explain.leaf import Record
 from onbehalf.model import AuditEntry, Json, UnixTime
 
 __all__ = [
-    "ORIGIN", "asked", "begun", "entry", "erase", "files_with", "key_bytes", "opened", "reader", "requests", "written",
+    "ALICE",
+    "BOB",
+    "ORIGIN",
+    "asked",
+    "begun",
+    "ended",
+    "entry",
+    "erase",
+    "files_with",
+    "filled",
+    "key_bytes",
+    "opened",
+    "reader",
+    "record",
+    "requests",
+    "sealing",
+    "written",
 ]  # fmt: skip
 
 ORIGIN = "gateway.example/log"
 NOW = UnixTime(9_000)
+ALICE, BOB = "acme/alice", "acme/bob"
 
 
 def entry(about: str, number: int, *, at: int = 1000, kind: str = "denial") -> AuditEntry:
@@ -103,3 +121,23 @@ def key_bytes(path: Path, about: str) -> list[bytes]:
 def files_with(path: Path, bytes_: bytes) -> list[str]:
     """The files below a folder in which these bytes stand."""
     return [each.name for each in sorted(path.rglob("*")) if each.is_file() and bytes_ in each.read_bytes()]
+
+
+def filled(path: Path) -> None:
+    """Ten records, of Alice and Bob in turn, between two of nobody."""
+    house = AuditEntry(kind="start", call="", at=UnixTime(999), facts={"version": "1"})
+    people = [entry(ALICE if number % 2 else BOB, number, at=1000 + number) for number in range(10)]
+    written(path, [house, *people, house])
+
+
+def record(path: Path, index: int) -> Record:
+    opened_reader = reader(path)
+    try:
+        return opened_reader.record(index)
+    finally:
+        opened_reader.close()
+
+
+def ended(path: Path) -> str:
+    """The code of what the whole record does not hold, "" where it verifies."""
+    return ", ".join(each.code for each in reader(path).verify().findings)
