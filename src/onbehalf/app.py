@@ -48,6 +48,7 @@ from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.issuer_introspection import introspection_clients
 from onbehalf.doors.issuer_metadata import IssuerMetadata
 from onbehalf.doors.key_file import KeyFile
+from onbehalf.doors.ledger_erase import Erasing
 from onbehalf.doors.ledger_heartbeat import Heart
 from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
 from onbehalf.doors.ledger_signing import SignedTiles
@@ -282,7 +283,10 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         make_data(places)
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger, log_keys = await asyncio.to_thread(_ledger, places, settings)
+        erasing = Erasing(ledger, places.ledger, now=now)
+        stack.callback(erasing.close)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
+        await erasing.begin()
         heads = await open_heads(places, stack, ledger=ledger, keys=log_keys)
         witnesses = await open_witnesses(
             settings, places, stack, ledger=ledger, keys=log_keys, heads=heads.heads
@@ -367,7 +371,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
             audiences={audience_of(name, each) for name, each in settings.upstreams.items()}, ledger=ledger, clock=now,
         )  # fmt: skip
         stack.push_async_callback(heart.stop)
-        for each in (heart.beat(), taking(Spool(places.spool), ledger)):
+        for each in (heart.beat(), taking(Spool(places.spool), ledger), erasing.watch(problems)):
             stack.push_async_callback(_cancelled, asyncio.create_task(each))
         signals.begin(stack, note=app._note, problems=problems)
         sources = (chained, accounts, exchange)

@@ -202,7 +202,8 @@ class Connecting:
 
     async def _note(self, kind: str, owner: Owner, **more: Json) -> None:
         facts: dict[str, Json] = {"tenant": owner.tenant, "person": owner.person, "upstream": owner.upstream, **more}
-        await self.ledger.append(AuditEntry(kind=kind, call="", at=self.clock(), facts=facts))
+        about = f"{owner.tenant}/{owner.person}"
+        await self.ledger.append(AuditEntry(kind=kind, call="", at=self.clock(), facts=facts, about=about))
 
     def _lock(self, owner: Owner) -> asyncio.Lock:
         lock = self._locks.setdefault(owner, asyncio.Lock())

@@ -598,6 +598,13 @@ class RecordMissing(ExplainError):
     status = 404
 
 
+class ErasureRefused(ExplainError):
+    """Nothing was erased, and nothing will be by this request."""
+
+    code = "erasure_refused"
+    status = 409
+
+
 class SinkUnavailable(ExplainError):
     """A sink does not take records now; they are sent again."""
 

@@ -30,6 +30,7 @@ from onbehalf.explain import entries, reply
 from onbehalf.model import (
     Allow,
     Ask,
+    AuditEntry,
     Caller,
     CallId,
     Decision,
@@ -123,7 +124,7 @@ class Gateway:
         now = self.clock()
         caller = await self.callers.prove(presented, now=now)
         walk = _Walk(house=self, standing=self.standing())
-        call_id = CallId(self.ids())
+        call_id, person = CallId(self.ids()), None
         try:
             person = await self.directory.person(caller)
             offer = walk.standing.offers.get(request.tool)
@@ -139,7 +140,8 @@ class Gateway:
                 decision = await walk.decided_on_resource(call, decision.owed)
             ready = decision if isinstance(decision, Deny) else await walk.readied(decision)
         except ValidateError as error:
-            return await self._refused(call_id, error, caller, request)
+            entry = entries.refusal(call_id, error, caller=caller, person=person, request=request, now=self.clock())
+            return await self._refused(call_id, error, entry, request)
         if isinstance(ready, Reply):
             if ready.denial:
                 self.meter.decided(tool=request.tool, decision="ask", code=ready.denial)
@@ -155,9 +157,8 @@ class Gateway:
             raise decide.step_up_needed(deny, deny.step_up)  # clients must see it as such
         return reply.denied(deny, receipt)
 
-    async def _refused(self, call_id: CallId, error: ValidateError, caller: Caller, request: ToolRequest) -> Reply:
+    async def _refused(self, call_id: CallId, error: ValidateError, entry: AuditEntry, request: ToolRequest) -> Reply:
         """Record a call that could not be decided. A refusal that clients must see as such goes on as an error."""
-        entry = entries.refusal(call_id, error, caller=caller, request=request, now=self.clock())
         receipt = await self.ledger.append(entry)
         known = request.tool if request.tool in self.standing().offers else ""
         self.meter.decided(tool=known, decision="deny", code=error.code)

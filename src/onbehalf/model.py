@@ -320,7 +320,8 @@ class AuditEntry:
 
     `kind` is `intent`, `outcome`, `denial`, `unknown`, or an event of the house such as `start`,
     `policy_change`, `key_change`. `call` ties records of one call; it is "" for events of the house.
-    Every member of `facts` gets a commitment of its own in the leaf; the values are sealed apart.
+    Every member of `facts` gets a commitment of its own in the leaf; the values are sealed apart, with a key of whom
+    they are `about`: a person or service as `Person.known_as`, a login of nobody known, or "" for nobody.
     `audience` is the upstream that an intent is to be sent to: the leaf gets the next number of its channel.
     """
 
@@ -329,6 +330,7 @@ class AuditEntry:
     at: UnixTime
     facts: Mapping[str, Json] = field(repr=False)
     audience: str = ""
+    about: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import typer
 from onbehalf.app import VERSION
 from onbehalf.cli import (
     audit,
+    audit_erase,
     audit_export,
     audit_query,
     audit_reconcile,
@@ -86,6 +87,8 @@ audit.app.command("export")(audit_export.export)
 audit.app.command("query")(audit_query.query)
 audit.app.command("reconcile")(audit_reconcile.reconcile)
 audit.app.command("send")(audit_send.send_)
+audit.app.command("erase")(audit_erase.erase)
+audit.app.add_typer(audit_erase.hold, name="hold")
 app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 app.add_typer(keys.app, name="keys")

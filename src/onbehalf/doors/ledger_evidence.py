@@ -20,7 +20,7 @@ from pathlib import Path
 import orjson
 
 from onbehalf.doors.folder_sync import sync_folder
-from onbehalf.doors.ledger_reader import LedgerReader
+from onbehalf.doors.ledger_reader import LedgerReader, erased_by
 from onbehalf.doors.ledger_witness import ask_quorum, ask_witness
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, controls, evidence, sample, tree
@@ -258,11 +258,12 @@ class _Export:
             leaf = _read(index, entry)
             if (calls is not None and leaf.call not in calls and leaf.kind not in _ALWAYS) or not self._wanted(leaf):
                 continue
-            if sealed is None:
-                self._erased += 1
-                yield _json({"index": index, "erased": True})
-                continue
             facts = _facts(self._keys, index, entry, sealed)
+            if facts is None:
+                self._erased += 1
+                by = erased_by(self._keys.sealer, index, sealed)
+                yield _json({"index": index, "erased": True, **({"by": by.leaf} if by is not None else {})})
+                continue
             for name in sorted(self._wanted(leaf)):
                 yield evidence.opened_line(index, name, *facts[name])
 
@@ -281,9 +282,10 @@ class _Export:
         found: set[str] = set()
         for index, entry, sealed in self._rows(start, end, "p.sealed"):
             leaf = _read(index, entry)
-            if leaf.kind not in sample.LEADING or sealed is None:
+            facts = _facts(keys, index, entry, sealed) if leaf.kind in sample.LEADING else None
+            if facts is None:
                 continue
-            said = {name: orjson.loads(text) for name, (text, _) in _facts(keys, index, entry, sealed).items()}
+            said = {name: orjson.loads(text) for name, (text, _) in facts.items()}
             tool, person = said.get("tool") or {}, said.get("person") or {}
             wrong_tool = self._asked.tool and tool.get("name") != self._asked.tool
             if not wrong_tool and not (self._asked.person and person.get("id") != self._asked.person):
@@ -291,9 +293,11 @@ class _Export:
         return found
 
 
-def _facts(keys: LedgerKeys, index: int, entry: bytes, sealed: bytes) -> dict[str, tuple[str, str]]:
+def _facts(keys: LedgerKeys, index: int, entry: bytes, sealed: bytes | None) -> dict[str, tuple[str, str]] | None:
+    """Facts and their salts; None where they are erased."""
     with _at(index):
-        return opened_facts(read(entry), keys.sealer.open(sealed, index=index, leaf=tree.leaf_hash(entry)))
+        payload = None if sealed is None else keys.sealer.open(sealed, index=index, leaf=tree.leaf_hash(entry))
+        return opened_facts(read(entry), payload) if payload is not None else None
 
 
 def _read(index: int, entry: bytes) -> Leaf:

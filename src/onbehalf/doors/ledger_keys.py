@@ -1,5 +1,8 @@
 """The gateway's secrets as files in one directory: `log.key` signs checkpoints, `log-ml-dsa.key` some of them a second
-time, `payload.key` seals payloads, by `mask.key` fields are hashed and change sets are named.
+time, `payload.key` seals payloads and wraps the keys of people, by `mask.key` fields are hashed and change sets are
+named.
+
+The keys of people lie in a store of their own beside the directory, `ledger-keys.db`, made when the first of them is.
 
 `log.pub` beside them are the vkeys an auditor needs, the Ed25519 one first. Must not hold what the keys do
 (explain/checkpoint.py, cosignature.py, seal.py).
@@ -19,12 +22,17 @@ import stat
 from pathlib import Path
 
 from onbehalf.doors.folder_sync import sync_folder
+from onbehalf.doors.ledger_sealing import SubjectSealing
+from onbehalf.doors.ledger_subjects import SubjectStore
 from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.checkpoint import NoteSigner
 from onbehalf.explain.cosignature import HeadSigner, ml_dsa_44
-from onbehalf.explain.seal import LedgerKeys, Sealer
+from onbehalf.explain.seal import LedgerKeys, Sealer, Wrapping
 
-__all__ = ["open_ledger_keys", "open_mask_key", "read_ledger_keys"]
+__all__ = ["SUBJECTS", "open_ledger_keys", "open_mask_key", "read_ledger_keys"]
+
+SUBJECTS = "ledger-keys.db"
+"""The store of people's keys, beside the directory of the ledger's."""
 
 _ML_DSA = "log-ml-dsa.key"
 _KEY_BYTES = 32
@@ -64,7 +72,10 @@ def read_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
     heads = None
     if (directory / _ML_DSA).exists() and ml_dsa_44():
         heads = HeadSigner(origin, _secret(directory / _ML_DSA))
-    return LedgerKeys(signer=signer, sealer=Sealer(_secret(directory / "payload.key")), heads=heads)
+    payload, store = _secret(directory / "payload.key"), SubjectStore(directory.parent / SUBJECTS)
+    return LedgerKeys(
+        signer=signer, sealer=SubjectSealing(Sealer(payload), Wrapping(payload), store), heads=heads
+    )  # fmt: skip
 
 
 def _secret(path: Path) -> bytes:

@@ -18,11 +18,14 @@ from onbehalf.errors import ConfigInvalid, ExplainError, LedgerCorrupt, LedgerUn
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import NoteVerifier
 from onbehalf.explain.cosignature import ML_DSA_44, cosigner
+from onbehalf.explain.erasure import Covered, Erasure, scope_of
 from onbehalf.explain.leaf import Leaf, Record, open_payload, read
-from onbehalf.explain.seal import LedgerKeys
+from onbehalf.explain.seal import LedgerKeys, Sealing, key_id
 from onbehalf.model import Digest, Json, UnixTime
 
-__all__ = ["SCHEMA", "Finding", "InclusionProof", "LedgerReader", "OpenIntent", "Scan", "VerifyReport", "scan"]
+__all__ = [
+    "SCHEMA", "Finding", "InclusionProof", "LedgerReader", "OpenIntent", "Scan", "VerifyReport", "erased_by", "scan",
+]  # fmt: skip
 
 _CALL = "json_extract(CAST(entry AS TEXT), '$.call')"
 SCHEMA = f"""
@@ -80,6 +83,7 @@ class Scan:
     """The newest leaf that says which keys are in force; -1 for none."""
     numbers: dict[str, int] = field(default_factory=dict)
     erased: int = 0
+    covered: Covered = field(default_factory=Covered)
 
     def found(self, index: int, code: str, text: str) -> None:
         if len(self.findings) < _MAX_FINDINGS:
@@ -95,6 +99,7 @@ class VerifyReport:
     note: str
     kinds: dict[str, int]
     erased: int
+    erasures: tuple[Erasure, ...]
     opened: bool
     open_intents: tuple[OpenIntent, ...]
     findings: tuple[Finding, ...]
@@ -147,11 +152,16 @@ def scan(
             _scan_leaf(result, index, hash_, entry)
             if payload is None:
                 result.erased += 1
+                result.covered.missing(index, "")
             elif keys is not None:
                 _scan_payload(result, keys, index, (entry, payload))
             expected += 1
         if progress is not None:
             progress(expected)
+    if keys is not None:
+        for index, text in result.covered.uncovered():
+            more = " (an erasure is under way: look again when it is on record)" if keys.sealer.under_way() else ""
+            result.found(index, "erased_unrecorded", f"{text}{more}")
     note = _scan_head(result, connection, verifier)
     strays = connection.execute("SELECT idx FROM payload WHERE idx NOT IN (SELECT idx FROM leaf) ORDER BY idx LIMIT 10")
     for (index,) in strays:
@@ -192,9 +202,22 @@ def _scan_leaf(result: Scan, index: int, hash_: bytes, entry: bytes) -> None:
 def _scan_payload(result: Scan, keys: LedgerKeys, index: int, row: tuple[bytes, bytes]) -> None:
     entry, sealed = row
     try:
-        open_payload(read(entry), keys.sealer.open(sealed, index=index, leaf=tree.leaf_hash(entry)))
+        leaf, payload = read(entry), keys.sealer.open(sealed, index=index, leaf=tree.leaf_hash(entry))
+        if payload is None:
+            result.erased += 1
+            result.covered.missing(index, key_id(sealed).hex())
+            return
+        facts = open_payload(leaf, payload)
+        if leaf.kind == "erased" and (erasure := scope_of(facts, leaf=index, at=UnixTime(leaf.at))) is not None:
+            result.covered.erasures.append(erasure)
     except LedgerCorrupt as error:
         result.found(index, "payload_changed", f"payload {index}: {error.message}")
+
+
+def erased_by(sealer: Sealing, index: int, sealed: bytes | None) -> Erasure | None:
+    """The erasure because of which a record cannot be opened, where the key store knows it."""
+    key = key_id(sealed).hex() if sealed is not None else ""
+    return next((each for each in sealer.erasures() if each.covers(index, key)), None)
 
 
 def _scan_head(result: Scan, connection: sqlite3.Connection, verifier: NoteVerifier) -> str:
@@ -262,7 +285,8 @@ class LedgerReader:
         result.findings[:0] = damage
         return VerifyReport(
             size=result.frontier.size, root=result.frontier.root(), note=note, kinds=result.kinds, erased=result.erased,
-            opened=self._keys is not None, open_intents=tuple(result.open.values()), findings=tuple(result.findings),
+            erasures=tuple(result.covered.erasures), opened=self._keys is not None,
+            open_intents=tuple(result.open.values()), findings=tuple(result.findings),
         )  # fmt: skip
 
     def _integrity(self, _: Scan, __: Callable[[int], None] | None) -> None:
@@ -338,17 +362,23 @@ class LedgerReader:
             return tuple(self._record(*row) for row in connection.execute(query, values))
 
     def _record(self, index: int, entry: bytes, sealed: bytes | None) -> Record:
-        hash_ = tree.leaf_hash(entry)
+        hash_, sealer = tree.leaf_hash(entry), self._keys.sealer if self._keys is not None else None
         facts: dict[str, Json] = {}
+        payload: bytes | None = None
+        erasure: Erasure | None = None
         try:
             leaf: Leaf = read(entry)
-            if sealed is not None and self._keys is not None:
-                facts = open_payload(leaf, self._keys.sealer.open(sealed, index=index, leaf=hash_))
+            if sealed is not None and sealer is not None:
+                payload = sealer.open(sealed, index=index, leaf=hash_)
+            if payload is not None:
+                facts = open_payload(leaf, payload)
+            elif sealer is not None:
+                erasure = erased_by(sealer, index, sealed)
         except LedgerCorrupt as error:
             raise LedgerCorrupt(f"record {index} is damaged: {error.message}", hint=_VERIFY) from error
         return Record(
             index=index, leaf=Digest(f"sha256:{hash_.hex()}"), kind=leaf.kind, call=leaf.call, at=UnixTime(leaf.at),
-            facts=facts, erased=sealed is None or self._keys is None,
+            facts=facts, erased=payload is None, of=leaf.of, erasure=erasure,
         )  # fmt: skip
 
     @contextmanager

@@ -127,6 +127,17 @@ class SqliteLedger:
         return ledger
 
     @property
+    def keys(self) -> LedgerKeys:
+        """What it signs and seals with."""
+        return self._keys
+
+    @property
+    def taken(self) -> int:
+        """How many entries there are, those included that are not durable yet."""
+        with self._gate:
+            return self._next + len(self._following)
+
+    @property
     def closed(self) -> str:
         """Why no entry is taken any more; "" while they are."""
         return self._closed
@@ -150,7 +161,9 @@ class SqliteLedger:
             if entry.kind == "intent":
                 # where this fails it stays open, and is `unknown` after the next start
                 with contextlib.suppress(LedgerUnavailable):
-                    told = entries.not_sent(entry.call, at=entry.at, index=item.index, leaf=item.hash)
+                    told = entries.not_sent(
+                        entry.call, at=entry.at, index=item.index, leaf=item.hash, about=entry.about
+                    )
                     self._offer(_spelled(told), None)
             raise
 
@@ -243,7 +256,7 @@ class SqliteLedger:
         place = self._numbers.next(spelled.audience)
         made = make(spelled, id_=fresh[32:48].hex(), salt=fresh[:32], place=place)
         hash_ = tree.leaf_hash(made.leaf)
-        sealed = self._keys.sealer.seal(made.payload, nonce=fresh[48:], index=index, leaf=hash_)
+        sealed = self._keys.sealer.seal(made.payload, about=spelled.about, nonce=fresh[48:], index=index, leaf=hash_)
         return _Item(index, hash_, made.leaf, sealed, waiter, place)
 
     def _recover(self, open_intents: Iterable[OpenIntent], now: Callable[[], UnixTime]) -> None:
@@ -303,6 +316,7 @@ class SqliteLedger:
         for item in batch:
             values += (item.index, item.hash, item.entry, item.sealed, None, None)
         values[-2:] = (head.root, note)
+        self._keys.sealer.settle()  # INVARIANT: no payload is on disk before the key that opens it
         self._failpoint("before_commit")
         rows = ",".join(["(?,?,?,?,?,?)"] * len(batch))
         self._connection.execute(f"INSERT INTO entering VALUES {rows}", values)  # noqa: S608  # question marks only

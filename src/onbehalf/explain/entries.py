@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import orjson
 
 from onbehalf.errors import OnbehalfError
+from onbehalf.explain.erasure import login_name
 from onbehalf.model import (
     Allow,
     Applied,
@@ -88,7 +89,9 @@ def intent(allow: Allow, *, audience: str = "", purpose: str = "") -> AuditEntry
         facts["expected"] = call.expected
     if allow.approval is not None:
         facts["approval"] = _approval(allow.approval)
-    return AuditEntry(kind="intent", call=call.id, at=call.at, facts=facts, audience=audience)
+    return AuditEntry(
+        kind="intent", call=call.id, at=call.at, facts=facts, audience=audience, about=call.person.known_as
+    )
 
 
 def asked(ask: Ask, wanted: Approval) -> AuditEntry:
@@ -104,7 +107,7 @@ def asked(ask: Ask, wanted: Approval) -> AuditEntry:
         "obligations": [_owed(each) for each in ask.owed],
     }
     facts["approval"] = {**_approval(wanted), "until": wanted.until}
-    return AuditEntry(kind="asked", call=ask.call.id, at=ask.call.at, facts=facts)
+    return AuditEntry(kind="asked", call=ask.call.id, at=ask.call.at, facts=facts, about=ask.call.person.known_as)
 
 
 def about(ask: Ask, shown: Json) -> Json:
@@ -124,21 +127,23 @@ def about(ask: Ask, shown: Json) -> Json:
 
 
 def approval(of: Approval, voter: Caller, person: str, *, approves: bool, now: UnixTime) -> AuditEntry:
-    """That a person approved or refused what a call waits for; a record of its own, before it counts."""
+    """That a person approved or refused what a call waits for; a record of its own, before it counts.
+
+    `person` is their id within the tenant."""
     facts: dict[str, Json] = {
         "caller": _caller(voter),
         "person": {"id": person},
         "approval": _approval(of),
         "vote": "approved" if approves else "refused",
     }
-    return AuditEntry(kind="approval", call=of.call, at=now, facts=facts)
+    return AuditEntry(kind="approval", call=of.call, at=now, facts=facts, about=f"{voter.tenant}/{person}")
 
 
 def unconnected(call: ToolCall) -> AuditEntry:
     """A call that is allowed, and waits for its person to connect their account at the upstream."""
     facts = _about(call)
     facts["decision"] = {"effect": "ask", "code": "connection_needed"}
-    return AuditEntry(kind="asked", call=call.id, at=call.at, facts=facts)
+    return AuditEntry(kind="asked", call=call.id, at=call.at, facts=facts, about=call.person.known_as)
 
 
 def denial(deny: Deny) -> AuditEntry:
@@ -154,7 +159,8 @@ def denial(deny: Deny) -> AuditEntry:
         "resource": _ref(deny.resource),
         "candidates": [_candidate(candidate) for candidate in deny.candidates],
     }
-    return AuditEntry(kind="denial", call=deny.call.id, at=deny.call.at, facts=facts)
+    call = deny.call
+    return AuditEntry(kind="denial", call=call.id, at=call.at, facts=facts, about=call.person.known_as)
 
 
 def unknown(call: str, *, at: UnixTime, index: int, leaf: bytes) -> AuditEntry:
@@ -163,18 +169,21 @@ def unknown(call: str, *, at: UnixTime, index: int, leaf: bytes) -> AuditEntry:
     return AuditEntry(kind="unknown", call=call, at=at, facts={"intent": _place(index, leaf), "outcome": told})
 
 
-def not_sent(call: str, *, at: UnixTime, index: int, leaf: bytes) -> AuditEntry:
-    """That nothing was done of the intent at `index`, whose leaf hash is `leaf`."""
+def not_sent(call: str, *, at: UnixTime, index: int, leaf: bytes, about: str = "") -> AuditEntry:
+    """That nothing was done of the intent at `index`, whose leaf hash is `leaf`, and which is `about` this person."""
     told: dict[str, Json] = {"status": "failed", "code": "not_sent", "message": _NOT_SENT, "unknown": False}
-    return AuditEntry(kind="outcome", call=call, at=at, facts={"intent": _place(index, leaf), "outcome": told})
+    facts: dict[str, Json] = {"intent": _place(index, leaf), "outcome": told}
+    return AuditEntry(kind="outcome", call=call, at=at, facts=facts, about=about)
 
 
 def _place(index: int, leaf: bytes) -> Json:
     return {"index": index, "leaf": Digest(f"sha256:{leaf.hex()}")}
 
 
-def refusal(call: CallId, error: OnbehalfError, *, caller: Caller, request: ToolRequest, now: UnixTime) -> AuditEntry:
-    """A call refused before it could be decided: unknown tool, arguments, scope, unknown person."""
+def refusal(
+    call: CallId, error: OnbehalfError, *, caller: Caller, person: Person | None, request: ToolRequest, now: UnixTime
+) -> AuditEntry:
+    """A call refused before it could be decided: unknown tool, arguments, scope, unknown person (then None)."""
     facts: dict[str, Json] = {
         "caller": _caller(caller),
         "tool": {"name": request.tool[:200]},
@@ -187,7 +196,8 @@ def refusal(call: CallId, error: OnbehalfError, *, caller: Caller, request: Tool
         sent = b""
     if len(sent) <= _MAX_REFUSED_BYTES and sent:
         facts["arguments"] = orjson.loads(sent)
-    return AuditEntry(kind="denial", call=call, at=now, facts=facts)
+    about = person.known_as if person is not None else login_name(caller.evidence.issuer, caller.subject)
+    return AuditEntry(kind="denial", call=call, at=now, facts=facts, about=about)
 
 
 def outcome(
@@ -211,7 +221,7 @@ def outcome(
         facts["rows"] = _rows(released)
         if released.applied.rows:
             facts["obligations"] = [{**_owed(each), "rows": count} for each, count in released.applied.rows]
-    return AuditEntry(kind="outcome", call=call.id, at=now, facts=facts)
+    return AuditEntry(kind="outcome", call=call.id, at=now, facts=facts, about=call.person.known_as)
 
 
 def _approval(approval: Approval) -> dict[str, Json]:

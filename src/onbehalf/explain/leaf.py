@@ -21,6 +21,7 @@ import orjson
 
 from onbehalf.errors import LedgerCorrupt
 from onbehalf.explain.channel import CHANNEL
+from onbehalf.explain.erasure import Erasure
 from onbehalf.model import AuditEntry, Digest, Json, UnixTime, canonical
 
 __all__ = [
@@ -64,8 +65,8 @@ class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spelled:
     """An entry with its facts in their one spelling (RFC 8785), sorted by name. `size` is theirs, in bytes; `of` is an
-    outcome's intent index, or -1; `audience` an intent's upstream, or "". INVARIANT: made by `spell` only, so that
-    `make` cannot fail for what it holds."""
+    outcome's intent index, or -1; `audience` an intent's upstream, or ""; `about` is whose key seals it. INVARIANT:
+    made by `spell` only, so that `make` cannot fail for what it holds."""
 
     kind: str
     call: str
@@ -74,6 +75,7 @@ class Spelled:
     of: int
     size: int
     audience: str = ""
+    about: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,8 @@ class Made:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One record as a person may read it. `facts` is empty and `erased` true where the payload is gone."""
+    """One record as a person may read it. `of` is an outcome's intent index, or -1. `facts` is empty and `erased` true
+    where the payload cannot be opened; `erasure` says why, where that is on record."""
 
     index: int
     leaf: Digest
@@ -95,6 +98,8 @@ class Record:
     at: UnixTime
     facts: Mapping[str, Json] = field(repr=False)
     erased: bool = False
+    of: int = -1
+    erasure: Erasure | None = None
 
 
 _read_leaf = msgspec.json.Decoder(Leaf).decode
@@ -121,7 +126,14 @@ def spell(entry: AuditEntry) -> Spelled:
         raise ValueError(f"a leaf is at most {MAX_LEAF_BYTES} bytes, this one may have {around}")
     of = _intent_index(entry.facts)
     return Spelled(
-        kind=entry.kind, call=entry.call, at=entry.at, facts=tuple(facts), of=of, size=size, audience=entry.audience
+        kind=entry.kind,
+        call=entry.call,
+        at=entry.at,
+        facts=tuple(facts),
+        of=of,
+        size=size,
+        audience=entry.audience,
+        about=entry.about,
     )
 
 

@@ -40,7 +40,8 @@ class Line:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
     """A call told in order. `ending` is `denied`, `done`, `failed`, `unknown`, `open`, `tried` (and taken back, or by a
-    dry run), `waiting` (for an approval), `refused` (by a person), or `none` (no call)."""
+    dry run), `waiting` (for an approval), `refused` (by a person), `erased` (or closed to who reads), or `none` (no
+    call)."""
 
     call: str
     ending: str
@@ -85,7 +86,7 @@ def _lines(record: Record, *, told: bool, aside: str) -> list[Line]:
         lines.append(Line(role=role, text=_one_line(text), index=record.index))
 
     if record.erased:
-        say("missing", f"What this {record.kind} says cannot be read here; its leaf still proves that it was recorded.")
+        say("missing", _gone(record))
     elif record.kind in ("intent", "denial", "asked"):
         if not told:
             say("who", _who(facts))
@@ -237,6 +238,14 @@ def _deny(decision: Mapping[str, Json], say: Callable[[_Role, str], None]) -> No
         say("remedy", f"What to do: {_clean(remedy).rstrip('.')}.")
 
 
+def _gone(record: Record) -> str:
+    proves = "its leaf still proves that it was recorded"
+    if record.erasure is None:
+        return f"What this {record.kind} says cannot be read here; {proves}."
+    by = f"erased on {_time(record.erasure.at)}, as record {record.erasure.leaf} says"
+    return f"What this {record.kind} said was {by}; {proves}."
+
+
 def _grade(kind: str, facts: Mapping[str, Json]) -> str:
     """How well the record alone knows what came of it. That the backend's own record has it, a comparison says."""
     grade = grade_of(end_of(kind, facts.get("outcome")), receipt="backend_receipt" in facts, row=False)
@@ -306,8 +315,10 @@ def _ending(record: Record, answered: set[int]) -> str:
         return "refused" if record.facts.get("vote") == "refused" else ""
     if record.kind == "unknown":
         return "unknown"
-    if record.kind != "outcome" or record.erased:
-        return "unknown" if record.kind == "outcome" else ""
+    if record.kind != "outcome":
+        return ""
+    if record.erased:
+        return "erased"
     outcome = _map(record.facts.get("outcome"))
     if outcome.get("unknown") is True:
         return "unknown"
@@ -317,6 +328,8 @@ def _ending(record: Record, answered: set[int]) -> str:
 def _intent(record: Record) -> int | None:
     if record.kind not in ("outcome", "unknown"):
         return None
+    if record.of >= 0:  # which the leaf itself says, whatever became of the payload
+        return record.of
     index = _map(record.facts.get("intent")).get("index")
     return index if isinstance(index, int) else None
 

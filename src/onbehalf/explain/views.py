@@ -29,6 +29,7 @@ _FREE: Mapping[str, frozenset[str]] = {
     "approval": frozenset(),
     "caller": frozenset(),
     "decision": frozenset({"text"}),
+    "erasure": frozenset(),
     "intent": frozenset(),
     "obligations": frozenset(),
     "outcome": frozenset({"message"}),

@@ -2,8 +2,9 @@
 
 1 the zip file is one that a bundle can be; 2 manifest and names; 3 the log's key; 4 the newest head's signature; 5 an
 earlier head's; 6 each leaf: its spelling, its intent, what was opened of it; 7 all leaves under the newest head, and
-every earlier head a beginning of it; 8 what the manifest says of the leaves, and that a sample is the one of its seed;
-9 policies by their digests; 10 each file's hash. What fails is found and the check goes on, where that makes sense.
+every earlier head a beginning of it; 8 what is called erased by the leaves that say so, what the manifest says of the
+leaves, and that a sample is the one of its seed; 9 policies by their digests; 10 each file's hash. What fails is found
+and the check goes on, where that makes sense.
 """
 
 from __future__ import annotations
@@ -90,6 +91,9 @@ class _Check:
         self._trees(manifest, proof, end, earlier)  # 7
         report.answered_before, report.opened, report.receipts = pairing.before, reading.facts, reading.signed
         report.erased, report.statements = reading.erased, self._complete.statements(manifest.end)
+        report.erasures = reading.erasures.as_json()
+        for index, text in reading.erasures.problems(manifest.start, manifest.end):
+            report.found("erasure_wrong", "opened.jsonl", text, index)
         self._said(manifest)  # 8
         self._sampled()
         self._policies(reading.policies)  # 9
@@ -179,6 +183,8 @@ class _Check:
                 try:
                     leaf = read_leaf(line)
                     summary.take(index, leaf)
+                    if leaf.kind == "erased":
+                        reading.erasures.leaf(index, leaf.at)
                     self._one(index, leaf, hash_, here, pairing, reading, whole=manifest.whole)
                 except ValueError as error:
                     self._report.found("leaf_invalid", "leaves.jsonl", str(error), index)

@@ -74,6 +74,7 @@ class Report:
     answered_before: int = 0
     opened: int = 0
     erased: int = 0
+    erasures: list[dict[str, object]] = field(default_factory=list)
     receipts: int = 0
     sampled: tuple[int, int] | None = None
     """How many calls a seed chose, and of how many."""
@@ -119,7 +120,7 @@ class Report:
             "key": {"vkey": self.key, "pinned": self.pinned}, "size": self.size,
             "range": {"from": self.start, "to": self.end}, "asked": self.asked, "summary": self.summary,
             "answered_before_range": self.answered_before, "opened_facts": self.opened, "erased": self.erased,
-            "receipts": self.receipts,
+            "erasures": self.erasures, "receipts": self.receipts,
             "sample": None if self.sampled is None else {"calls": self.sampled[0], "of": self.sampled[1]},
             "policies": self.policies, "heads": self.heads,
             "complete": [each.as_json() for each in self.statements],
@@ -202,6 +203,7 @@ class Report:
         if self.answered_before:
             said.append(f"before     {self.answered_before} outcomes of intents that lie before this range")
         said.append(f"opened     {self.opened} facts, {self.erased} leaves erased, {self.receipts} backend receipts")
+        said += [_erasure(each) for each in self.erasures[:_SHOWN]]
         if self.sampled is not None:
             whose = "the seed" if self.asked.get("seed") else "the head and its cosignatures"
             said.append(
@@ -213,6 +215,19 @@ class Report:
         said.append(f"policies   {len(self.policies) - len(missing)} bundles that decisions name are here")
         said += [f"           not here: {each}" for each in missing[:_SHOWN]]
         return said
+
+
+def _erasure(each: dict[str, object]) -> str:
+    leaf, scope = each["leaf"], each["scope"]
+    if leaf is None:
+        return f"erased     {each['here']} leaves here, by no leaf that the bundle names"
+    if each["at"] is None:
+        return f"erased     {each['here']} leaves here, by leaf {leaf}, which lies outside of the range"
+    text = f"erased     {each['here']} leaves here, {_time(each['at'])}, by leaf {leaf}"
+    if isinstance(scope, dict):
+        what = f"before {_time(scope['before'])}" if scope["before"] else f"{scope['keys']} keys"
+        text += f", which tells of {scope['count']} between {scope['first']} and {scope['last']} ({what})"
+    return text
 
 
 def _time(at: object) -> str:
