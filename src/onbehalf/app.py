@@ -28,12 +28,14 @@ from onbehalf.build_people import load_people, open_people
 from onbehalf.build_proof import open_proofs
 from onbehalf.build_signals import open_signals
 from onbehalf.config import McpUpstream, Settings
+from onbehalf.doors import policies_kept
 from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.directory_feeds import Feeding
 from onbehalf.doors.directory_load import Loaded
 from onbehalf.doors.directory_pushed_configured import require_alone
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.engine_cedar import CedarEngine
+from onbehalf.doors.engine_cedar_values import engine_name
 from onbehalf.doors.inbound_admin import AdminApp
 from onbehalf.doors.inbound_approve_login import Logins
 from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
@@ -145,6 +147,7 @@ class App:
         engine = await asyncio.to_thread(
             CedarEngine.load, self.paths.policies, tools=[*self.sketches.values()], narrowed=narrowed(self.settings)
         )
+        await asyncio.to_thread(policies_kept.keep, self.paths.kept, engine.spelled)
         self.state.standing = replace(self.state.standing, engine=engine)
         return before, engine.policy
 
@@ -271,6 +274,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger = await asyncio.to_thread(_ledger, places, settings)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
+        policies_kept.keep(places.kept, engine.spelled)
         told = open_people(
             settings, places, stack, known=known, note=lambda kind, facts: app._note(kind, facts),
             record=lambda kind, facts: ledger.follow(_entry(kind, facts)),
@@ -445,6 +449,7 @@ def _start(app: App) -> AuditEntry:
         "version": VERSION,
         "resource": app.settings.gateway.resource,
         "policy": app.state.standing.engine.policy,
+        "engine": engine_name(),
         "revision": app.directory.revision,
         "keys": [*app.signer.kids],
         "unknown": len(app.ledger.recovered),

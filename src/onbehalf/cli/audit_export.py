@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from onbehalf.app import load_settings, paths, trust_domain
 from onbehalf.cli.explain import opened
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import Settings
+from onbehalf.doors import policies_kept
 from onbehalf.doors.engine_cedar_files import policies_in
 from onbehalf.doors.ledger_evidence import Asked, Exported, Place
 from onbehalf.doors.ledger_evidence import export as write_bundle
@@ -109,8 +111,9 @@ def export(
     reader = opened(config)
     try:
         done = write_bundle(
-            reader, out, asked, keys=_keys(config, settings), policies={digest(found): found} if found else {}
-        )
+            reader, out, asked, keys=_keys(config, settings), policies={digest(found): found} if found else {},
+            kept=partial(policies_kept.find, places.kept),
+        )  # fmt: skip
         key = reader.verifier.vkey
     finally:
         reader.close()

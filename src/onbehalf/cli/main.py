@@ -25,6 +25,7 @@ from onbehalf.cli import (
     init,
     keys,
     people,
+    policy,
     revoke,
     serve,
 )
@@ -86,6 +87,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 app.add_typer(keys.app, name="keys")
 app.add_typer(people.app, name="people")
+app.add_typer(policy.app, name="policy")
 app.add_typer(revoke.app, name="revoke")
 
 

@@ -28,7 +28,7 @@ MAX_VIEW_BYTES = 64 * 2**20
 _FREE: Mapping[str, frozenset[str]] = {
     "approval": frozenset(),
     "caller": frozenset(),
-    "decision": frozenset({"text"}),
+    "decision": frozenset({"errors", "text"}),
     "intent": frozenset(),
     "obligations": frozenset(),
     "outcome": frozenset({"message"}),

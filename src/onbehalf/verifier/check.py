@@ -14,6 +14,7 @@ from pathlib import Path
 
 from onbehalf.verifier import merkle
 from onbehalf.verifier.archive import Archive
+from onbehalf.verifier.besides import NOTHING_BESIDES, Besides
 from onbehalf.verifier.cosign import cosigned_at, witness_key
 from onbehalf.verifier.leaves import MAX_LEAF, Leaf, Pairing, read_leaf
 from onbehalf.verifier.manifest import Manifest, Proof, read_manifest, read_proof
@@ -36,16 +37,17 @@ _LISTED = 1000
 
 
 def check(
-    path: Path, *, key: str = "", kept: bytes = b"", witnesses: Sequence[str] = (), max_bytes: int = MAX_BYTES
-) -> Report:
+    path: Path, *, key: str = "", kept: bytes = b"", witnesses: Sequence[str] = (), max_bytes: int = MAX_BYTES,
+    besides: Besides = NOTHING_BESIDES,
+) -> Report:  # fmt: skip
     """Check the bundle at `path`. `key` is the log's vkey, if known; `kept` a checkpoint that was kept elsewhere;
-    `witnesses` are the vkeys of those who must have cosigned the newest head.
+    `witnesses` are the vkeys of those who must have cosigned the newest head; `besides` is what else to check.
 
     Raises Unusable for what is no bundle.
     """
     archive = Archive(path, max_bytes=max_bytes)  # 1
     try:
-        return _Check(archive, key=key, kept=kept, witnesses=witnesses).run()
+        return _Check(archive, key=key, kept=kept, witnesses=witnesses, besides=besides).run()
     finally:
         archive.close()
 
@@ -53,8 +55,11 @@ def check(
 class _Check:
     """One check under way."""
 
-    def __init__(self, archive: Archive, *, key: str, kept: bytes, witnesses: Sequence[str]) -> None:
+    def __init__(
+        self, archive: Archive, *, key: str, kept: bytes, witnesses: Sequence[str], besides: Besides
+    ) -> None:  # fmt: skip
         self._archive = archive
+        self._besides = besides.begin(self._policy_file)
         self._given = key
         self._kept = kept
         self._witnesses = [witness_key(each) for each in witnesses]
@@ -76,11 +81,14 @@ class _Check:
         self._sample = self._asked_sample(manifest, note)
         proof = self._proof()
         earlier = self._earlier(log)  # 5
+        for code, text in self._besides.keys(keys.get("calls"), manifest.start, manifest.end):
+            report.found(code, "call tokens", text)
         pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
         self._leaves(manifest, proof, pairing, reading, sizes={each.size for _, each in earlier})  # 6
         self._trees(manifest, proof, end, earlier)  # 7
         report.answered_before, report.opened, report.receipts = pairing.before, reading.facts, reading.signed
         report.erased = reading.erased
+        report.replay, report.call_tokens = self._besides.told()
         self._said(manifest)  # 8
         self._sampled()
         self._policies(reading.policies)  # 9
@@ -230,6 +238,9 @@ class _Check:
             if index in pairing.open:
                 opened = wanted({name: text for name, (text, _) in here.facts.items()})
                 pairing.open[index] = pairing.open[index]._replace(opened=opened)
+        said = reading.said if here is not None else {}
+        for code, text in self._besides.take(index, leaf, hash_, said, erased=here is not None and here.erased):
+            self._report.found(code, "call tokens" if code.startswith("token") else "opened.jsonl", text, index)
         if self._sample is None and not whole:
             return
         all_here = not leaf.names or (here is not None and (here.erased or here.facts.keys() == {*leaf.names}))
@@ -303,6 +314,12 @@ class _Check:
         for index in self._sample.withheld():
             text = "the seed chooses this call, and not all of it is opened"
             self._report.found("sample_withheld", "opened.jsonl", text, index)
+
+    def _policy_file(self, digest: str) -> bytes | None:
+        """The policy bundle of a digest, where it is here and has that digest."""
+        name = f"policies/{digest.removeprefix('sha256:')}.json"
+        data = self._archive.whole(name, limit=_POLICY) if name in self._archive.names else None
+        return data if data is not None and f"sha256:{hashlib.sha256(data).hexdigest()}" == digest else None
 
     def _policies(self, named: set[str]) -> None:
         here = set()

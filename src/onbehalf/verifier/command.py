@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from onbehalf.verifier.besides import Besides
 from onbehalf.verifier.check import MAX_BYTES, check
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Verdict
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--witness", action="append", default=[], help="the vkey of one who must have cosigned, or a file"
     )
+    parser.add_argument("--replay", action="store_true", help="make opened decisions again; needs the extra `replay`")
+    parser.add_argument("--call-tokens", type=Path, help="a file of call tokens that a backend kept, one a line")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="most bytes to unpack (default %(default)s)")
     given = parser.parse_args(arguments)
@@ -46,7 +49,10 @@ def main(arguments: Sequence[str]) -> int:
         key = given.key or (_small(given.key_file).decode("ascii", "replace") if given.key_file else "")
         kept = _small(given.kept) if given.kept else b""
         witnesses = [each if "+" in each else _small(Path(each)).decode("ascii", "replace") for each in given.witness]
-        report = check(given.bundle, key=key, kept=kept, witnesses=witnesses, max_bytes=given.max_bytes)
+        report = check(
+            given.bundle, key=key, kept=kept, witnesses=witnesses, max_bytes=given.max_bytes,
+            besides=Besides(replay=given.replay, tokens=given.call_tokens),
+        )  # fmt: skip
     except Unusable as error:
         text = "".join(each if each.isprintable() else "?" for each in str(error))
         if given.json:
