@@ -23,7 +23,7 @@ from onbehalf.verifier.leaves import Leaf
 from onbehalf.verifier.policies import Policies, PolicyFault, Said
 from onbehalf.verifier.refused import Unusable
 
-__all__ = ["OUTCOMES", "Replay", "engine"]
+__all__ = ["OUTCOMES", "Replay", "engine", "made_again"]
 
 OUTCOMES = ("same", "differs", "erased", "not_opened", "not_on_record", "not_decided", "policy_missing")
 _KINDS = ("intent", "denial", "asked")
@@ -102,7 +102,7 @@ class Replay:
             policies = self._policies(str(decision.get("policy"))[:100])
             if policies is None:
                 return "policy_missing", "", ""
-            text = _difference(decision, said, _made(policies, question))
+            text = _difference(decision, said, made_again(policies, question))
         except PolicyFault as error:
             return "policy_missing", "policy_unusable", str(error)
         except (_Malformed, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -168,7 +168,7 @@ def _entity_of(kind: str, id_: object) -> dict[str, Any]:
     return {"__entity": {"type": kind, "id": id_}}
 
 
-def _made(policies: Policies, question: dict[str, Any]) -> _Made:
+def made_again(policies: Policies, question: dict[str, Any]) -> _Made:
     """What the policies make of it: of the tool, and of the resource if that is permitted."""
     principal, action = question["principal"], question["action"]
     scopes, login, tool = question["context"]["scopes"], question["login"], question["tool"]
