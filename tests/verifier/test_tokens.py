@@ -173,7 +173,7 @@ def test_a_token_of_a_call_further_is_held_against_its_own_leaf(tmp_path: Path) 
         "tctx": {"tool": "t", "arguments": "sha256:1", "record": {"index": 4, "leaf": "sha256:" + "0" * 64}},
     }  # fmt: skip
     signer = FileSigner.open(tmp_path, issuer="https://x.example", now=1)  # type: ignore[arg-type]  # a time
-    leaf = Leaf(kind="further", call=call, at=10, of=-1, facts={})
+    leaf = Leaf(kind="further", call=call, at=10, of=-1, names=(), commitments=[])
     for name, value in (("", None), ("aud", "https://c"), ("sub", "acme/bob")):
         (tmp_path / "kept").write_text(
             signer.keys.sign(json.dumps({**claims, **({name: value} if name else {})}).encode())
