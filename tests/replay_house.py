@@ -61,7 +61,7 @@ def replay_of(engine: CedarEngine, *, other: CedarEngine | None = None) -> Repla
     def kept(named: str, action: str) -> CedarEngine | None:
         return CedarEngine.recorded(engine.spelled, actions=[action]) if named == engine.policy else None
 
-    return Replay(kept, other=other)
+    return Replay(kept, other=None if other is None else lambda _: other)
 
 
 def again(engine: CedarEngine, record: Record) -> Again:

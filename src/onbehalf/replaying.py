@@ -15,7 +15,7 @@ import orjson
 from onbehalf.explain import entries
 from onbehalf.explain.leaf import Record
 from onbehalf.model import Entity, Json, Judgement, Question, canonical
-from onbehalf.validate.replayed import NotReplayable, Ruling, recalled, ruling
+from onbehalf.validate.replayed import NotReplayable, Recalled, Ruling, recalled, ruling
 
 __all__ = ["Again", "Bundles", "Judges", "Replay", "Was"]
 
@@ -68,8 +68,8 @@ class Again:
 class Replay:
     """Makes decisions of a record again, one by one. Remembers a few hundred slices, and nothing of a record."""
 
-    def __init__(self, bundles: Bundles, *, other: Judges | None = None) -> None:
-        """`other` is asked besides, if there is one."""
+    def __init__(self, bundles: Bundles, *, other: Callable[[str], Judges | None] | None = None) -> None:
+        """`other` gives other policies for an action, None where they know of none such; without it none are asked."""
         self._bundles = bundles
         self._other = other
         self._slices: OrderedDict[bytes, tuple[Entity, ...]] = OrderedDict()
@@ -87,13 +87,21 @@ class Replay:
             asked = recalled(record.facts.get("question"), slices=self._slice)
             own = self._bundles(str(decision["policy"]), asked.questions[0].action)
             same = ruling(asked, own.judge) if own is not None else None
-            now = _was(ruling(asked, self._other.judge)) if self._other is not None else None
+            now = self._otherwise(asked)
         except NotReplayable as error:
             return Again(record=record, why_not=error.reason)
         return Again(
             record=record, was=_was(same) if same is not None else _recorded(record.facts), now=now,
             differs=None if same is None else _difference(record.facts, same), mapped=asked.of.rows is not None,
         )  # fmt: skip
+
+    def _otherwise(self, asked: Recalled) -> Was | None:
+        if self._other is None:
+            return None
+        other = self._other(asked.questions[0].action)
+        if other is None:
+            raise NotReplayable("no_such_action")
+        return _was(ruling(asked, other.judge))
 
     def _slice(self, value: Json, make: Callable[[], tuple[Entity, ...]]) -> tuple[Entity, ...]:
         key = orjson.dumps(value)

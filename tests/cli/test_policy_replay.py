@@ -121,6 +121,13 @@ def test_obligations_that_change_are_told(recorded: Company, tmp_path: Path) -> 
     assert 'now {"policy":"staff","scope":["notes.read"]}' in text
 
 
+def test_calls_of_an_action_that_no_tool_has_any_more_are_told_apart(copied: Company, tmp_path: Path) -> None:
+    copied.edit("desk_write: {action: writeDesk,", "desk_write: {action: readDesk,")
+    _, told = replayed(copied, bundle(tmp_path, POLICIES.replace("acme/staff", "acme/nobody")))
+    assert told["not_replayed"] == {"no_such_action": 4}
+    assert {each["tool"] for each in told["changes"]} == {"notes_list"}
+
+
 def test_a_broken_bundle_is_refused_with_what_is_wrong(recorded: Company, tmp_path: Path) -> None:
     told = said("policy", "replay", "-c", recorded.config, "--bundle", bundle(tmp_path, "permit(principal"))
     assert told.code == 2

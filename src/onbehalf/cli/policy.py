@@ -29,6 +29,7 @@ _SPAN = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _MAX_GROUPS = 10_000
 _SHOWN = 3
+_MAX_DIFFERING = 100
 _RANKS = {"deny": 0, "ask": 1, "allow": 2}
 _KINDS = {"loses": 0, "gains": 1, "obligations": 2, "reason": 3}
 
@@ -42,11 +43,13 @@ def _group() -> None:
 class _Group:
     """Decisions of one person about one tool that come out differently in one way."""
 
-    was: str
-    now: str
     count: int = 0
     calls: list[str] = field(default_factory=list)
-    owed: tuple[tuple[bytes, ...], tuple[bytes, ...]] = ((), ())
+
+
+_Owed = tuple[tuple[bytes, ...], tuple[bytes, ...]]
+_Way = tuple[str, str, str, str, str, _Owed]
+"""How, who, what, how it was and how it would be, and for other obligations both."""
 
 
 @dataclass(slots=True)
@@ -57,7 +60,7 @@ class _Tally:
     same: int = 0
     rows: int = 0
     why_not: dict[str, int] = field(default_factory=dict)
-    groups: dict[tuple[str, str, str, str, str], _Group] = field(default_factory=dict)
+    groups: dict[_Way, _Group] = field(default_factory=dict)
     beyond: int = 0
     held: int = 0
     unkept: int = 0
@@ -75,7 +78,7 @@ class _Tally:
             self.unkept += 1
         elif again.differs:
             self.differing += 1
-            if len(self.differ) < 100:
+            if len(self.differ) < _MAX_DIFFERING:
                 self.differ.append({"call": again.record.call, "record": again.record.index, "text": again.differs})
         else:
             self.held += 1
@@ -84,12 +87,12 @@ class _Tally:
             self.same += 1
             return
         who, what = _who(again), _tool(again)
-        key = (kind, who, what, str(again.was), str(again.now))
+        owed = (again.was.obligations, again.now.obligations) if kind == "obligations" else ((), ())
+        key = (kind, who, what, str(again.was), str(again.now), owed)
         if key not in self.groups and len(self.groups) >= _MAX_GROUPS:
             self.beyond += 1
             return
-        owed = (again.was.obligations, again.now.obligations)
-        group = self.groups.setdefault(key, _Group(was=key[3], now=key[4], owed=owed))
+        group = self.groups.setdefault(key, _Group())
         group.count += 1
         if len(group.calls) < _SHOWN and again.record.call not in group.calls:
             group.calls.append(again.record.call)
@@ -119,9 +122,11 @@ def replay(
     """
     start = _since(since)
     settings = load_settings(config)
-    candidate = CedarEngine.load(bundle, tools=[*sketched(settings).values()], narrowed=narrowed(settings))
+    tools = [*sketched(settings).values()]
+    candidate = CedarEngine.load(bundle, tools=tools, narrowed=narrowed(settings))
+    actions = {tool.action for tool in tools}
     reader, tally = opened(config), _Tally()
-    again = Replay(bundles_of(paths(config, settings)), other=candidate)
+    again = Replay(bundles_of(paths(config, settings)), other=lambda action: candidate if action in actions else None)
     try:
         for record in reader.since(start):
             if (made := again.again(record)) is not None:
@@ -171,13 +176,13 @@ def _tool(again: Again) -> str:
 
 def _told(tally: _Tally, start: int, candidate: CedarEngine) -> dict[str, Json]:
     changes: list[Json] = []
-    for (kind, who, what, _, _), group in _ordered(tally):
+    for (kind, who, what, was, now, owed), group in _ordered(tally):
         told: dict[str, Json] = {
-            "change": kind, "who": who, "tool": what, "was": group.was, "now": group.now, "decisions": group.count,
+            "change": kind, "who": who, "tool": what, "was": was, "now": now, "decisions": group.count,
             "calls": [*group.calls],
         }  # fmt: skip
         if kind == "obligations":
-            told["obligations"] = {"was": _texts(group.owed[0]), "now": _texts(group.owed[1])}
+            told["obligations"] = {"was": _texts(owed[0]), "now": _texts(owed[1])}
         changes.append(told)
     return {
         "since": start, "policy": candidate.policy, "engine": engine_name(), "decisions": tally.decisions,
@@ -194,7 +199,7 @@ def _texts(owed: tuple[bytes, ...]) -> list[Json]:
     return [each.decode() for each in owed]
 
 
-def _ordered(tally: _Tally) -> list[tuple[tuple[str, str, str, str, str], _Group]]:
+def _ordered(tally: _Tally) -> list[tuple[_Way, _Group]]:
     return sorted(tally.groups.items(), key=lambda each: (_KINDS[each[0][0]], each[0]))
 
 
@@ -202,15 +207,15 @@ def _print(tally: _Tally, start: int, candidate: CedarEngine) -> None:
     screen = console()
     when = datetime.fromtimestamp(start, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     screen.print(f"{tally.decisions} decisions since {when}, made again under {candidate.policy[:19]}…")
-    for (kind, who, what, _, _), group in _ordered(tally):
+    for (kind, who, what, was, now, owed), group in _ordered(tally):
         such = ", ".join(group.calls)
         screen.print(
-            f"[bold]{kind:<11}[/bold] {quoted(who)}  {quoted(what)}: {quoted(group.was)}, then {quoted(group.now)}; "
+            f"[bold]{kind:<11}[/bold] {quoted(who)}  {quoted(what)}: {quoted(was)}, then {quoted(now)}; "
             f"{group.count} decisions, such as {quoted(such)}"
         )
         if kind == "obligations":
-            was, now = (" ".join(map(str, _texts(owed))) or "none" for owed in group.owed)
-            screen.print(f"            was {quoted(was)}\n            now {quoted(now)}")
+            before, after = (" ".join(map(str, _texts(each))) or "none" for each in owed)
+            screen.print(f"            was {quoted(before)}\n            now {quoted(after)}")
     if tally.beyond:
         screen.print(f"{tally.beyond} more decisions change, in more ways than are listed here.")
     screen.print(f"{tally.same} come out the same." if tally.groups else f"Nothing changes: {tally.same} the same.")

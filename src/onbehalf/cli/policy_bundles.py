@@ -22,6 +22,7 @@ _WHY_NOT = {
     "not_on_record": "of a release that did not record what was asked",
     "too_large": "of a slice of the directory too large to be on record",
     "left_out": "of a question that could not be spelled",
+    "no_such_action": "of an action that no tool of onbehalf.yaml has any more",
     "unreadable": "of a form that this release does not read",
 }
 

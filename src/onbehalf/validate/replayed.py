@@ -22,7 +22,8 @@ _DEPTH = 64
 
 
 class NotReplayable(Exception):
-    """This decision cannot be made again. `reason` is `too_large`, `left_out`, `not_on_record` or `unreadable`."""
+    """This decision cannot be made again. `reason` is `too_large`, `left_out`, `not_on_record`, `unreadable` or
+    `no_such_action`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
