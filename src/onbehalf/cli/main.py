@@ -46,6 +46,7 @@ decided on the server (deny by default), and put on a record that anyone can che
            onbehalf connect   says what to paste into ChatGPT, Claude, Cursor or VS Code
 [bold]Audit?[/bold]     onbehalf explain   tells one call in sentences: onbehalf explain last
            onbehalf audit     checks, lists, proves and exports the record: onbehalf audit verify
+           onbehalf policy    says what other policies would make of recorded calls
 """
 
 app = typer.Typer(

@@ -24,8 +24,13 @@ class Besides:
     replay: bool = False
     tokens: Path | None = None
 
-    def begin(self, bundle: Callable[[str], bytes | None]) -> Under:
-        """A check under way. `bundle` gives a policy bundle by its digest. Raises Unusable without the engine."""
+    def begin(self, bundle: Callable[[str], bytes | None]) -> Under | None:
+        """A check under way, None where nothing is asked for. `bundle` gives a policy bundle by its digest.
+
+        Raises Unusable without the engine.
+        """
+        if not self.replay and self.tokens is None:
+            return None
         return Under(
             replay=Replay(engine(), bundle) if self.replay else None,
             tokens=CallTokens(self.tokens) if self.tokens is not None else None,

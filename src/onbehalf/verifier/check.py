@@ -81,14 +81,16 @@ class _Check:
         self._sample = self._asked_sample(manifest, note)
         proof = self._proof()
         earlier = self._earlier(log)  # 5
-        for code, text in self._besides.keys(keys.get("calls"), manifest.start, manifest.end):
-            report.found(code, "call tokens", text)
+        if self._besides is not None:
+            for code, text in self._besides.keys(keys.get("calls"), manifest.start, manifest.end):
+                report.found(code, "call tokens", text)
         pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
         self._leaves(manifest, proof, pairing, reading, sizes={each.size for _, each in earlier})  # 6
         self._trees(manifest, proof, end, earlier)  # 7
         report.answered_before, report.opened, report.receipts = pairing.before, reading.facts, reading.signed
         report.erased = reading.erased
-        report.replay, report.call_tokens = self._besides.told()
+        if self._besides is not None:
+            report.replay, report.call_tokens = self._besides.told()
         self._said(manifest)  # 8
         self._sampled()
         self._policies(reading.policies)  # 9
@@ -238,9 +240,10 @@ class _Check:
             if index in pairing.open:
                 opened = wanted({name: text for name, (text, _) in here.facts.items()})
                 pairing.open[index] = pairing.open[index]._replace(opened=opened)
-        said = reading.said if here is not None else {}
-        for code, text in self._besides.take(index, leaf, hash_, said, erased=here is not None and here.erased):
-            self._report.found(code, "call tokens" if code.startswith("token") else "opened.jsonl", text, index)
+        if self._besides is not None:
+            said = reading.said if here is not None else {}
+            for code, text in self._besides.take(index, leaf, hash_, said, erased=here is not None and here.erased):
+                self._report.found(code, "call tokens" if code.startswith("token") else "opened.jsonl", text, index)
         if self._sample is None and not whole:
             return
         all_here = not leaf.names or (here is not None and (here.erased or here.facts.keys() == {*leaf.names}))

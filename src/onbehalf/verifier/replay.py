@@ -31,6 +31,7 @@ _NEEDED = ("decision", "question")
 _UNDONE = ("approval_required", "approval_refused")
 _KEPT = 8
 _MAX_ENGINES = 20
+_MAX_ENTITIES = 15_000
 
 
 class _Malformed(Exception):
@@ -143,7 +144,8 @@ def _too_large(question: dict[str, Any]) -> bool:
 def _other(leaf: Leaf, said: dict[str, Any], decision: dict[str, Any], question: dict[str, Any]) -> str:
     """What of the question is not of this call, as far as its other facts were opened; "" where all is."""
     context, about, tenant = question["context"], question["about"], None
-    if question["v"] != 1 or not 1 <= len(about) <= 2:
+    many = sum(len(each["entities"]) for each in (question, *about))
+    if question["v"] != 1 or not 1 <= len(about) <= 2 or many > _MAX_ENTITIES:
         raise _Malformed
     for kind, fact in (("User", "person"), ("Service", "service")):
         if fact in said and question["principal"] != {"type": kind, "id": said[fact]["id"]}:
