@@ -98,7 +98,9 @@ def test_each_decision_is_held_against_the_policies_of_its_own_time(recorded: Co
 def test_only_what_was_decided_since_then_is_made_again(recorded: Company, tmp_path: Path) -> None:
     new = bundle(tmp_path)
     assert replayed(recorded, new, "--since", "1970-01-01")[1]["decisions"] == 5
-    assert replayed(recorded, new, "--since", "1h")[1]["decisions"] == 5
+    for far in ("1h", "999999w", "0001-01-01"):
+        assert said("policy", "replay", "-c", recorded.config, "--bundle", new, "--since", far).code == 3
+        assert replayed(recorded, new, "--since", far)[1]["decisions"] == 5
     code, told = replayed(recorded, new, "--since", "2999-01-01")
     assert (code, told["decisions"], told["changes"]) == (0, 0, [])
     shown = said("policy", "replay", "-c", recorded.config, "--bundle", new, "--since", "2999-01-01")

@@ -142,12 +142,12 @@ def replay(
 
 def _since(text: str) -> UnixTime:
     if (span := _SPAN.fullmatch(text)) is not None:
-        return UnixTime(clock_system.now() - int(span[1]) * _SECONDS[span[2]])
+        return UnixTime(max(0, clock_system.now() - int(span[1]) * _SECONDS[span[2]]))
     try:
         at = datetime.fromisoformat(text)
     except ValueError as error:
         raise ConfigInvalid(f"`{text}` is no span or time", hint="such as 7d, 12h, or 2026-11-01") from error
-    return UnixTime(int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()))
+    return UnixTime(max(0, int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())))
 
 
 def _changed(was: Was, now: Was) -> str:
