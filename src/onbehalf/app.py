@@ -33,12 +33,14 @@ from onbehalf.build_state import open_stores
 from onbehalf.build_witnesses import Heads, open_heads, open_watched, open_witnesses
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.config_upstreams import audience_of
+from onbehalf.doors import policies_kept
 from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.directory_feeds import Feeding
 from onbehalf.doors.directory_load import Loaded
 from onbehalf.doors.directory_pushed_configured import require_alone
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.engine_cedar import CedarEngine
+from onbehalf.doors.engine_cedar_values import engine_name
 from onbehalf.doors.inbound_admin import AdminApp
 from onbehalf.doors.inbound_approve_login import Logins
 from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
@@ -158,6 +160,7 @@ class App:
         engine = await asyncio.to_thread(
             CedarEngine.load, self.paths.policies, tools=[*self.sketches.values()], narrowed=narrowed(self.settings)
         )
+        await asyncio.to_thread(policies_kept.keep, self.paths.kept, engine.spelled)
         self.state.standing = replace(self.state.standing, engine=engine)
         return before, engine.policy
 
@@ -287,6 +290,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         stack.callback(erasing.close)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
         await erasing.begin()
+        policies_kept.keep(places.kept, engine.spelled)
         heads = await open_heads(places, stack, ledger=ledger, keys=log_keys)
         witnesses = await open_witnesses(
             settings, places, stack, ledger=ledger, keys=log_keys, heads=heads.heads
@@ -485,6 +489,7 @@ def _start(app: App) -> AuditEntry:
         "version": VERSION,
         "resource": app.settings.gateway.resource,
         "policy": app.state.standing.engine.policy,
+        "engine": engine_name(),
         "revision": app.directory.revision,
         "epoch": secrets.token_hex(8),
         "key_set": app.keys(),

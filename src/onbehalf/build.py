@@ -79,6 +79,11 @@ class Paths:
         return self.data / "keys"
 
     @property
+    def kept(self) -> Path:
+        """Every policy bundle that was in force."""
+        return self.data / "policies"
+
+    @property
     def ledger(self) -> Path:
         """The record."""
         return self.data / "ledger.db"

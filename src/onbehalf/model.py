@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from onbehalf.model_callers import Caller, Evidence, Kind, Presented, Proof, Shown
-from onbehalf.model_json import CallId, Digest, Json, UnixTime, canonical, digest
+from onbehalf.model_json import CallId, Canonical, Digest, Json, UnixTime, canonical, digest
 from onbehalf.model_tools import Bound, DryRun, Entity, Explored, Explores, Lookup, Pages, Preview, Ref, Rows, Tool
 
 __all__ = [
-    "Allow", "Applied", "Approval", "Approver", "Ask", "AuditEntry", "Bound", "CallId", "CallToken", "Caller",
-    "Candidate", "Conjunct", "Decision", "Deny", "Digest", "Done", "DryRun", "Entity", "Evidence", "Explored",
-    "Explores", "Failed", "Grant", "Json", "Judgement", "Kind", "Lookup", "Obligations", "Outcome", "Owed", "Page",
-    "Pages", "Person", "Presented", "Preview", "Proof", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows",
+    "Allow", "Applied", "Approval", "Approver", "Ask", "Asked", "AuditEntry", "Bound", "CallId", "CallToken", "Caller",
+    "Candidate", "Canonical", "Conjunct", "Decision", "Deny", "Digest", "Done", "DryRun", "Entity", "Evidence",
+    "Explored", "Explores", "Failed", "Grant", "Json", "Judgement", "Kind", "Lookup", "Obligations", "Outcome", "Owed",
+    "Page", "Pages", "Person", "Presented", "Preview", "Proof", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows",
     "Shown", "Tool",
     "ToolCall", "ToolRequest", "UnixTime", "Vote", "Waiting", "Witnessed", "canonical", "digest",
 ]  # fmt: skip
@@ -60,6 +60,9 @@ class Person:
     entities: tuple[Entity, ...]
     revision: int
     fresh_until: UnixTime | None = None
+    spellings: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What of it was spelled for the record already. INVARIANT: only what follows from the fields above, so that one
+    Person is spelled once, and what is made of it by `replace` anew."""
 
     @property
     def kind(self) -> Kind:
@@ -183,13 +186,25 @@ class Owed:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """What an engine said, raw; `owed` is what the permits that say yes demand. Only validate/decide.py may turn this
-    into a Decision."""
+    into a Decision. `engine` is the engine's name and version."""
 
     allowed: bool
     policies: tuple[str, ...]
     errors: tuple[str, ...]
     validated: bool
     owed: tuple[Owed, ...] = ()
+    engine: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What an engine was asked for one decision, in order, and what it said to the last of it.
+
+    The first question is about the tool; where the call is about one resource, the second is about that.
+    """
+
+    questions: tuple[Question, ...]
+    said: Judgement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +250,7 @@ class Allow:
     revision: int
     owed: tuple[Owed, ...] = ()
     approval: Approval | None = None
+    asked: Asked | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +264,7 @@ class Ask:
     revision: int
     owed: tuple[Owed, ...]
     approvers: frozenset[Approver]
+    asked: Asked | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +280,7 @@ class Deny:
     policy: Digest
     revision: int
     step_up: StepUp | None = None
+    asked: Asked | None = field(default=None, repr=False, compare=False)
 
 
 Decision: TypeAlias = Allow | Ask | Deny
@@ -328,7 +346,7 @@ class AuditEntry:
     kind: str
     call: str
     at: UnixTime
-    facts: Mapping[str, Json] = field(repr=False)
+    facts: Mapping[str, Json | Canonical] = field(repr=False)
     audience: str = ""
     about: str = field(default="", repr=False)
 

@@ -16,6 +16,7 @@ from onbehalf.explain.channel import channel_of
 from onbehalf.explain.reconcile import Asked, Row, Sending, account, reconciled
 from onbehalf.model import AuditEntry, Json, Receipt, UnixTime, digest
 from onbehalf.verifier.backend_rows import read_rows
+from onbehalf.verifier.besides import Besides
 from onbehalf.verifier.check import check
 from onbehalf.verifier.command import main
 from onbehalf.verifier.complete import Statement
@@ -94,7 +95,7 @@ def judged(bundle: Bundle, rows: Rows | None, place: Path, audience: str = DESK)
         file = place / "rows.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         backends = [read_rows(audience, file)]
-    return check(bundle.path, key=bundle.vkey, backends=backends)
+    return check(bundle.path, key=bundle.vkey, besides=Besides(backends=backends))
 
 
 def stated(report: Report) -> Statement:
@@ -152,7 +153,7 @@ def test_nothing_is_said_of_completeness_by_a_bundle_that_does_not_hold(
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for backends in ([], [read_rows(DESK, file)]):
-        report = check(spoiled, key=bundle.vkey, backends=backends)
+        report = check(spoiled, key=bundle.vkey, besides=Besides(backends=backends))
         assert report.verdict == Verdict.invalid
         assert not any(each.complete for each in report.statements)
         assert "the bundle itself does not hold" in report.as_text()

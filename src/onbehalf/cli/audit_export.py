@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from onbehalf.build_witnesses import read_policy
 from onbehalf.cli.explain import opened
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import Settings
+from onbehalf.doors import policies_kept
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.engine_cedar_files import policies_in
 from onbehalf.doors.ledger_evidence import Asked, Exported, Place
@@ -124,7 +126,7 @@ def export(
             asked = replace(asked, policy=read_policy(settings.gateway.witnesses, config.resolve().parent, log=log))
         done = write_bundle(
             reader, out, asked, keys=_keys(config, settings), policies={digest(found): found} if found else {},
-            sign=sign.line if sign is not None else None,
+            kept=partial(policies_kept.find, places.kept), sign=sign.line if sign is not None else None,
         )  # fmt: skip
         key = "\n".join(reader.keys.vkeys) if reader.keys is not None else reader.verifier.vkey
     try:

@@ -28,6 +28,7 @@ from onbehalf.errors import ConfigInvalid, LedgerUnavailable
 from onbehalf.explain.channel import channel_of
 from onbehalf.explain.reconcile import Account, Asked, Row, account, reconciled
 from onbehalf.model import AuditEntry, Json
+from onbehalf.model_json import plain
 
 __all__ = ["reconcile"]
 
@@ -74,7 +75,7 @@ def reconcile(
     index = _recorded(config, settings, entry, wait)
     bad = any(each.bad for each in accounts)
     if as_json:
-        print_json({"ok": not bad, "record": index, **entry.facts})
+        print_json({"ok": not bad, "record": index, **plain(entry.facts)})
     else:
         _print(span, accounts, index)
     raise typer.Exit(1 if bad else 0)

@@ -27,6 +27,7 @@ from onbehalf.cli import (
     init,
     keys,
     people,
+    policy,
     revoke,
     serve,
     tools,
@@ -48,6 +49,7 @@ decided on the server (deny by default), and put on a record that anyone can che
            onbehalf connect   says what to paste into ChatGPT, Claude, Cursor or VS Code
 [bold]Audit?[/bold]     onbehalf explain   tells one call in sentences: onbehalf explain last
            onbehalf audit     checks, lists, proves and exports the record: onbehalf audit verify
+           onbehalf policy    says what other policies would make of recorded calls
 """
 
 app = typer.Typer(
@@ -93,6 +95,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 app.add_typer(keys.app, name="keys")
 app.add_typer(people.app, name="people")
+app.add_typer(policy.app, name="policy")
 app.add_typer(revoke.app, name="revoke")
 
 

@@ -35,6 +35,7 @@ _AT = "json_extract(CAST(entry AS TEXT), '$.at')"
 _ROWS = 512
 _ALWAYS = frozenset({"heartbeat", "stop", "reconciled"})
 """Kinds that are opened whatever is asked for: they say how much was sent and compared, and are about nobody."""
+_MAX_POLICIES = 900
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 Place = tuple[str, int]
@@ -79,10 +80,11 @@ class Exported:
 
 def export(
     reader: LedgerReader, out: Path, asked: Asked, *, keys: Mapping[str, Json], policies: Mapping[str, bytes],
-    sign: Callable[[checkpoint.Head], str] | None = None,
+    kept: Callable[[str], bytes | None] = lambda _: None, sign: Callable[[checkpoint.Head], str] | None = None,
 ) -> Exported:  # fmt: skip
-    """Write the bundle. `keys` are public keys, `policies` bundles by digest, for the auditor to have beside it. `sign`
-    gives the log's further signature line under the newest head.
+    """Write the bundle. `keys` are public keys, `policies` bundles by digest, for the auditor to have beside it; `kept`
+    gives others, of which those are added that opened decisions name. `sign` gives the log's further signature line
+    under the newest head.
 
     Raises LedgerCorrupt for leaves or payloads that do not hold, LedgerUnavailable where it cannot be written.
     """
@@ -90,7 +92,7 @@ def export(
     try:
         with reader.snapshot() as connection, aside.open("wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as packed:
-                done = _Export(reader, connection, _Files(packed), asked, sign).run(keys, policies)
+                done = _Export(reader, connection, _Files(packed), asked, sign).run(keys, policies, kept)
             file.flush()
             os.fsync(file.fileno())
         aside.rename(out)
@@ -140,8 +142,11 @@ class _Export:
         self._summary = evidence.Summary()
         self._erased = 0
         self._note = b""
+        self._named: set[str] = set()
 
-    def run(self, keys: Mapping[str, Json], policies: Mapping[str, bytes]) -> Exported:
+    def run(
+        self, keys: Mapping[str, Json], policies: Mapping[str, bytes], kept: Callable[[str], bytes | None]
+    ) -> Exported:
         note = self._connection.execute("SELECT note FROM head").fetchone()
         head = checkpoint.read(note[0] if note else "", self._verifier, origin=self._origin)
         start, end = self._span(head.size)
@@ -158,8 +163,10 @@ class _Export:
         if asked.control:
             told = controls.told(controls.CONTROLS[asked.control], self._summary.kinds, asked.sample)
             files.write("CONTROL.txt", [told.encode()])
-        for digest, spelled in sorted(policies.items()):
-            files.write(f"policies/{digest.removeprefix('sha256:')}.json", [spelled])
+        for digest in sorted({*policies, *self._named}):
+            spelled = policies.get(digest) or kept(digest)
+            if spelled is not None:
+                files.write(f"policies/{digest.removeprefix('sha256:')}.json", [spelled])
         files.write("proof.json", [_json(proof)])
         if asked.since:
             files.write("start/checkpoint", [asked.since.encode()])
@@ -265,7 +272,15 @@ class _Export:
                 yield _json({"index": index, "erased": True, **({"by": by.leaf} if by is not None else {})})
                 continue
             for name in sorted(self._wanted(leaf)):
+                if name == "decision":
+                    self._name(facts[name][0])
                 yield evidence.opened_line(index, name, *facts[name])
+
+    def _name(self, decision: str) -> None:
+        """Take note of the policies of a decision. Their number is bounded, as that of files in a bundle is."""
+        policy = orjson.loads(decision).get("policy")
+        if isinstance(policy, str) and len(self._named) < _MAX_POLICIES:
+            self._named.add(policy)
 
     def _wanted(self, leaf: Leaf) -> set[str]:
         every = self._asked.everything or leaf.kind in _ALWAYS

@@ -331,6 +331,16 @@ class LedgerReader:
         """The newest records, oldest first."""
         return self._select("ORDER BY idx DESC LIMIT ?", max(0, min(count, 10_000)))[::-1]
 
+    def since(self, at: UnixTime) -> Iterator[Record]:
+        """All records from the first of that time or later on, oldest first, read in steps: none holds up the log."""
+        with self.snapshot() as connection:
+            query = "SELECT min(idx) FROM leaf WHERE json_extract(CAST(entry AS TEXT), '$.at') >= ?"
+            start = connection.execute(query, (at,)).fetchone()[0]
+        while start is not None:
+            found = self._select("WHERE idx >= ? ORDER BY idx LIMIT ?", start, _ROWS_A_STEP)
+            yield from found
+            start = found[-1].index + 1 if found else None
+
     def record(self, index: int) -> Record:
         """One record by its index. Raises RecordMissing."""
         found = self._select("WHERE idx = ?", index)

@@ -103,7 +103,8 @@ def _opened(keys: LedgerKeys, index: int, entry: bytes, sealed: bytes | None) ->
     if sealed is None or leaf.kind not in ("intent", "outcome", "unknown"):
         return f"sha256:{hash_.hex()}", {}
     try:
-        return f"sha256:{hash_.hex()}", open_payload(leaf, keys.sealer.open(sealed, index=index, leaf=hash_))
+        payload = keys.sealer.open(sealed, index=index, leaf=hash_)
+        return f"sha256:{hash_.hex()}", {} if payload is None else open_payload(leaf, payload)
     except LedgerCorrupt as error:
         raise LedgerCorrupt(f"record {index} is damaged: {error.message}", hint=error.hint) from error
 

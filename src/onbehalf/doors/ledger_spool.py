@@ -23,6 +23,7 @@ import orjson
 from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.errors import LedgerUnavailable
 from onbehalf.model import AuditEntry, Json, UnixTime
+from onbehalf.model_json import plain
 from onbehalf.ports import Ledger
 from onbehalf.strict_json import NotStrict, strict_object
 
@@ -47,7 +48,7 @@ class Spool:
     def put(self, entry: AuditEntry) -> str:
         """Keep an entry until it is on record; its name, as `spooled` will say. Raises LedgerUnavailable."""
         name = f"{entry.kind}-{secrets.token_hex(16)}.json"
-        said: dict[str, Json] = {"at": entry.at, "facts": dict(entry.facts), "kind": entry.kind}
+        said: dict[str, Json] = {"at": entry.at, "facts": plain(entry.facts), "kind": entry.kind}
         spelled = orjson.dumps(said)
         if entry.call or not _NAME.fullmatch(name) or len(spelled) > _MAX_BYTES:
             raise LedgerUnavailable(f"a record of this kind or of {len(spelled)} bytes cannot be put into the spool")

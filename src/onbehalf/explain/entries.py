@@ -12,16 +12,19 @@ from dataclasses import dataclass
 import orjson
 
 from onbehalf.errors import OnbehalfError
+from onbehalf.explain.asked import question
 from onbehalf.explain.erasure import login_name
 from onbehalf.model import (
     Allow,
     Applied,
     Approval,
     Ask,
+    Asked,
     AuditEntry,
     Caller,
     CallId,
     Candidate,
+    Canonical,
     Deny,
     Digest,
     Done,
@@ -40,11 +43,14 @@ from onbehalf.model import (
 )  # fmt: skip
 
 __all__ = [
-    "Released", "about", "approval", "asked", "denial", "intent", "not_sent", "outcome", "refusal", "unconnected",
-    "unknown",
+    "Released", "about", "approval", "asked", "denial", "intent", "not_sent", "outcome", "owed", "refusal",
+    "unconnected", "unknown",
 ]  # fmt: skip
 
 _MAX_REFUSED_BYTES = 16_384
+_MAX_ERRORS = 10
+_NOT_PERMITTED = ("not_permitted", "policy_error")
+_MAX_ERROR = 300
 _UNTOUCHED = Applied()
 _UNKNOWN = "the gateway stopped before an outcome was on record; whether it was done is not known"
 _NOT_SENT = "the client went away, or time ran out, before anything was sent"
@@ -77,7 +83,7 @@ def intent(allow: Allow, *, audience: str = "", purpose: str = "") -> AuditEntry
         "resource": _ref(allow.resource),
     }
     if allow.owed:
-        decision["obligations"] = [_owed(each) for each in allow.owed]
+        decision["obligations"] = [owed(each) for each in allow.owed]
     facts["decision"] = decision
     if purpose:
         facts["purpose"] = purpose
@@ -89,9 +95,7 @@ def intent(allow: Allow, *, audience: str = "", purpose: str = "") -> AuditEntry
         facts["expected"] = call.expected
     if allow.approval is not None:
         facts["approval"] = _approval(allow.approval)
-    return AuditEntry(
-        kind="intent", call=call.id, at=call.at, facts=facts, audience=audience, about=call.person.known_as
-    )
+    return _decided("intent", call, facts, allow.asked, audience=audience)
 
 
 def asked(ask: Ask, wanted: Approval) -> AuditEntry:
@@ -104,10 +108,10 @@ def asked(ask: Ask, wanted: Approval) -> AuditEntry:
         "revision": ask.revision,
         "resource": _ref(ask.resource),
         "approvers": [*sorted(ask.approvers)],
-        "obligations": [_owed(each) for each in ask.owed],
+        "obligations": [owed(each) for each in ask.owed],
     }
     facts["approval"] = {**_approval(wanted), "until": wanted.until}
-    return AuditEntry(kind="asked", call=ask.call.id, at=ask.call.at, facts=facts, about=ask.call.person.known_as)
+    return _decided("asked", ask.call, facts, ask.asked)
 
 
 def about(ask: Ask, shown: Json) -> Json:
@@ -158,9 +162,38 @@ def denial(deny: Deny) -> AuditEntry:
         "revision": deny.revision,
         "resource": _ref(deny.resource),
         "candidates": [_candidate(candidate) for candidate in deny.candidates],
+        **_answer(deny),
     }
-    call = deny.call
-    return AuditEntry(kind="denial", call=call.id, at=call.at, facts=facts, about=call.person.known_as)
+    return _decided("denial", deny.call, facts, deny.asked)
+
+
+def _decided(
+    kind: str, call: ToolCall, facts: dict[str, Json], asked: Asked | None, *, audience: str = ""
+) -> AuditEntry:
+    """The record of a decision, with what its engine was asked, so that it can be made again."""
+    said: dict[str, Json | Canonical] = {**facts}
+    if asked is not None:
+        said["question"] = question(call, asked)
+        decision = facts["decision"]
+        assert isinstance(decision, dict)  # INVARIANT: every caller above made it so
+        decision["engine"] = asked.said.engine
+    return AuditEntry(
+        kind=kind, call=call.id, at=call.at, facts=said, audience=audience, about=call.person.known_as
+    )  # fmt: skip
+
+
+def _answer(deny: Deny) -> dict[str, Json]:
+    """What an engine said to what was denied, as far as it said anything: by which policies, and what went wrong; and
+    what was demanded, where it was permitted and denied for that."""
+    if deny.asked is None:
+        return {}
+    said = deny.asked.said
+    told: dict[str, Json] = {"policies": [*said.policies]} if said.policies else {}
+    if said.errors:
+        told["errors"] = [each[:_MAX_ERROR] for each in said.errors[:_MAX_ERRORS]]
+    if said.owed and deny.reason.code not in _NOT_PERMITTED:
+        told["obligations"] = [owed(each) for each in said.owed]
+    return told
 
 
 def unknown(call: str, *, at: UnixTime, index: int, leaf: bytes) -> AuditEntry:
@@ -220,7 +253,7 @@ def outcome(
     if released is not None:
         facts["rows"] = _rows(released)
         if released.applied.rows:
-            facts["obligations"] = [{**_owed(each), "rows": count} for each, count in released.applied.rows]
+            facts["obligations"] = [{**owed(each), "rows": count} for each, count in released.applied.rows]
     return AuditEntry(kind="outcome", call=call.id, at=now, facts=facts, about=call.person.known_as)
 
 
@@ -249,9 +282,9 @@ def _rows(released: Released) -> dict[str, Json]:
     return told
 
 
-def _owed(owed: Owed) -> dict[str, Json]:
+def owed(by: Owed) -> dict[str, Json]:
     """What a policy demands, by the names of its annotations."""
-    one, told = owed.obligations, dict[str, Json](policy=owed.policy)
+    one, told = by.obligations, dict[str, Json](policy=by.policy)
     if one.columns != "every":
         told["columns"] = [*sorted(one.columns)]
     if one.masks:

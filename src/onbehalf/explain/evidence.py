@@ -40,6 +40,11 @@ HOW_TO = """HOW TO VERIFY THIS BUNDLE
 
    finds out whether anything that you were shown was taken back.
 
+5. To have the opened decisions made again, by the policies that are here:
+
+       pip install 'onbehalf-gateway[replay]'
+       onbehalf-verify BUNDLE.zip --key "<the line>" --replay
+
 What each file says, byte by byte, so that you can check it without our program: docs/auditors.md of the project.
 """
 

@@ -22,7 +22,7 @@ import orjson
 from onbehalf.errors import LedgerCorrupt
 from onbehalf.explain.channel import CHANNEL
 from onbehalf.explain.erasure import Erasure
-from onbehalf.model import AuditEntry, Digest, Json, UnixTime, canonical
+from onbehalf.model import AuditEntry, Canonical, Digest, Json, UnixTime, canonical
 
 __all__ = [
     "MAX_LEAF_BYTES", "Leaf", "Made", "Record", "Spelled", "commitment", "make", "open_leaf", "open_payload",
@@ -116,7 +116,8 @@ def spell(entry: AuditEntry) -> Spelled:
     size, around = 0, _MOST_AROUND + len(entry.kind) + len(entry.call)
     for name in sorted(entry.facts):
         _require_name(name)
-        spelled = canonical(entry.facts[name])
+        value = entry.facts[name]
+        spelled = value.spelled if isinstance(value, Canonical) else canonical(value)
         facts.append((name, spelled))
         size += len(spelled)
         around += len(name) + _A_COMMITMENT
@@ -250,7 +251,7 @@ def _hmac(pads: tuple[bytes, bytes], message: bytes) -> bytes:
     return sha256(pads[1] + sha256(pads[0] + message).digest()).digest()
 
 
-def _intent_index(facts: Mapping[str, Json]) -> int:
+def _intent_index(facts: Mapping[str, Json | Canonical]) -> int:
     """The index an `intent` fact names, -1 where there is none."""
     intent = facts.get("intent")
     index = intent.get("index") if isinstance(intent, dict) else None

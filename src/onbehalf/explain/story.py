@@ -18,6 +18,7 @@ from onbehalf.model import Json, canonical
 __all__ = ["Line", "Story", "story"]
 
 _MAX_VALUE = 300
+_NOTHING: Mapping[int, str] = {}
 _HELD: Mapping[bool | None, str] = {True: "held", False: "did not hold", None: "could not be evaluated"}
 _PROVEN: Mapping[str, str] = {"dpop": "the key", "mtls": "the certificate"}
 """What a client proved with a bound token; a bearer token proves nothing of who shows it."""
@@ -25,7 +26,9 @@ _GRADES: Mapping[Grade, str] = {
     "R3": "The backend signed for its answer", "R2": "The backend's own record has it",
     "R1": "The gateway saw the answer", "R0": "Nobody saw an answer",
 }  # fmt: skip
-_Role = Literal["who", "asked", "looked_up", "decided", "condition", "remedy", "came_back", "recorded", "missing"]
+_Role = Literal[
+    "who", "asked", "looked_up", "decided", "condition", "remedy", "replayed", "came_back", "recorded", "missing"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +60,9 @@ class Story:
         return "\n".join(("  - " if line.role == "condition" else "") + line.text for line in self.lines)
 
 
-def story(records: Sequence[Record]) -> Story:
-    """The story of one call, from all its records in log order."""
+def story(records: Sequence[Record], replayed: Mapping[int, str] = _NOTHING) -> Story:
+    """The story of one call, from all its records in log order. `replayed` says, by the index of a record, what comes
+    of its decision when it is made again."""
     lines: list[Line] = []
     ending = "none"
     answered = {index for record in records if (index := _intent(record)) is not None}
@@ -68,6 +72,9 @@ def story(records: Sequence[Record]) -> Story:
         of = _intent(record)
         aside = asides.get(record.index if of is None else of, "")
         lines += _lines(record, told=told, aside=aside)
+        if record.index in replayed:
+            # before the line that says where it is on record
+            lines.insert(len(lines) - 1, Line(role="replayed", text=_clean(replayed[record.index]), index=record.index))
         told = told or record.kind in ("intent", "denial", "asked")
         if aside in _TRIES and record.kind == "outcome":
             ending = "tried" if _ending(record, answered) == "done" else "failed"

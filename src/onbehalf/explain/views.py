@@ -28,7 +28,7 @@ MAX_VIEW_BYTES = 64 * 2**20
 _FREE: Mapping[str, frozenset[str]] = {
     "approval": frozenset(),
     "caller": frozenset(),
-    "decision": frozenset({"text"}),
+    "decision": frozenset({"errors", "text"}),
     "erasure": frozenset(),
     "intent": frozenset(),
     "obligations": frozenset(),

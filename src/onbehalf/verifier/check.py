@@ -15,7 +15,7 @@ from pathlib import Path
 
 from onbehalf.verifier import merkle
 from onbehalf.verifier.archive import Archive
-from onbehalf.verifier.backend_rows import BackendRecord
+from onbehalf.verifier.besides import NOTHING_BESIDES, Besides
 from onbehalf.verifier.complete import Completeness
 from onbehalf.verifier.leaves import MAX_LEAF, Leaf, Pairing, read_leaf
 from onbehalf.verifier.manifest import Manifest, Proof, read_manifest, read_proof
@@ -41,17 +41,17 @@ _LISTED = 1000
 
 def check(
     path: Path, *, key: str = "", kept: bytes = b"", witnesses: Sequence[str] = (), policy: Policy | None = None,
-    backends: Sequence[BackendRecord] = (), max_bytes: int = MAX_BYTES,
+    besides: Besides = NOTHING_BESIDES, max_bytes: int = MAX_BYTES,
 ) -> Report:  # fmt: skip
     """Check the bundle at `path`. `key` are the log's vkeys, if known; `kept` a checkpoint that was kept elsewhere;
     `witnesses` are the vkeys of those who must have cosigned the newest head, `policy` says who of several is enough;
-    `backends` what backends themselves kept.
+    `besides` is what else to check.
 
     Raises Unusable for what is no bundle.
     """
     archive = Archive(path, max_bytes=max_bytes)  # 1
     try:
-        return _Check(archive, asked=demanded(key, witnesses, policy), kept=kept, backends=backends).run()
+        return _Check(archive, asked=demanded(key, witnesses, policy), kept=kept, besides=besides).run()
     finally:
         archive.close()
 
@@ -60,12 +60,13 @@ class _Check:
     """One check under way."""
 
     def __init__(
-        self, archive: Archive, *, asked: Demanded, kept: bytes, backends: Sequence[BackendRecord]
+        self, archive: Archive, *, asked: Demanded, kept: bytes, besides: Besides
     ) -> None:  # fmt: skip
         self._archive = archive
         self._asked = asked
+        self._backends = besides.backends
+        self._besides = besides.begin(self._policy_file)
         self._kept = kept
-        self._backends = backends
         self._report = Report()
         self._roots: dict[int, bytes] = {0: merkle.Range(0, ()).root()}
         self._sample: Sample | None = None
@@ -85,6 +86,9 @@ class _Check:
         self._sample = self._asked_sample(manifest, without_own(note, log.name))
         proof = self._proof()
         earlier = self._earlier(log)  # 5
+        if self._besides is not None:
+            for code, text in self._besides.keys(keys.get("calls"), manifest.start, manifest.end):
+                report.found(code, "call tokens", text)
         pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
         self._complete = Completeness(manifest.origin, manifest.start, manifest.size, self._backends)
         self._leaves(manifest, proof, pairing, reading, sizes={each.size for _, each in earlier})  # 6
@@ -94,6 +98,8 @@ class _Check:
         report.erasures = reading.erasures.as_json()
         for index, text in reading.erasures.problems(manifest.start, manifest.end):
             report.found("erasure_wrong", "opened.jsonl", text, index)
+        if self._besides is not None:
+            report.replay, report.call_tokens = self._besides.told()
         self._said(manifest)  # 8
         self._sampled()
         self._policies(reading.policies)  # 9
@@ -237,6 +243,10 @@ class _Check:
             if index in pairing.open:
                 opened = wanted({name: text for name, (text, _) in here.facts.items()})
                 pairing.open[index] = pairing.open[index]._replace(opened=opened)
+        if self._besides is not None:
+            said = reading.said if here is not None else {}
+            for code, text in self._besides.take(index, leaf, hash_, said, erased=here is not None and here.erased):
+                self._report.found(code, "call tokens" if code.startswith("token") else "opened.jsonl", text, index)
         if self._sample is None and not whole:
             return
         all_here = not leaf.names or (here is not None and (here.erased or here.facts.keys() == {*leaf.names}))
@@ -310,6 +320,12 @@ class _Check:
         for index in self._sample.withheld():
             text = "the seed chooses this call, and not all of it is opened"
             self._report.found("sample_withheld", "opened.jsonl", text, index)
+
+    def _policy_file(self, digest: str) -> bytes | None:
+        """The policy bundle of a digest, where it is here and has that digest."""
+        name = f"policies/{digest.removeprefix('sha256:')}.json"
+        data = self._archive.whole(name, limit=_POLICY) if name in self._archive.names else None
+        return data if data is not None and f"sha256:{hashlib.sha256(data).hexdigest()}" == digest else None
 
     def _policies(self, named: set[str]) -> None:
         here = set()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onbehalf.verifier.backend_rows import BackendRecord, read_rows
+from onbehalf.verifier.besides import Besides
 from onbehalf.verifier.check import MAX_BYTES, check
 from onbehalf.verifier.policy import MAX_POLICY, read_policy
 from onbehalf.verifier.refused import Unusable
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
         "--backend", action="append", default=[], metavar="AUDIENCE=FILE",
         help="what a backend itself kept of its calls, one JSON row a line, got from its own people",
     )  # fmt: skip
+    parser.add_argument("--replay", action="store_true", help="make opened decisions again; needs the extra `replay`")
+    parser.add_argument("--call-tokens", type=Path, help="a file of call tokens that a backend kept, one a line")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="most bytes to unpack (default %(default)s)")
     given = parser.parse_args(arguments)
@@ -57,8 +60,8 @@ def main(arguments: Sequence[str]) -> int:
         policy = read_policy(_small(given.policy, limit=MAX_POLICY)) if given.policy else None
         backends = [_backend(each) for each in given.backend]
         report = check(
-            given.bundle, key=key, kept=kept, witnesses=witnesses, policy=policy, backends=backends,
-            max_bytes=given.max_bytes,
+            given.bundle, key=key, kept=kept, witnesses=witnesses, policy=policy, max_bytes=given.max_bytes,
+            besides=Besides(replay=given.replay, tokens=given.call_tokens, backends=backends),
         )  # fmt: skip
     except Unusable as error:
         text = "".join(each if each.isprintable() else "?" for each in str(error))

@@ -87,10 +87,12 @@ class Reading:
     signed: int = 0
     policies: set[str] = field(default_factory=set)
     erasures: Erasures = field(default_factory=Erasures)
+    said: dict[str, Any] = field(default_factory=dict)
+    """The facts of the last leaf that were opened and hold."""
 
     def take(self, leaf: Leaf, opened: Opened, intent: Intent | None) -> Iterator[str]:
         """What does not hold of one leaf's opened facts, as sentences. `intent` is what the leaf answers."""
-        said: dict[str, Any] = {}  # Any: JSON
+        said = self.said = {}
         for name, (text, salt) in opened.facts.items():
             problem = _commitment(leaf, name, text, salt)
             if problem:

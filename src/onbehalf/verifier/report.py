@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -78,6 +79,8 @@ class Report:
     receipts: int = 0
     sampled: tuple[int, int] | None = None
     """How many calls a seed chose, and of how many."""
+    replay: dict[str, object] | None = None
+    call_tokens: dict[str, int] | None = None
     policies: dict[str, bool] = field(default_factory=dict)
     heads: list[str] = field(default_factory=list)
     witnesses: dict[str, int | None] = field(default_factory=dict)
@@ -122,6 +125,7 @@ class Report:
             "answered_before_range": self.answered_before, "opened_facts": self.opened, "erased": self.erased,
             "erasures": self.erasures, "receipts": self.receipts,
             "sample": None if self.sampled is None else {"calls": self.sampled[0], "of": self.sampled[1]},
+            "replay": self.replay, "call_tokens": self.call_tokens,
             "policies": self.policies, "heads": self.heads,
             "complete": [each.as_json() for each in self.statements],
             "witnesses": self.witnesses, "quorum": self._quorum(), "log_ml_dsa_44": self.own_signature,
@@ -211,6 +215,10 @@ class Report:
                 if not self.findings
                 else "sample     see above"
             )
+        if self.replay is not None:
+            said.append(f"replayed   {_counted(self.replay)}")
+        if self.call_tokens is not None:
+            said.append(f"tokens     {_counted(self.call_tokens)}")
         missing = sorted(each for each, here in self.policies.items() if not here)
         said.append(f"policies   {len(self.policies) - len(missing)} bundles that decisions name are here")
         said += [f"           not here: {each}" for each in missing[:_SHOWN]]
@@ -228,6 +236,16 @@ def _erasure(each: dict[str, object]) -> str:
         what = f"before {_time(scope['before'])}" if scope["before"] else f"{scope['keys']} keys"
         text += f", which tells of {scope['count']} between {scope['first']} and {scope['last']} ({what})"
     return text
+
+
+def _counted(counts: Mapping[str, object]) -> str:
+    """Counts as words; what else stands among them as it is."""
+    named = [
+        f"{name.replace('_', ' ')} {each}" if isinstance(each, str) else f"{each} {name.replace('_', ' ')}"
+        for name, each in counts.items()
+        if isinstance(each, int | str) and (each or name in ("same", "differs", "given"))
+    ]
+    return ", ".join(named)
 
 
 def _time(at: object) -> str:
