@@ -130,11 +130,11 @@ def scan(
             if index != expected:
                 result.found(expected, "leaf_missing", f"leaf {expected} is missing, the next one is {index}")
                 expected = index
-            _scan_leaf(result, index, hash_, entry)
+            _scan_leaf(result, index, hash_, _blob(entry))
             if payload is None:
                 result.erased += 1
             elif keys is not None:
-                _scan_payload(result, keys, index, (entry, payload))
+                _scan_payload(result, keys, index, (_blob(entry), _blob(payload)))
             expected += 1
         if progress is not None:
             progress(expected)
@@ -143,6 +143,11 @@ def scan(
     for (index,) in strays:
         result.found(index, "payload_without_leaf", f"payload {index} belongs to no leaf")
     return result, note
+
+
+def _blob(value: object) -> bytes:
+    """A column's bytes. In a damaged file it may be NULL or a number, whatever the table says: that is no leaf."""
+    return value if isinstance(value, bytes) else b""
 
 
 def _scan_leaf(result: Scan, index: int, hash_: bytes, entry: bytes) -> None:
@@ -183,7 +188,7 @@ def _scan_head(result: Scan, connection: sqlite3.Connection, verifier: NoteVerif
         return ""
     size, root, note = head
     try:
-        signed = checkpoint.read(note, verifier, origin=verifier.name)
+        signed = checkpoint.read(str(note), verifier, origin=verifier.name)
     except LedgerCorrupt as error:
         result.found(-1, "head_changed", f"the signed head: {error.message}")
         return str(note)
@@ -316,13 +321,13 @@ class LedgerReader:
         with self.snapshot() as connection:
             return tuple(self._record(*row) for row in connection.execute(query, values))
 
-    def _record(self, index: int, entry: bytes, sealed: bytes | None) -> Record:
-        hash_ = tree.leaf_hash(entry)
+    def _record(self, index: int, entry: object, sealed: object) -> Record:
+        hash_ = tree.leaf_hash(_blob(entry))
         facts: dict[str, Json] = {}
         try:
-            leaf: Leaf = read(entry)
+            leaf: Leaf = read(_blob(entry))
             if sealed is not None and self._keys is not None:
-                facts = open_payload(leaf, self._keys.sealer.open(sealed, index=index, leaf=hash_))
+                facts = open_payload(leaf, self._keys.sealer.open(_blob(sealed), index=index, leaf=hash_))
         except LedgerCorrupt as error:
             raise LedgerCorrupt(f"record {index} is damaged: {error.message}", hint=_VERIFY) from error
         return Record(

@@ -27,6 +27,7 @@ from queue import SimpleQueue
 
 from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, scan
+from onbehalf.doors.ledger_settled import settle
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, entries, tree
 from onbehalf.explain.leaf import Spelled, make, spell
@@ -104,6 +105,7 @@ class SqliteLedger:
             raise LedgerUnavailable(f"the ledger at `{path}` cannot be made: {error.strerror}") from error
         connection: sqlite3.Connection | None = None
         try:
+            settle(path)
             connection = _connect(path, keys)
             frontier, open_intents = _checked(connection, keys)
             ledger = cls(connection, frontier, keys=keys, lock=lock, failpoint=failpoint)
