@@ -218,7 +218,7 @@ class LedgerReader:
             uri = f"{path.absolute().as_uri()}?mode=ro"
             self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
             self._connection.execute("SELECT 1 FROM leaf LIMIT 1")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise LedgerUnavailable(f"no ledger can be read at `{path}`: {error}") from error
 
     def close(self) -> None:
@@ -343,7 +343,7 @@ class LedgerReader:
             yield self._connection
         except sqlite3.OperationalError as error:
             raise LedgerUnavailable(f"the ledger cannot be read now: {error}") from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes from a damaged file
             raise LedgerCorrupt(f"the file cannot be read: {error}", hint=_VERIFY) from error
         finally:
             if self._connection.in_transaction:

@@ -114,7 +114,7 @@ class SqliteLedger:
             if connection is not None:
                 connection.close()
             os.close(lock)
-            if isinstance(error, sqlite3.DatabaseError | OSError):
+            if isinstance(error, sqlite3.DatabaseError | OSError | UnicodeDecodeError):
                 raise LedgerCorrupt(f"the ledger at `{path}` cannot be read: {error}", hint=_RESTORE) from error
             raise
         ledger._thread.start()
