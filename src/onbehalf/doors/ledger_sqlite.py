@@ -254,7 +254,7 @@ class SqliteLedger:
                     crowded = sum(item.waiter is not None for item in batch) > 1
                     self._failpoint("woken")
                     batch = [] if running else self._drain()
-        except Exception as error:  # whatever it is, nothing after it may count as recorded
+        except BaseException as error:  # whatever ends the writer, nobody may wait for it, nor count as recorded
             self._fail(batch, error)
         finally:
             try:
@@ -287,7 +287,7 @@ class SqliteLedger:
         self._connection.execute(f"INSERT INTO entering VALUES {rows}", values)  # noqa: S608  # question marks only
         self._failpoint("committed")
 
-    def _fail(self, batch: list[_Item], error: Exception) -> None:
+    def _fail(self, batch: list[_Item], error: BaseException) -> None:
         """Close for good and refuse everyone who waits: after a failed fsync nobody knows what the disk holds."""
         with self._gate:
             self._closed = f"the record could not be written ({error})"
