@@ -82,6 +82,14 @@ def test_a_log_that_was_only_just_made_is_begun_anew(tmp_path: Path, log: bytes)
     assert settled(tmp_path, log) == b""
 
 
+def test_no_file_is_left_open(written: Path, tmp_path: Path) -> None:
+    log, before = log_of(written), len(os.listdir("/proc/self/fd"))
+    settled(tmp_path, log)
+    with pytest.raises(LedgerCorrupt):
+        settled(tmp_path, flipped(log, 9))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_head_alone_is_kept(written: Path, tmp_path: Path) -> None:
     log = log_of(written)[:32]
     assert settled(tmp_path, log) == log

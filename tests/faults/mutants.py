@@ -54,6 +54,8 @@ WITHIN: dict[str, frozenset[str]] = {
 """Of these files only recovery: the functions that check and mend a ledger at its start, and that end it."""
 SLOW = "not 200_000 and not bomb and not huge and not random_files and not standard_library and not nothing_else"
 _SECONDS = 60
+_EXAMPLES = 40
+"""Of each property: what more would see is not needed, and each mutant waits for them."""
 _COMPARED = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -201,8 +203,16 @@ def _tested(tests: Sequence[str]) -> int:
     import pytest
     from hypothesis import HealthCheck, settings
 
+    made = settings.__init__
+
+    def fewer(self: settings, *given: object, **named: object) -> None:
+        if isinstance(named.get("max_examples"), int):
+            named["max_examples"] = _EXAMPLES
+        made(self, *given, **named)  # type: ignore[arg-type]
+
+    settings.__init__ = fewer  # type: ignore[method-assign]
     settings.register_profile(
-        "mutants", deadline=None, database=None, max_examples=40, derandomize=True,
+        "mutants", deadline=None, database=None, max_examples=_EXAMPLES, derandomize=True,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     settings.load_profile("mutants")

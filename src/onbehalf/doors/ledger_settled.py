@@ -70,8 +70,7 @@ def _whole(handle: int) -> int:
     for number, frame in enumerate(_frames(handle, page)):
         _, pages, *salts, sum_1, sum_2 = struct.unpack_from(">6I", frame)
         if salts != [salt_1, salt_2]:
-            broken = True  # of an earlier time, or changed
-            continue
+            continue  # of an earlier time, or changed: then the sum of the next one, which is carried on, is wrong
         if over:
             raise LedgerCorrupt(f"the write-ahead log is damaged before its frame {number}", hint=_HINT)
         if not broken:
