@@ -53,7 +53,8 @@ WITHIN: dict[str, frozenset[str]] = {
 }
 """Of these files only recovery: the functions that check and mend a ledger at its start, and that end it."""
 SLOW = "not 200_000 and not bomb and not huge and not random_files and not standard_library and not nothing_else"
-_SECONDS = 60
+_SLOWER = 4
+"""So many times the processor time of the unchanged tests, and a mutant is taken never to end."""
 _EXAMPLES = 40
 """Of each property: what more would see is not needed, and each mutant waits for them."""
 _COMPARED = {
@@ -180,14 +181,14 @@ class _Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self._tree, str(self._path), "exec"), module.__dict__)
 
 
-def survives(file: str, tree: ast.Module | None, tests: Sequence[str]) -> bool:
-    """Whether all tests pass with this tree in place of the file."""
+def survives(file: str, tree: ast.Module | None, tests: Sequence[str], *, seconds: int = 300) -> bool:
+    """Whether all tests pass with this tree in place of the file, within so many seconds of a processor."""
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1] == 0
     code = 1
     try:
-        resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
@@ -220,6 +221,11 @@ def _tested(tests: Sequence[str]) -> int:
     return int(pytest.main([*options, *(str(ROOT / each) for each in tests)]))
 
 
+def _spent() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -241,15 +247,17 @@ def main() -> int:
         source = (ROOT / "src" / "onbehalf" / file).read_text(encoding="utf-8")
         every = list(mutants(source, WITHIN.get(file, frozenset())))
         chosen = random.Random(given.seed).sample(every, min(given.sample or len(every), len(every)))
+        spent = _spent()
         if not survives(file, None, TARGETS[file]):
             _say(f"{file}: its tests fail without a change, so nothing can be said")
             return 2
+        seconds = 3 + int(_SLOWER * (_spent() - spent))
         here = tried = 0
         for each in chosen:
             if time.monotonic() > until:
                 break
             tried += 1
-            if survives(file, each.tree, TARGETS[file]):
+            if survives(file, each.tree, TARGETS[file], seconds=seconds):
                 _say(f"  {file}:{each.line} survived: {each.what}")
             else:
                 here += 1
