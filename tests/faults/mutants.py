@@ -19,6 +19,7 @@ import importlib.util
 import os
 import random
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -189,6 +190,7 @@ def survives(file: str, tree: ast.Module | None, tests: Sequence[str], *, second
     code = 1
     try:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        signal.alarm(20 * seconds)  # one that only waits uses no processor
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
