@@ -235,6 +235,7 @@ def test_intents_without_outcome_become_unknown_at_the_next_start(tmp_path: Path
     with_reader = reader(tmp_path)
     assert [record.kind for record in with_reader.records(f"call_{2:032x}")] == ["intent", "unknown"]
     assert with_reader.open_intents() == ()
+    assert [[each.index for each in some] for some in with_reader.unsettled()] == [[], [1]]
     assert with_reader.verify().ok
     ledger = opened(tmp_path)
     assert ledger.recovered == ()
