@@ -179,12 +179,13 @@ def test_what_cannot_be_synced_is_an_error(
     assert synced
 
 
+@pytest.mark.parametrize("step", [10_000, ledger_settled._STEP])
 def test_every_byte_is_written_once_more_in_pieces_and_synced_with_its_name(
-    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     done: list[object] = []
     write, sync = os.pwrite, os.fsync
-    monkeypatch.setattr(ledger_settled, "_STEP", 10_000)
+    monkeypatch.setattr(ledger_settled, "_STEP", step)
 
     def writing(handle: int, data: bytes, place: int) -> int:
         done.append((place, data))
