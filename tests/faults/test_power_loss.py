@@ -18,7 +18,7 @@ from faults.fault_house import LOAD, Place, needs_strace
 from faults.recorded import Disk, Recording, disks
 
 LONG = "ONBEHALF_SOAK" in os.environ
-SHARE = 40
+SHARE = 25
 
 pytestmark = needs_strace
 
