@@ -237,6 +237,7 @@ def test_intents_without_outcome_become_unknown_at_the_next_start(tmp_path: Path
     with_reader = reader(tmp_path)
     assert [record.kind for record in with_reader.records(f"call_{2:032x}")] == ["intent", "unknown"]
     assert with_reader.open_intents() == ()
+    assert [[each.index for each in some] for some in with_reader.unsettled()] == [[], [1]]
     assert with_reader.verify().ok
     ledger = opened(tmp_path)
     assert ledger.recovered == ()
@@ -289,9 +290,10 @@ SWAP = (
         (tuple(each.format("leaf", "hash, entry") for each in SWAP), SWAPPED, True),
         (tuple(each.format("payload", "sealed") for each in SWAP), SWAPPED, False),
         (("DELETE FROM leaf", "DELETE FROM payload"), {(0, "tail_missing")}, True),
+        (("INSERT INTO leaf SELECT 20, hash, entry FROM leaf WHERE idx = 19",), {(20, "tail_unsigned")}, True),
     ],
     ids=["leaf", "hash", "payload", "head_root", "head_size", "note", "no_head", "tail", "middle", "swapped",
-         "swapped_payloads", "emptied"],
+         "swapped_payloads", "emptied", "added"],
 )  # fmt: skip
 def test_damage_is_found_and_located(
     tmp_path: Path, statements: tuple[str, ...], codes: set[tuple[int, str]], refused: bool

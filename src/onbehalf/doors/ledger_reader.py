@@ -149,12 +149,12 @@ def scan(
             if index != expected:
                 result.found(expected, "leaf_missing", f"leaf {expected} is missing, the next one is {index}")
                 expected = index
-            _scan_leaf(result, index, hash_, entry)
+            _scan_leaf(result, index, hash_, _blob(entry))
             if payload is None:
                 result.erased += 1
                 result.covered.missing(index, "")
             elif keys is not None:
-                _scan_payload(result, keys, index, (entry, payload))
+                _scan_payload(result, keys, index, (_blob(entry), _blob(payload)))
             expected += 1
         if progress is not None:
             progress(expected)
@@ -167,6 +167,11 @@ def scan(
     for (index,) in strays:
         result.found(index, "payload_without_leaf", f"payload {index} belongs to no leaf")
     return result, note
+
+
+def _blob(value: object) -> bytes:
+    """A column's bytes. In a damaged file it may be NULL or a number, whatever the table says: that is no leaf."""
+    return value if isinstance(value, bytes) else b""
 
 
 def _scan_leaf(result: Scan, index: int, hash_: bytes, entry: bytes) -> None:
@@ -227,7 +232,7 @@ def _scan_head(result: Scan, connection: sqlite3.Connection, verifier: NoteVerif
         return ""
     size, root, note = head
     try:
-        signed = checkpoint.read(note, verifier, origin=verifier.name)
+        signed = checkpoint.read(str(note), verifier, origin=verifier.name)
     except LedgerCorrupt as error:
         result.found(-1, "head_changed", f"the signed head: {error.message}")
         return str(note)
@@ -257,7 +262,7 @@ class LedgerReader:
             uri = f"{path.absolute().as_uri()}?mode=ro"
             self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
             self._connection.execute("SELECT 1 FROM leaf LIMIT 1")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise LedgerUnavailable(f"no ledger can be read at `{path}`: {error}") from error
 
     def close(self) -> None:
@@ -371,19 +376,19 @@ class LedgerReader:
         with self.snapshot() as connection:
             return tuple(self._record(*row) for row in connection.execute(query, values))
 
-    def _record(self, index: int, entry: bytes, sealed: bytes | None) -> Record:
-        hash_, sealer = tree.leaf_hash(entry), self._keys.sealer if self._keys is not None else None
+    def _record(self, index: int, entry: object, sealed: object) -> Record:
+        hash_, sealer = tree.leaf_hash(_blob(entry)), self._keys.sealer if self._keys is not None else None
         facts: dict[str, Json] = {}
         payload: bytes | None = None
         erasure: Erasure | None = None
         try:
-            leaf: Leaf = read(entry)
+            leaf: Leaf = read(_blob(entry))
             if sealed is not None and sealer is not None:
-                payload = sealer.open(sealed, index=index, leaf=hash_)
+                payload = sealer.open(_blob(sealed), index=index, leaf=hash_)
             if payload is not None:
                 facts = open_payload(leaf, payload)
             elif sealer is not None:
-                erasure = erased_by(sealer, index, sealed)
+                erasure = erased_by(sealer, index, None if sealed is None else _blob(sealed))
         except LedgerCorrupt as error:
             raise LedgerCorrupt(f"record {index} is damaged: {error.message}", hint=_VERIFY) from error
         return Record(
@@ -399,7 +404,7 @@ class LedgerReader:
             yield self._connection
         except sqlite3.OperationalError as error:
             raise LedgerUnavailable(f"the ledger cannot be read now: {error}") from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes from a damaged file
             raise LedgerCorrupt(f"the file cannot be read: {error}", hint=_VERIFY) from error
         finally:
             if self._connection.in_transaction:

@@ -27,6 +27,7 @@ from queue import SimpleQueue
 
 from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, Scan, scan
+from onbehalf.doors.ledger_settled import settle
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, entries, tree
 from onbehalf.explain.channel import Numbers
@@ -111,6 +112,7 @@ class SqliteLedger:
             raise LedgerUnavailable(f"the ledger at `{path}` cannot be made: {error.strerror}") from error
         connection: sqlite3.Connection | None = None
         try:
+            settle(path)
             connection = _connect(path, keys)
             scanned = _checked(connection, keys)
             ledger = cls(connection, scanned, keys=keys, lock=lock, failpoint=failpoint)
@@ -120,7 +122,7 @@ class SqliteLedger:
             if connection is not None:
                 connection.close()
             os.close(lock)
-            if isinstance(error, sqlite3.DatabaseError | OSError):
+            if isinstance(error, sqlite3.DatabaseError | OSError | UnicodeDecodeError):
                 raise LedgerCorrupt(f"the ledger at `{path}` cannot be read: {error}", hint=_RESTORE) from error
             raise
         ledger._thread.start()
@@ -288,7 +290,7 @@ class SqliteLedger:
                     crowded = sum(item.waiter is not None for item in batch) > 1
                     self._failpoint("woken")
                     batch = [] if running else self._drain()
-        except Exception as error:  # whatever it is, nothing after it may count as recorded
+        except BaseException as error:  # whatever ends the writer, nobody may wait for it, nor count as recorded
             self._fail(batch, error)
         finally:
             try:
@@ -323,7 +325,7 @@ class SqliteLedger:
         self.head = note
         self._failpoint("committed")
 
-    def _fail(self, batch: list[_Item], error: Exception) -> None:
+    def _fail(self, batch: list[_Item], error: BaseException) -> None:
         """Close for good and refuse everyone who waits: after a failed fsync nobody knows what the disk holds."""
         with self._gate:
             self._closed = f"the record could not be written ({error})"
