@@ -422,7 +422,7 @@ def test_a_handshake_of_tls_that_hangs_leaves_nothing_unknown() -> None:
 
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        async with server, upstream(f"https://127.0.0.1:{port}", protocol=MODERN, timeout=0.6) as door:
+        async with server, upstream(f"https://127.0.0.1:{port}", protocol=MODERN, timeout=3) as door:
             return await write(door)
 
     outcome = asyncio.run(walk())

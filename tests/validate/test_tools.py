@@ -209,6 +209,7 @@ CHANGED: list[dict[str, Any]] = [
     {"action": "other"}, {"remote": "other"}, {"bound": {"tenant": ParameterSettings(tenant=True)}},
     {"scopes": ("a",)}, {"rows": NOTE}, {"rows": RowsSettings(type="Note", attributes={"owner": "author User"})},
     {"resource": LookupSettings(tool="get", argument="word")}, {"writes": True}, {"once_seconds": 1},
+    {"durability": "witnessed"},
 ]  # fmt: skip
 
 
