@@ -8,7 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from onbehalf import config, config_directory, config_proof, config_signals, config_sinks, config_tls, config_upstreams
+from onbehalf import (
+    config,
+    config_directory,
+    config_ledger,
+    config_proof,
+    config_signals,
+    config_sinks,
+    config_tls,
+    config_upstreams,
+)
 from onbehalf.app import sketched
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.validate import people
@@ -29,7 +38,7 @@ STRUCTS = (
     config_proof.DpopSettings, config_proof.CertificateSettings, config_tls.TlsSettings,
     config_signals.StreamSettings, config_signals.PollSettings, config_signals.VerificationSettings,
     config_sinks.FileSink, config_sinks.StdoutSink, config_sinks.SyslogSink, config_sinks.OtlpSink,
-    config_sinks.HttpSink, config_sinks.ParquetSink,
+    config_sinks.HttpSink, config_sinks.ParquetSink, config_ledger.LedgerSettings, config_ledger.PostgresLedgerSettings,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 

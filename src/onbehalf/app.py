@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
@@ -24,6 +25,7 @@ from onbehalf.build_authorization import open_authorization
 from onbehalf.build_broker import open_broker, pages_login, serve_broker
 from onbehalf.build_exchange import open_exchange
 from onbehalf.build_further import open_further
+from onbehalf.build_ledger import open_ledger, open_public_log
 from onbehalf.build_people import load_people, open_people
 from onbehalf.build_proof import open_proofs
 from onbehalf.build_signals import open_signals
@@ -37,15 +39,13 @@ from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.inbound_admin import AdminApp
 from onbehalf.doors.inbound_approve_login import Logins
 from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
-from onbehalf.doors.inbound_log import LogApp
 from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.issuer_introspection import introspection_secrets
 from onbehalf.doors.issuer_metadata import IssuerMetadata
 from onbehalf.doors.key_file import KeyFile
-from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
+from onbehalf.doors.ledger_keys import open_mask_key
 from onbehalf.doors.ledger_sqlite import SqliteLedger
-from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.meter_prometheus import PrometheusMeter
 from onbehalf.doors.once_sqlite import SqliteOnce
 from onbehalf.doors.signer_file import FileSigner
@@ -56,6 +56,9 @@ from onbehalf.gateway import Gateway, Offer, Standing
 from onbehalf.model import AuditEntry, Json, Tool
 from onbehalf.validate import route, tools
 from onbehalf.validate.claims_people import kept_claims
+
+if TYPE_CHECKING:
+    from onbehalf.doors.ledger_postgres import PostgresLedger
 
 __all__ = [
     "VERSION", "App", "Paths", "building", "load_people", "load_settings", "log_origin", "make_data", "mcp_server",
@@ -105,7 +108,7 @@ class App:
     admin: AdminApp
     callers: IssuerCallers
     directory: SqliteDirectory
-    ledger: SqliteLedger
+    ledger: SqliteLedger | PostgresLedger
     signer: FileSigner
     sketches: Mapping[str, Tool]
     state: _State
@@ -269,7 +272,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         require_alone(settings.directory, known)
         make_data(places)
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
-        ledger = await asyncio.to_thread(_ledger, places, settings)
+        ledger = await asyncio.to_thread(open_ledger, places, settings, origin=log_origin(settings))
         stack.push_async_callback(asyncio.to_thread, ledger.close)
         told = open_people(
             settings, places, stack, known=known, note=lambda kind, facts: app._note(kind, facts),
@@ -322,7 +325,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
             gateway, settings, catalogue=catalogue, meter=meter, pages=pages, scim=told.pushed, oauth=oauth,
             connect=accounts.pages if accounts is not None else None,
             signals=signals.pushed, assertions=chained.app if chained is not None else None,
-            log=_public_log(places, settings, stack),
+            log=open_public_log(places, settings, stack),
             txn=open_further(settings, places, issuer=trust_domain(settings), signer=signer, ports=ports),
             server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), proving=proofs.proving,
         )  # fmt: skip
@@ -401,20 +404,6 @@ def make_data(places: Paths) -> None:
         raise ConfigInvalid(f"`{places.data}` cannot be made: {error.strerror}", hint="`data` names another") from error
 
 
-def _ledger(places: Paths, settings: Settings) -> SqliteLedger:
-    origin = log_origin(settings)
-    return SqliteLedger.open(places.ledger, keys=open_ledger_keys(places.keys, origin=origin), origin=origin, now=now)
-
-
-def _public_log(places: Paths, settings: Settings, stack: contextlib.AsyncExitStack) -> LogApp | None:
-    public = settings.gateway.public_log
-    if public == "none":
-        return None
-    tiles = LedgerTiles(places.ledger)
-    stack.callback(tiles.close)
-    return LogApp(tiles, public=public)
-
-
 def _catalogue(
     sketches: Mapping[str, Tool], state: _State, signer: FileSigner, mirror: IssuerMetadata | None
 ) -> Catalogue:
@@ -430,10 +419,10 @@ def _catalogue(
     return Catalogue(tool=tool, scopes=asked, jwks=signer.jwks, issuer=mirror.document if mirror is not None else None)
 
 
-def _ready(ledger: SqliteLedger, callers: IssuerCallers) -> dict[str, Callable[[], str]]:
+def _ready(ledger: SqliteLedger | PostgresLedger, callers: IssuerCallers) -> dict[str, Callable[[], str]]:
     """What makes this gateway unfit for any call. An upstream that is down, or policies that could not be reloaded, do
     not: the one fails its own calls, the other leaves the old ones in force."""
-    return {"ledger": lambda: ledger.closed, "issuers": lambda: "; ".join(callers.problems())}
+    return {"ledger": lambda: ledger.unready, "issuers": lambda: "; ".join(callers.problems())}
 
 
 def _entry(kind: str, facts: dict[str, Json]) -> AuditEntry:

@@ -83,6 +83,11 @@ class Paths:
         return self.data / "ledger.db"
 
     @property
+    def replica(self) -> Path:
+        """Which replica of a shared record this folder's last run was."""
+        return self.data / "replica.json"
+
+    @property
     def directory(self) -> Path:
         """The directory database, made from `people`."""
         return self.data / "directory.db"

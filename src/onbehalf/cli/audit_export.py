@@ -12,6 +12,7 @@ import orjson
 import typer
 
 from onbehalf.app import load_settings, paths, trust_domain
+from onbehalf.build_ledger import ledger_store
 from onbehalf.cli.explain import opened
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import Settings
@@ -52,7 +53,7 @@ def export_log(
     Example: onbehalf audit export-log /srv/www/log
     """
     settings = load_settings(config)
-    source = LedgerTiles(paths(config, settings).ledger)
+    source = LedgerTiles(ledger_store(paths(config, settings), settings))
     try:
         size = write_log(source, directory)
     finally:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from onbehalf.app import load_settings, log_origin, paths
+from onbehalf.build_ledger import ledger_store
 from onbehalf.cli.plain import plain
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.doors.clock_system import now
@@ -95,7 +96,8 @@ def _records(config: Path, parquet: Path | None, span: Span) -> Any:
         return from_parquet(parquet, span)
     settings = load_settings(config)
     places = paths(config, settings)
-    return from_ledger(places.ledger, read_ledger_keys(places.keys, origin=log_origin(settings)), span, _progress)
+    keys = read_ledger_keys(places.keys, origin=log_origin(settings))
+    return from_ledger(ledger_store(places, settings), keys, span, _progress)
 
 
 def _moment(text: str, default: int) -> int:

@@ -1,4 +1,4 @@
-"""`onbehalf db`: the wall inside a database, as SQL for whoever owns the tables."""
+"""`onbehalf db`: what stands inside databases, as SQL for whoever owns them. The record is in db_ledger.py."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from onbehalf.app import load_settings
+from onbehalf.cli.db_ledger import ledger
 from onbehalf.cli.screen import ConfigFile
 from onbehalf.config import PostgresUpstream, Settings
 from onbehalf.doors.secret_reference import resolved
@@ -18,7 +19,8 @@ from onbehalf.validate.wall_claim import claim_key
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Print the wall that keeps tenants apart inside a database.", no_args_is_help=True)
+app = typer.Typer(help="Print what stands inside databases: walls, the record.", no_args_is_help=True)
+app.command("ledger")(ledger)
 
 
 @app.callback()
