@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= demo-data
 GLEWLWYD := .tools/glewlwyd
-.PHONY: demo demo-postgres test check browser postgres glewlwyd syslog lock bench conformance clean
+.PHONY: demo demo-postgres test check browser postgres glewlwyd syslog strace soak mutants lock bench conformance clean
 
 demo: $(READY)
 	$(BIN)/onbehalf demo --data $(DATA) $(ARGS)
@@ -14,7 +14,7 @@ demo: $(READY)
 demo-postgres: $(READY) postgres
 	$(BIN)/onbehalf demo --database postgres --data $(DATA) $(ARGS)
 
-test: check browser postgres glewlwyd syslog
+test: check browser postgres glewlwyd syslog strace
 	$(BIN)/python -m pytest -n 4 --dist loadfile
 
 # The login page is tested in a real browser. Where nothing may be installed, those tests are skipped and say so.
@@ -29,6 +29,10 @@ postgres:
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql > /dev/null; } \
 	  || echo "PostgreSQL is not installed, so what needs it will not run (apt-get install postgresql)"
+	@version=$$(ls /usr/lib/postgresql 2> /dev/null | sort -n | tail -1); ls /usr/lib/postgresql/$$version/lib/pgaudit.so > /dev/null 2>&1 \
+	  || { [ -n "$$version" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-$$version-pgaudit > /dev/null; } \
+	  || echo "pgaudit is not installed, so its test will be skipped (apt-get install postgresql-$$version-pgaudit)"
 
 # The broker is tested with a second OpenID provider. It is unpacked and not installed: Debian's package would start a
 # server, with the password that everybody knows, and would bring a database client.
@@ -46,6 +50,21 @@ syslog:
 	@command -v rsyslogd > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rsyslog > /dev/null; } \
 	  || echo "rsyslog is not installed, so its tests will be skipped (apt-get install rsyslog)"
+
+# What a process does to its files is recorded, and its system calls are made to fail.
+strace:
+	@command -v strace > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends strace > /dev/null; } \
+	  || echo "strace is not installed, so its tests will be skipped (apt-get install strace)"
+
+# The faults of docs/faults.md in their long form: all disks that a loss of power can leave, and the gateway killed 1,000 times.
+soak: $(READY) strace
+	ONBEHALF_SOAK=1 $(BIN)/python -m pytest -n 2 --timeout 7200 tests/faults
+	PYTHONPATH=tests $(BIN)/python -m faults.soak $(ARGS)
+
+# Small faults in the source of the verifier and of recovery, each of which a test must see.
+mutants: $(READY)
+	PYTHONPATH=src:tests $(BIN)/python tests/faults/mutants.py $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests examples bench

@@ -228,7 +228,7 @@ class Company:
     def serving(self, *, status: int = 200) -> Iterator[subprocess.Popen[str]]:
         """`onbehalf serve` in a process of its own; entered once /readyz says `status`."""
         with demo.serve_gateway(self.config) as process:
-            wait_for(lambda: self._ready(process) == status, what=f"/readyz {status}", seconds=60, said=self.served_log)
+            wait_for(lambda: self._ready(process) == status, what=f"/readyz {status}", seconds=90, said=self.served_log)
             yield process
 
     def _ready(self, process: subprocess.Popen[str]) -> int:

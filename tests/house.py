@@ -18,7 +18,9 @@ from onbehalf.errors import (
     PersonUnknown,
     SignerUnavailable,
     TokenMissing,
+    WitnessesUnavailable,
 )
+from onbehalf.explain.channel import channel_of
 from onbehalf.gateway import Gateway, Offer, Standing
 from onbehalf.model import (
     AuditEntry,
@@ -43,6 +45,7 @@ from onbehalf.model import (
     ToolCall,
     ToolRequest,
     UnixTime,
+    Witnessed,
     digest,
 )
 from onbehalf.validate import route
@@ -231,9 +234,25 @@ class Doors:
             raise LedgerUnavailable("no space is left")
         self.entries.append(entry)
 
-    @staticmethod
-    def receipt(index: int) -> Receipt:
-        return Receipt(index=index, leaf=digest(str(index).encode()))
+    def receipt(self, index: int) -> Receipt:
+        audience = self.entries[index].audience
+        receipt = Receipt(index=index, leaf=digest(str(index).encode()))
+        if not audience:
+            return receipt
+        number = sum(each.audience == audience for each in self.entries[: index + 1])
+        return replace(receipt, channel=channel_of("house", audience), number=number)
+
+    # witnesses
+    async def cosigned(self, receipt: Receipt) -> Receipt:
+        self.reached.set()
+        if "witnesses_hang" in self.broken:
+            await asyncio.sleep(3600)
+        if "witnesses_down" in self.broken:
+            raise WitnessesUnavailable("too few witnesses cosigned")
+        if "log_disowned" in self.broken:
+            self.broken |= {"ledger_full", "ledger_full_later"}
+            raise LedgerUnavailable("a witness saw another history")
+        return replace(receipt, witnessed=Witnessed(size=len(self.entries), by=(("w", NOW),)))
 
     # signer
     def sign(self, grant: Grant) -> CallToken:
@@ -283,12 +302,13 @@ def house(
             "when { 9223372036854775807 + context.now > 0 };"
         )
     engine = CedarEngine.load(bundle_at(directory / "policies", policies, SCHEMA), tools=TOOLS)
-    offers = {tool.name: Offer(tool=tool, check=route.prepare(tool.schema), upstream=doors) for tool in TOOLS}
+    tools = [replace(tool, durability="witnessed") for tool in TOOLS] if "all_witnessed" in broken else TOOLS
+    offers = {tool.name: Offer(tool=tool, check=route.prepare(tool.schema), upstream=doors) for tool in tools}
     standing = Standing(engine=engine, offers=offers)
     gateway = Gateway(
         clock=doors.now, ids=doors.fresh, callers=doors, directory=doors, ledger=doors, signer=doors, meter=doors,
         once=doors, changes=doors, standing=lambda: standing, max_rows=max_rows,
-        secret=mask_key, trip=doors.tripped.append,
+        secret=mask_key, trip=doors.tripped.append, witnesses=None if "no_witnesses" in broken else doors,
     )  # fmt: skip
     return gateway, doors
 

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote_plus, urlencode, urljoin
 
 import httpx2
+from joserfc.jwk import RSAKey
 
 import node_peers
 from broker_house import Browser, company_key
@@ -79,9 +80,19 @@ class TokenServer:
         assert answer.status_code == 200, answer.text
 
 
+def _known_by(key: RSAKey | None) -> dict[str, Any]:
+    if key is None:
+        return {"client_secret": GATEWAY_SECRET}
+    public = {**key.as_dict(private=False), "use": "sig"}
+    return {"token_endpoint_auth_method": "private_key_jwt", "jwks": {"keys": [public]}}
+
+
 @contextmanager
-def token_server(*, format: str = "opaque", signed: bool = False, life: int = 3600) -> Iterator[TokenServer]:
-    """The server until the context ends. With `signed` it signs its answers to the gateway."""
+def token_server(
+    *, format: str = "opaque", signed: bool = False, life: int = 3600, gateway_key: RSAKey | None = None
+) -> Iterator[TokenServer]:
+    """The server until the context ends. With `signed` it signs its answers to the gateway, which it knows by
+    `gateway_key` where there is one, and by its secret otherwise."""
     port = free_port()
     clients: list[dict[str, Any]] = [
         {
@@ -89,7 +100,7 @@ def token_server(*, format: str = "opaque", signed: bool = False, life: int = 36
             "token_endpoint_auth_method": "none", "grant_types": ["authorization_code", "refresh_token"],
         },
         {
-            "client_id": GATEWAY, "client_secret": GATEWAY_SECRET, "redirect_uris": [], "response_types": [],
+            "client_id": GATEWAY, **_known_by(gateway_key), "redirect_uris": [], "response_types": [],
             "grant_types": [], **({"introspection_signed_response_alg": "RS256"} if signed else {}),
         },
         {

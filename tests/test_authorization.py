@@ -95,9 +95,7 @@ class Domains:
 def written(ours: Company, partner: Company, api: Api) -> None:
     document = json.dumps(DOCUMENT).encode()
     (ours.directory / "partner.json").write_bytes(document)
-    (ours.directory / "partner.secret").write_text(SECRET)
-    (partner.directory / "ours.secret").write_text(SECRET)
-    (partner.directory / "login.secret").write_text("unused")
+    known_by(ours, partner)
     text = ours.config.read_text(encoding="utf-8")
     text += f"""  partner:
     kind: openapi
@@ -115,6 +113,13 @@ def written(ours: Company, partner: Company, api: Api) -> None:
       orders: {{action: readDesk}}
 """
     ours.config.write_text(text, encoding="utf-8")
+
+
+def known_by(ours: Company, partner: Company) -> None:
+    """Have the partner's broker take our gateway's word for who a person is."""
+    (ours.directory / "partner.secret").write_text(SECRET)
+    (partner.directory / "ours.secret").write_text(SECRET)
+    (partner.directory / "login.secret").write_text("unused")
     text = partner.config.read_text(encoding="utf-8")
     start, end = text.index("issuers:"), text.index("upstreams:")
     text = (

@@ -147,6 +147,8 @@ ASKED = 'tenant: acme, introspection: {endpoint: "https://login.example/i", clie
     ("more", "told"),
     [
         (", client_secret: plain}", "client_secret"),
+        (", client_key: 'file:k'}", "one of `client_secret` and `client_key`"),
+        (", client_key: plain}", "client_key"),
         (", kept_seconds: 301}", "kept_seconds"),
         (", kept_seconds: -1}", "kept_seconds"),
         (", asked: some}", "asked"),
@@ -160,6 +162,13 @@ def test_how_an_issuer_is_asked_about_tokens_is_taken_at_its_word(more: str, tol
     assert (good.asked, good.kept_seconds, good.prefix, good.signed) == ("opaque", 30, "", False)
     text = changed("tenant: acme", f"{ASKED}{more}")
     assert told in refused(text.replace("client_secret: env:X, client_secret", "client_secret"))
+
+
+def test_the_gateway_proves_itself_to_an_issuer_that_it_asks() -> None:
+    by_key = changed("tenant: acme", f"{ASKED}}}").replace("client_secret: env:X", "client_key: 'file:gateway.pem'")
+    assert config.parse(by_key).issuers[0].introspection
+    bare = by_key.replace(", client_key: 'file:gateway.pem'", "")
+    assert "one of `client_secret` and `client_key`" in refused(bare)
 
 
 def test_an_issuer_is_asked_about_tokens_over_https_alone() -> None:
@@ -228,6 +237,45 @@ def test_a_person_who_signs_in_by_the_broker_has_nothing_to_exchange() -> None:
         assert "no issuer here but perhaps the broker's" in refused(exchanging(keys, more=broker))
 
 
+def test_an_mcp_server_has_one_way_to_its_bearers_at_most_and_no_header_that_could_carry_one() -> None:
+    own = "tools: {write: {action: writeDesk}}"
+    one = changed(own, f"{own}, exchange: {{{RIGHT}}}")
+    upstream = config.parse(one).upstreams["desk"]
+    assert isinstance(upstream, config.McpUpstream)
+    assert upstream.exchange is not None
+    account = "authorization_endpoint: 'https://a.example', token_endpoint: 'https://a.example/t', client_id: g, "
+    account = f"account: {{{account}client_secret: 'env:S'}}"
+    assert config.parse(changed(own, f"{own}, {account}")).upstreams["desk"]
+    assert "two of" in refused(changed(own, f"{own}, exchange: {{{RIGHT}}}, {account}"))
+    assert "is not https" in refused(
+        changed(own, f"{own}, {account.replace('https://a.example/t', 'http://a.example')}")
+    )
+    assert "no issuer here" in refused(changed(own, f"{own}, exchange: {{{RIGHT.replace('login', 'other')}}}"))
+    assert "unknown key `headers`" in refused(changed(own, f"{own}, headers: {{Authorization: 'env:A'}}"))
+
+
+def test_definitions_in_a_file_are_pinned() -> None:
+    own = "tools: {write: {action: writeDesk}}"
+    for one in ("definitions: tools.json", f"digest: 'sha256:{'0' * 64}'"):
+        assert "one of `definitions` and `digest`" in refused(changed(own, f"{own}, {one}"))
+    refused(changed(own, f"{own}, definitions: tools.json, digest: 'sha256:0'"))
+    both = f"{own}, definitions: tools.json, digest: 'sha256:{'0' * 64}'"
+    assert config.parse(changed(own, both)).upstreams["desk"]
+
+
 def test_an_upstream_with_an_exchange_has_no_other_bearer() -> None:
     other = "    headers: {Authorization: 'env:A'}\n"
     assert "two of `authorization`, `exchange`" in refused(exchanging(RIGHT, more=other))
+
+
+def test_security_events_and_a_shared_memory_are_refused_together_and_unknown_keys_of_it_are_told() -> None:
+    state = 'state: {postgres: {dsn: "env:STATE"}}'
+    shared = changed('mcp"}', f'mcp", {state}}}')
+    assert config.parse(shared).gateway.state is not None
+    stream = (
+        'signals: [{name: idp, issuer: "https://login.example", audience: a, push: "env:B", jwks: "https://x/j",'
+        " tenant: acme}]\nupstreams:"
+    )
+    assert "do not go together" in refused(shared.replace("upstreams:", stream))
+    assert "known keys are `postgres`" in refused(shared.replace("postgres", "mysql"))
+    assert "`timeout_seconds`" in refused(shared.replace("dsn:", "url: x, dsn:"))

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from html import unescape
+from contextlib import ExitStack
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-from broker_house import CLIENT, SECRET, Asking, BrokerHouse, Browser, Visit, broker_house, provider
+from account_house import AccountTown
+from broker_house import CLIENT, SECRET, Browser, broker_house, provider
 from company import said
 
 DOCUMENT = {
@@ -61,48 +60,11 @@ class Api:
         return Handler
 
 
-class Town:
-    """A gateway, the upstream behind it, and the upstream's own authorization server."""
+@dataclass(kw_only=True)
+class Town(AccountTown):
+    """With the upstream, an API."""
 
-    def __init__(self, house: BrokerHouse, accounts: str, api: Api) -> None:
-        self.house, self.accounts, self.api = house, accounts, api
-
-    def token(self, person: str = "alice-at-login") -> str:
-        asking = Asking(changes={"scope": "desk.write"})
-        return str(self.house.redeemed(asking, self.house.code(asking, account=person)).json()["access_token"])
-
-    def call(self, token: str) -> Any:
-        return self.house.company.call("issues", token=token)
-
-    def asked(self, token: str) -> str:
-        """The link of a call that waits."""
-        return str(self.call(token)["_meta"]["onbehalf/connect"]["url"])
-
-    def opened(self, browser: Browser, url: str, person: str = "alice-at-login") -> Visit:
-        """The page of a connection, for somebody who logs in first where they are asked."""
-        page = browser.get(url)
-        link = re.search(r'href="(/approvals/login[^"]+)"', page.text)
-        if link is None:
-            return page
-        return self.house.logged_in(browser, browser.get(self.house.at + unescape(link[1])), person)
-
-    def connected(self, url: str, *, browser: Browser | None = None, account: str = "alice-there") -> Visit:
-        """The whole way of a person who connects their account."""
-        browser = browser or Browser()
-        page = self.opened(browser, url)
-        page = browser.post(url, {"token": page.field("token"), "say": "yes"})
-        login, self.house.login = self.house.login, self.accounts
-        try:
-            return self.house.logged_in(browser, page, account)
-        finally:
-            self.house.login = login
-
-    def kept(self, *changes: str) -> Any:
-        """What the vault's table says of whose logins there are, after `changes` by another hand."""
-        with closing(sqlite3.connect(self.house.company.directory / "data" / "vault.db")) as base, base:
-            for change in changes:
-                base.execute(change)
-            return base.execute("SELECT tenant, person, upstream FROM account").fetchall()
+    api: Api
 
 
 @pytest.fixture
@@ -137,7 +99,7 @@ broker:
         )
         assert (directory / "login.secret").read_text() == SECRET
         stack.enter_context(made.serving())
-        yield Town(house, accounts, api)
+        yield Town(house=house, accounts=accounts, tool="issues", api=api)
     api.server.shutdown()
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from onbehalf import connecting
 from onbehalf.connecting import Account, Connecting, ConnectionDead, Owner
 from onbehalf.doors.upstream_authorization import AuthorizationFailed
 from onbehalf.doors.vault_accounts import VaultAuthorizer
-from onbehalf.errors import ConnectionUnknown
+from onbehalf.errors import ConnectionUnknown, VaultUnavailable
 from onbehalf.model import AuditEntry, Caller, Digest, Entity, Person, Receipt, ToolCall, UnixTime
 from validate.policy_house import BOB, DANA, NOW, caller, person, tool, tool_call
 
@@ -21,12 +22,22 @@ OWNER = Owner(tenant="acme", person="dana", upstream="code")
 class Vault:
     def __init__(self) -> None:
         self.accounts: dict[Owner, Account] = {}
+        self.claims: dict[Owner, UnixTime] = {}
 
     async def find(self, owner: Owner) -> Account | None:
+        await asyncio.sleep(0)
         return self.accounts.get(owner)
 
     async def keep(self, owner: Owner, account: Account) -> None:
         self.accounts[owner] = account
+        self.claims.pop(owner, None)
+
+    async def renewing(self, owner: Owner, *, now: UnixTime, until: UnixTime) -> bool:
+        await asyncio.sleep(0)
+        if owner not in self.accounts or self.claims.get(owner, 0) > now:
+            return False
+        self.claims[owner] = until
+        return True
 
     async def drop(self, owner: Owner) -> bool:
         return self.accounts.pop(owner, None) is not None
@@ -143,6 +154,62 @@ def test_calls_at_once_renew_a_token_once() -> None:
     assert set(asyncio.run(many())) == {"access-1"}
     assert house.accounts.renewals == ["refresh-0"]
     assert house.vault.accounts[OWNER].refresh == "refresh-1"
+
+
+def two_gateways(monkeypatch: pytest.MonkeyPatch) -> tuple[House, House]:
+    """Which share a vault and what is behind it."""
+    monkeypatch.setattr(connecting, "_LOOK_AGAIN_S", 0.005)
+    here, there = House(), House()
+    there.vault = there.connecting.vault = here.vault
+    there.accounts, there.connecting.accounts = here.accounts, here.connecting.accounts
+    here.vault.accounts[OWNER] = Account(access="old", refresh="refresh-0", until=here.now + 30)
+    return here, there
+
+
+def test_of_two_gateways_that_would_renew_a_login_one_does_and_the_other_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, there = two_gateways(monkeypatch)
+
+    async def many() -> list[str]:
+        return list(await asyncio.gather(*(house.connecting.bearer(call()) for house in (here, there) * 5)))
+
+    assert set(asyncio.run(many())) == {"access-1"}
+    assert here.accounts.renewals == ["refresh-0"]
+
+
+def test_a_login_that_another_gateway_renews_and_is_not_done_with_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = two_gateways(monkeypatch)
+    here.vault.claims[OWNER] = UnixTime(here.now + 60)  # that gateway ended in the middle
+    with pytest.raises(VaultUnavailable, match="another gateway renews"):
+        asyncio.run(there.connecting.bearer(call()))
+    there.now += 60
+    assert asyncio.run(there.connecting.bearer(call())) == "access-1"
+
+
+def test_a_token_that_was_refused_while_another_gateway_renews_it_is_left_to_that_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, there = two_gateways(monkeypatch)
+
+    async def both() -> str:
+        renewing = asyncio.create_task(here.connecting.bearer(call()))
+        while not here.vault.claims:
+            await asyncio.sleep(0)
+        await there.connecting.refused(call())
+        return await renewing
+
+    assert asyncio.run(both()) == "access-1"
+    assert here.vault.accounts[OWNER].refresh == "refresh-1"
+
+
+def test_a_renewal_that_fails_leaves_it_to_whoever_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = two_gateways(monkeypatch)
+    here.accounts.fails = AuthorizationFailed("it is down")
+    with pytest.raises(AuthorizationFailed):
+        asyncio.run(here.connecting.bearer(call()))
+    here.accounts.fails = None
+    assert asyncio.run(there.connecting.bearer(call())) == "access-1"
 
 
 def test_a_login_that_is_dead_is_forgotten_on_record_and_asked_for_anew() -> None:

@@ -15,9 +15,10 @@ from onbehalf import (
     config_proof,
     config_signals,
     config_sinks,
+    config_state,
     config_tls,
     config_upstreams,
-)
+)  # fmt: skip
 from onbehalf.app import sketched
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.validate import people
@@ -35,7 +36,8 @@ STRUCTS = (
     config.ApprovalSettings, config.BrokerSettings, config.BrokerLogin, config.BrokerClient,
     config.IntrospectionSettings, config.ServicesSettings, config.WorkloadSettings, config_directory.DirectorySettings,
     config_directory.FeedSettings, config_directory.ScimSettings, config_directory.ClaimsSettings,
-    config_proof.DpopSettings, config_proof.CertificateSettings, config_tls.TlsSettings,
+    config.WitnessesSettings, config_proof.DpopSettings, config_proof.CertificateSettings, config_tls.TlsSettings,
+    config_state.StateSettings, config_state.PostgresState,
     config_signals.StreamSettings, config_signals.PollSettings, config_signals.VerificationSettings,
     config_sinks.FileSink, config_sinks.StdoutSink, config_sinks.SyslogSink, config_sinks.OtlpSink,
     config_sinks.HttpSink, config_sinks.ParquetSink, config_ledger.LedgerSettings, config_ledger.PostgresLedgerSettings,
@@ -124,7 +126,7 @@ def test_the_example_of_sinks_is_a_configuration() -> None:
 
 
 def test_the_example_of_an_api_of_another_domain_is_a_configuration() -> None:
-    _, example, exchanging, accounts = blocks(ROOT / "docs" / "your-api.md", "yaml")
+    _, example, exchanging, accounts, server = blocks(ROOT / "docs" / "your-api.md", "yaml")
     head = "gateway: {resource: https://g.example/mcp}\nissuers: [{issuer: https://l.example, tenant: acme}]\n"
     settings = config.parse(head + example.replace("sha256:…", f"sha256:{'0' * 64}"))
     assert settings.upstreams["partner"].authorization.grant == "jwt-bearer"  # type: ignore[union-attr]
@@ -132,6 +134,8 @@ def test_the_example_of_an_api_of_another_domain_is_a_configuration() -> None:
     settings = config.parse(f"gateway: {{resource: https://g.example/mcp}}\n{own}")
     assert settings.upstreams["orders"].exchange.scope == "orders.read"  # type: ignore[union-attr]
     settings = config.parse(head + accounts.replace("sha256:…", f"sha256:{'0' * 64}"))
+    assert settings.upstreams["code"].account.title == "Code"  # type: ignore[union-attr]
+    settings = config.parse(head + server.replace("sha256:…", f"sha256:{'0' * 64}"))
     assert settings.upstreams["code"].account.title == "Code"  # type: ignore[union-attr]
 
 

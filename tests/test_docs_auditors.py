@@ -21,9 +21,11 @@ import pytest
 from company import Company, company, free_port, said
 from onbehalf.app import building
 from onbehalf.explain import tiles, tree
+from onbehalf.explain.channel import channel_of
 from onbehalf.explain.checkpoint import Checkpoint, NoteSigner, tlog_proof, write
 from onbehalf.explain.leaf import make, opened_facts, read, spell
 from onbehalf.model import AuditEntry, Json, Presented, ToolRequest, UnixTime
+from onbehalf.verifier import channels as verifier_channels
 from onbehalf.verifier import merkle
 from onbehalf.verifier.command import main
 from onbehalf.verifier.leaves import read_leaf
@@ -182,6 +184,21 @@ def test_the_writer_makes_the_leaves_of_the_vectors() -> None:
             {"fact": name, "json": spelled, "salt": salt, "commitment": leaf.facts[name]}
             for name, (spelled, salt) in opened_facts(leaf, made.payload).items()
         ]
+
+
+def test_the_writer_numbers_an_intent_as_the_vectors_do_and_the_verifier_reads_it() -> None:
+    told = VECTORS["numbered"]
+    assert channel_of(told["origin"], told["audience"]) == told["channel"]
+    assert verifier_channels.channel_of(told["origin"], told["audience"]) == told["channel"]
+    record = {**told["record"], "at": UnixTime(told["record"]["at"])}
+    entry = AuditEntry(**record, audience=told["audience"])
+    made = make(
+        spell(entry), id_=told["id"], salt=bytes.fromhex(told["record_salt"]), place=(told["channel"], told["n"])
+    )
+    assert made.leaf.decode() == told["leaf"]
+    assert merkle.leaf_hash(made.leaf).hex() == told["leaf_hash"]
+    leaf = read_leaf(made.leaf)
+    assert (leaf.channel, leaf.number) == (told["channel"], told["n"])
 
 
 def test_the_verifier_opens_the_facts_of_the_vectors_and_no_changed_one() -> None:

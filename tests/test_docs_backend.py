@@ -120,7 +120,7 @@ def test_the_flask_api_of_the_page_knows_who_calls_and_its_receipts_are_on_the_r
         assert answer.status_code == 401
         assert "call_token_refused" in answer.text
         jwks = json.loads((made.directory / "receipts.json").read_text())
-    assert "The backend signed for its answer." in " ".join(
+    assert "The backend signed for its answer: grade R3." in " ".join(
         said("explain", "last", "--config", made.config).out.split()
     )
     intents = [facts for facts in recorded(made, "intent") if facts["tool"]["name"] == "orders_list"]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from joserfc.jwk import RSAKey
 
 from company import Company, company, said
 from oidc_tokens import GATEWAY, GATEWAY_SECRET, TokenServer, token_server
@@ -17,9 +18,11 @@ ALICE = "alice-at-login"
 
 
 @contextmanager
-def opaque_house(directory: Path, *, signed: bool = False, more: str = "") -> Iterator[tuple[Company, TokenServer]]:
-    """A gateway, not served yet, whose one issuer gives out opaque tokens."""
-    with company(directory) as made, token_server(signed=signed) as server:
+def opaque_house(
+    directory: Path, *, signed: bool = False, more: str = "", key: RSAKey | None = None
+) -> Iterator[tuple[Company, TokenServer]]:
+    """A gateway, not served yet, whose one issuer gives out opaque tokens, and knows it by its secret or by `key`."""
+    with company(directory) as made, token_server(signed=signed, gateway_key=key) as server:
         said_so = f"signed: {str(signed).lower()}"
         asked = (
             f"endpoint: '{server.issuer}/token/introspection', client_id: '{GATEWAY}', client_secret: file:own.secret"
@@ -31,6 +34,9 @@ def opaque_house(directory: Path, *, signed: bool = False, more: str = "") -> It
         for name in ("onbehalf.yaml", "people.yaml"):
             made.edit(made.issuer.url, server.issuer, name=name)
         (directory / "own.secret").write_text(GATEWAY_SECRET)
+        if key is not None:
+            made.edit("client_secret: file:own.secret", "client_key: file:own.jwk")
+            (directory / "own.jwk").write_text(json.dumps(key.as_dict(private=True)))
         yield made, server
 
 
@@ -62,6 +68,30 @@ def test_a_real_opaque_token_lets_its_person_do_what_they_may(tmp_path: Path, si
         assert "asked about the token" in " ".join(story.split())
         assert asked in " ".join(story.split())
         assert alice not in made.ledger.read_bytes().decode("latin-1")
+
+
+@pytest.mark.parametrize("algorithm", ["PS256", "RS256"])
+def test_the_gateway_may_prove_itself_by_a_key_when_it_asks(tmp_path: Path, algorithm: str) -> None:
+    key = RSAKey.generate_key(2048, {"kid": "gateway-1", "alg": algorithm})
+    with opaque_house(tmp_path / "it", key=key) as (made, server), made.serving():
+        alice = token(server, made)
+        assert made.tools(token=alice) == {"notes_list", "desk_read", "desk_write"}
+        assert made.post("tools/list", token="made-up").status_code == 401
+
+
+def test_check_says_where_the_gateways_own_key_is_not_taken(tmp_path: Path) -> None:
+    key = RSAKey.generate_key(2048, {"kid": "gateway-1", "alg": "PS256"})
+    with opaque_house(tmp_path / "it", key=key) as (made, server):
+        findings = json.loads(said("check", "-c", made.config, "--json").out)["findings"]
+        told = {each["what"]: each["level"] for each in findings}
+        assert told[f"introspection {server.issuer}"] == "ok"
+        another = RSAKey.generate_key(2048, {"kid": "gateway-1", "alg": "PS256"})
+        (made.directory / "own.jwk").write_text(json.dumps(another.as_dict(private=True)))
+        found = json.loads(said("check", "-c", made.config, "--json").out)["findings"]
+        (wrong,) = [each for each in found if each["level"] == "problem"]
+        assert wrong["what"] == f"introspection {server.issuer}"
+        assert "401" in wrong["text"]
+        assert "client_key" in wrong["hint"]
 
 
 def test_a_token_that_was_ended_there_lets_in_no_longer_than_an_answer_is_kept(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,35 +26,44 @@ from onbehalf.build_authorization import open_authorization
 from onbehalf.build_broker import open_broker, pages_login, serve_broker
 from onbehalf.build_exchange import open_exchange
 from onbehalf.build_further import open_further
-from onbehalf.build_ledger import open_ledger, open_public_log
+from onbehalf.build_keys import keys_in_force, keys_on_record
+from onbehalf.build_ledger import ledger_store, open_erasing, open_ledger, public_log
 from onbehalf.build_people import load_people, open_people
 from onbehalf.build_proof import open_proofs
 from onbehalf.build_signals import open_signals
+from onbehalf.build_state import open_stores
+from onbehalf.build_witnesses import open_heads, open_watched, open_witnesses
 from onbehalf.config import McpUpstream, Settings
+from onbehalf.config_upstreams import audience_of
+from onbehalf.doors import policies_kept
 from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.directory_feeds import Feeding
 from onbehalf.doors.directory_load import Loaded
 from onbehalf.doors.directory_pushed_configured import require_alone
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.engine_cedar import CedarEngine
+from onbehalf.doors.engine_cedar_values import engine_name
 from onbehalf.doors.inbound_admin import AdminApp
 from onbehalf.doors.inbound_approve_login import Logins
 from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
 from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.issuer_http import IssuerCallers
-from onbehalf.doors.issuer_introspection import introspection_secrets
+from onbehalf.doors.issuer_introspection import introspection_clients
 from onbehalf.doors.issuer_metadata import IssuerMetadata
 from onbehalf.doors.key_file import KeyFile
+from onbehalf.doors.ledger_heartbeat import Heart
 from onbehalf.doors.ledger_keys import open_mask_key
+from onbehalf.doors.ledger_spool import Spool, taking
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.doors.meter_prometheus import PrometheusMeter
-from onbehalf.doors.once_sqlite import SqliteOnce
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
 from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, LedgerUnavailable, OnbehalfError
+from onbehalf.explain.key_set import changed
 from onbehalf.gateway import Gateway, Offer, Standing
 from onbehalf.model import AuditEntry, Json, Tool
+from onbehalf.ports import House
 from onbehalf.validate import route, tools
 from onbehalf.validate.claims_people import kept_claims
 
@@ -112,6 +122,7 @@ class App:
     signer: FileSigner
     sketches: Mapping[str, Tool]
     state: _State
+    keys: Callable[[], dict[str, Json]]
     logins: Logins | None = None
     broker: KeyFile | None = None
     problems: dict[str, str] = field(default_factory=dict)
@@ -128,9 +139,11 @@ class App:
                 self.logins.end_all()
             await self._reloaded("policies", "policy_change", self._reload_policies)
             await self._reloaded("people", "directory_change", self._reload_people)
-            await self._reloaded("keys", "key_change", self._reload_keys)
+            await self._reloaded("keys", "key_change", self._reload_keys, now_as="key_set")
 
-    async def _reloaded(self, part: str, event: str, action: Callable[[], Awaitable[tuple[Json, Json]]]) -> None:
+    async def _reloaded(
+        self, part: str, event: str, action: Callable[[], Awaitable[tuple[Json, Json]]], now_as: str = "after"
+    ) -> None:
         try:
             before, after = await action()
         except OnbehalfError as error:
@@ -141,13 +154,14 @@ class App:
         self.problems.pop(part, None)
         _log.info("%s %s", part, "taken over" if before != after else "unchanged")
         if before != after:
-            self._note(event, {"before": before, "after": after})
+            self._note(event, {"before": before, now_as: after})
 
     async def _reload_policies(self) -> tuple[Json, Json]:
         before = self.state.standing.engine.policy
         engine = await asyncio.to_thread(
             CedarEngine.load, self.paths.policies, tools=[*self.sketches.values()], narrowed=narrowed(self.settings)
         )
+        await asyncio.to_thread(policies_kept.keep, self.paths.kept, engine.spelled)
         self.state.standing = replace(self.state.standing, engine=engine)
         return before, engine.policy
 
@@ -158,12 +172,12 @@ class App:
         return before, await asyncio.to_thread(lambda: self.directory.load(load_people(self.paths)))
 
     async def _reload_keys(self) -> tuple[Json, Json]:
-        before: list[Json] = [*self.signer.kids]
+        before = self.keys()
         await asyncio.to_thread(self.signer.reload)
         if self.broker is not None:
             await asyncio.to_thread(self.broker.reload)
             await self.callers.warm()
-        return before, [*self.signer.kids]
+        return before, self.keys()
 
     def fed(self, tenant: str, outcome: Loaded | OnbehalfError) -> None:
         """Take note of what a feed of the directory came to. What failed left the old people in force."""
@@ -272,28 +286,40 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         require_alone(settings.directory, known)
         make_data(places)
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
-        ledger = await asyncio.to_thread(open_ledger, places, settings, origin=log_origin(settings))
+        ledger, log_keys = await asyncio.to_thread(open_ledger, places, settings, origin=log_origin(settings))
+        erasing = open_erasing(places, stack, ledger)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
+        if erasing is not None:
+            await erasing.begin()
+        policies_kept.keep(places.kept, engine.spelled)
+        heads = witnesses = None
+        if isinstance(ledger, SqliteLedger):  # neither is there for a record in PostgreSQL (config_ledger.py)
+            heads = await open_heads(places, stack, ledger=ledger, keys=log_keys)
+            witnesses = await open_witnesses(
+                settings, places, stack, ledger=ledger, keys=log_keys, heads=heads.heads
+            )  # fmt: skip
+        stores = await open_stores(settings, places, stack)
         told = open_people(
-            settings, places, stack, known=known, note=lambda kind, facts: app._note(kind, facts),
+            settings, places, stack, known=known, stopped=stores.revocations,
+            note=lambda kind, facts: app._note(kind, facts),
             record=lambda kind, facts: ledger.follow(_entry(kind, facts)),
         )  # fmt: skip
         signals = await open_signals(settings, places, stack, revoked=told.known, ledger=ledger)
         people = signals.people(told.known)
         signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
-        once = SqliteOnce.open(places.once)
-        stack.callback(once.close)
-        broker = open_broker(settings, places, stack, now())
-        proofs = open_proofs(settings, places, stack, now())
+        once = stores.once()
+        broker = open_broker(settings, places, now(), store=stores.broker)
+        proofs = open_proofs(settings, places, used=stores.proofs(now()))
         exchange = open_exchange(settings, places, stack, now)
         callers = IssuerCallers(
             settings.issuers, resource=gateway_settings.resource, kept=kept_claims(settings.directory.claims),
             insecure_http=gateway_settings.insecure_http_for_tests, own=broker.own if broker is not None else None,
             proofs=proofs.tokens, keeper=exchange.held if exchange is not None else None,
-            secrets=introspection_secrets(settings.issuers, base=places.config.resolve().parent),
+            clients=introspection_clients(settings.issuers, base=places.config.resolve().parent),
             workloads=settings.workloads, base=places.config.resolve().parent,
         )  # fmt: skip
         stack.push_async_callback(callers.aclose)
+        await stores.begin(callers.revoke_all)
         mirror = None
         if broker is None:  # which has metadata of its own
             mirror = IssuerMetadata(
@@ -305,13 +331,15 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         state = _State(standing=Standing(engine=engine, offers={}))
         ports = Ports(clock=now, callers=callers, directory=people, ledger=ledger)
         own = pages_login(broker, settings, places, stack, now) if broker is not None else None
-        approving, pages, logins = open_approvals(settings, places, stack, ports=ports, own=own) or (None,) * 3
-        accounts = open_accounts(settings, places, stack, ports=ports, logins=logins)
+        approving, pages, logins = open_approvals(
+            settings, places, stack, ports=ports, kept=stores.approvals, own=own
+        ) or (None,) * 3  # fmt: skip
+        accounts = open_accounts(settings, places, stack, ports=ports, logins=logins, vault=stores.vault)
         gateway = Gateway(
             clock=now, ids=fresh_call_id, callers=callers, directory=people, ledger=ledger, signer=signer,
             meter=meter, once=once, changes=once, standing=lambda: state.standing, max_rows=limits.rows,
             trip=lambda name: app.withdraw(name, _disagreeing(name)), secret=open_mask_key(places.keys),
-            approving=approving, connecting=accounts.connecting if accounts is not None else None,
+            approving=approving, connecting=accounts.connecting if accounts is not None else None, witnesses=witnesses,
         )  # fmt: skip
         catalogue = _catalogue(sketches, state, signer, mirror)
         chained = open_authorization(settings, places, stack, now)
@@ -321,23 +349,42 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
                 broker, settings, places, stack, ports=ports, callers=callers, scopes=catalogue.scopes,
                 dpop=proofs.dpop,
             )  # fmt: skip
+        watched: House = gateway
+        if isinstance(ledger, SqliteLedger):
+            watched = await open_watched(
+                gateway, settings, places, stack, ledger=ledger, keys=log_keys, count=meter.brought
+            )  # fmt: skip
         public = PublicApp(
-            gateway, settings, catalogue=catalogue, meter=meter, pages=pages, scim=told.pushed, oauth=oauth,
+            watched, settings, catalogue=catalogue, meter=meter, pages=pages, scim=told.pushed, oauth=oauth,
             connect=accounts.pages if accounts is not None else None,
             signals=signals.pushed, assertions=chained.app if chained is not None else None,
-            log=open_public_log(places, settings, stack),
+            log=public_log(places, settings, stack, heads.signing if heads is not None else None),
             txn=open_further(settings, places, issuer=trust_domain(settings), signer=signer, ports=ports),
             server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), proving=proofs.proving,
         )  # fmt: skip
         problems: dict[str, str] = {}
-        meter.watch_problems(lambda: len(problems))
+        meter.watch_problems(lambda: len(problems) + len(witnesses.problems() if witnesses is not None else ()))
         app = App(
             settings=settings, paths=places, gateway=gateway, public=public,
             admin=AdminApp(ready=_ready(ledger, callers), alive={"ledger": lambda: ledger.closed}, metrics=registry),
             callers=callers, directory=told.file, ledger=ledger, signer=signer, sketches=sketches, state=state,
             problems=problems, logins=logins, broker=broker.keys if broker is not None else None,
+            keys=keys_in_force(settings, places.config.resolve().parent, keys=log_keys, signer=signer),
         )  # fmt: skip
+        before = await asyncio.to_thread(keys_on_record, ledger, ledger_store(places, settings), log_keys)
+        if before is not None and (change := changed(before, app.keys(), at=now())) is not None:
+            await app.ledger.append(change)
         await app.ledger.append(_start(app))
+        heart = Heart(
+            every=gateway_settings.heartbeat_seconds, sendings=ledger.sendings, origin=log_origin(settings),
+            audiences={audience_of(name, each) for name, each in settings.upstreams.items()}, ledger=ledger, clock=now,
+        )  # fmt: skip
+        stack.push_async_callback(heart.stop)
+        watches = [heart.beat(), taking(Spool(places.spool), ledger)]
+        if erasing is not None:
+            watches.append(erasing.watch(problems))
+        for each in watches:
+            stack.push_async_callback(_cancelled, asyncio.create_task(each))
         signals.begin(stack, note=app._note, problems=problems)
         sources = (chained, accounts, exchange)
         bearers = {name: each for opened in sources if opened for name, each in opened.authorizers.items()}
@@ -369,7 +416,8 @@ async def _connect(
     servers: dict[str, McpUpstreamServer] = {}
     for name, upstream in app.settings.upstreams.items():
         if isinstance(upstream, McpUpstream):
-            servers[name] = mcp_server(upstream, app.settings, base=app.paths.config.resolve().parent)
+            base = app.paths.config.resolve().parent
+            servers[name] = mcp_server(upstream, app.settings, base=base, authorizer=authorizers.get(name))
             stack.push_async_callback(servers[name].aclose)
             continue
         door, made = await open_upstream(name, upstream, app.paths, app.settings, authorizers.get(name))
@@ -434,8 +482,10 @@ def _start(app: App) -> AuditEntry:
         "version": VERSION,
         "resource": app.settings.gateway.resource,
         "policy": app.state.standing.engine.policy,
+        "engine": engine_name(),
         "revision": app.directory.revision,
-        "keys": [*app.signer.kids],
+        "epoch": secrets.token_hex(8),
+        "key_set": app.keys(),
         "unknown": len(app.ledger.recovered),
     }
     return _entry("start", facts)

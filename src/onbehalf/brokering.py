@@ -21,6 +21,7 @@ from onbehalf.broker.ports import Clients, Store
 from onbehalf.broker.refused import OauthRefused
 from onbehalf.broker.request import Authorization, authorization, pkce_fits, scope_within
 from onbehalf.errors import DpopRefused, IdentifyError, NonceNeeded, OnbehalfError, ValidateError
+from onbehalf.explain.erasure import login_name
 from onbehalf.identify import DPOP_ALGORITHMS, Asserted, LoggedIn
 from onbehalf.model import AuditEntry, Json, UnixTime
 from onbehalf.ports import Clock, Ledger
@@ -306,7 +307,8 @@ class Broker:
             "grant": granted.family, "client": granted.client, "subject": granted.subject, "tenant": granted.tenant,
             "scopes": [*granted.scope], "until": granted.until, **more,
         }  # fmt: skip
-        await self.ledger.append(AuditEntry(kind=kind, call="", at=granted.at, facts=facts))
+        about = login_name(self.issuer, granted.subject)
+        await self.ledger.append(AuditEntry(kind=kind, call="", at=granted.at, facts=facts, about=about))
 
 
 def _require_key(key: str, held: Held | None) -> None:

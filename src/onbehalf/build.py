@@ -26,7 +26,7 @@ from onbehalf.config import (
     ToolSettings,
     row_attributes,
 )
-from onbehalf.doors.approvals_sqlite import SqliteApprovals
+from onbehalf.config_upstreams import audience_of
 from onbehalf.doors.engine_cedar_scope import Narrowed
 from onbehalf.doors.inbound_approve import PATH, ApprovePages
 from onbehalf.doors.inbound_approve_login import Logins, PageLogin
@@ -36,12 +36,13 @@ from onbehalf.doors.ledger_keys import open_mask_key
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
+from onbehalf.doors.upstream_mcp_definitions import pinned_tools
 from onbehalf.doors.upstream_receipts import open_receipts
 from onbehalf.doors.upstream_sql import SqliteUpstream, Statement
 from onbehalf.doors.wall_sqlite import SqliteWall
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Tool
-from onbehalf.ports import Callers, Clock, Directory, Ledger
+from onbehalf.ports import Approvals, Callers, Clock, Directory, Ledger
 from onbehalf.validate import explore, tools
 from onbehalf.validate.pushdown_sql import Dialect
 from onbehalf.validate.pushdown_terms import Closure, Column, Layout, Table
@@ -78,6 +79,11 @@ class Paths:
         return self.data / "keys"
 
     @property
+    def kept(self) -> Path:
+        """Every policy bundle that was in force."""
+        return self.data / "policies"
+
+    @property
     def ledger(self) -> Path:
         """The record."""
         return self.data / "ledger.db"
@@ -86,6 +92,16 @@ class Paths:
     def replica(self) -> Path:
         """Which replica of a shared record this folder's last run was."""
         return self.data / "replica.json"
+
+    @property
+    def heads(self) -> Path:
+        """Heads of the record that were cosigned."""
+        return self.data / "heads.db"
+
+    @property
+    def spool(self) -> Path:
+        """What other processes want on the record."""
+        return self.data / "spool"
 
     @property
     def directory(self) -> Path:
@@ -200,7 +216,7 @@ async def open_database(
     wall = SqliteWall.of(name, upstream.tables, upstream.shared, without=upstream.insecure_without_wall)
     statements = {each.remote or tool: Statement(_text(tool, name, each)) for tool, each in upstream.tools.items()}
     door = SqliteUpstream.open(
-        path, audience=upstream.audience or f"sql:{name}", statements=statements, timeout=upstream.timeout_seconds,
+        path, audience=audience_of(name, upstream), statements=statements, timeout=upstream.timeout_seconds,
         max_rows=settings.gateway.limits.rows, wall=wall,
     )  # fmt: skip
     try:
@@ -223,16 +239,23 @@ def _text(tool: str, upstream: str, settings: ToolSettings) -> str:
     return settings.statement if found is None else explore.trial(found.tables)
 
 
-def mcp_server(upstream: McpUpstream, settings: Settings, *, base: Path) -> McpUpstreamServer:
+def mcp_server(
+    upstream: McpUpstream, settings: Settings, *, base: Path, authorizer: BearerSource | None = None
+) -> McpUpstreamServer:
     """One MCP server behind the gateway; nothing is sent yet. `base` is onbehalf.yaml's place. Raises ConfigInvalid."""
+    pinned = None
+    if not isinstance(upstream.definitions, UnsetType) and not isinstance(upstream.digest, UnsetType):
+        pinned = pinned_tools(upstream.definitions, upstream.digest, base=base)
     return McpUpstreamServer(
         upstream.url,
-        audience=upstream.audience or upstream.url,
+        audience=audience_of("", upstream),
         protocol=upstream.protocol,
         timeout=upstream.timeout_seconds,
         response_bytes=upstream.response_bytes,
         insecure_http=settings.gateway.insecure_http_for_tests,
         receipts=open_receipts(upstream.receipt_keys, base=base),
+        authorizer=authorizer,
+        pinned=pinned,
     )
 
 
@@ -242,10 +265,11 @@ def open_approvals(
     stack: contextlib.AsyncExitStack,
     *,
     ports: Ports,
+    kept: Callable[[bytes], Approvals],
     own: Callable[[str], PageLogin] | None = None,
 ) -> tuple[Approving, ApprovePages, Logins] | None:
-    """How people approve calls, where some issuer lets them log in to the pages for it. `own` makes the gateway's own
-    login, given the redirect address. Raises ConfigInvalid."""
+    """How people approve calls, where some issuer lets them log in to the pages for it. `kept` opens them, given the
+    secret; `own` makes the gateway's own login, given the redirect address. Raises ConfigInvalid."""
     rules = [(rule, rule.login) for rule in settings.issuers if rule.login is not None]
     if not rules and own is None:
         return None
@@ -253,8 +277,6 @@ def open_approvals(
     resource = urlsplit(gateway.resource)
     origin = f"{resource.scheme}://{resource.netloc}"
     secret = open_mask_key(places.keys)
-    kept = SqliteApprovals.open(places.approvals, secret=secret)
-    stack.callback(kept.close)
     fetcher = IssuerFetcher(insecure_http=gateway.insecure_http_for_tests)
     stack.push_async_callback(fetcher.aclose)
     issuers: list[PageLogin] = [
@@ -267,7 +289,7 @@ def open_approvals(
     if own is not None:
         issuers.append(own(f"{origin}{PATH}back"))
     approving = Approving(
-        clock=ports.clock, fresh=lambda: secrets.token_urlsafe(32), approvals=kept, directory=ports.directory,
+        clock=ports.clock, fresh=lambda: secrets.token_urlsafe(32), approvals=kept(secret), directory=ports.directory,
         ledger=ports.ledger, url=f"{origin}{PATH}", issuers=frozenset(each.rule.issuer for each in issuers),
         lifetime_s=gateway.approvals.lifetime_seconds, secret=secret,
     )  # fmt: skip

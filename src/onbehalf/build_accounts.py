@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from onbehalf.build import Paths, Ports
-from onbehalf.config import OpenapiUpstream, Settings, broker_issuer
-from onbehalf.connecting import Connecting
+from onbehalf.config import McpUpstream, OpenapiUpstream, Settings, broker_issuer
+from onbehalf.connecting import Connecting, Vault
 from onbehalf.doors.inbound_approve_login import Logins
 from onbehalf.doors.inbound_connect import PATH, ConnectPages
 from onbehalf.doors.issuer_fetch import IssuerFetcher
@@ -20,7 +20,6 @@ from onbehalf.doors.ledger_keys import open_mask_key
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.vault_accounts import OauthAccounts, VaultAuthorizer
-from onbehalf.doors.vault_sqlite import SqliteVault
 
 __all__ = ["OpenAccounts", "open_accounts"]
 
@@ -35,18 +34,17 @@ class OpenAccounts:
 
 
 def open_accounts(
-    settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, ports: Ports, logins: Logins | None
-) -> OpenAccounts | None:
-    """None where no upstream has accounts of people. Raises ConfigInvalid."""
+    settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, ports: Ports, logins: Logins | None,
+    vault: Callable[[bytes], Vault],
+) -> OpenAccounts | None:  # fmt: skip
+    """None where no upstream has accounts of people. `vault` opens them, given the secret. Raises ConfigInvalid."""
     named = {
         name: upstream.account for name, upstream in settings.upstreams.items()
-        if isinstance(upstream, OpenapiUpstream) and upstream.account is not None
+        if isinstance(upstream, McpUpstream | OpenapiUpstream) and upstream.account is not None
     }  # fmt: skip
     if not named:
         return None
     base, origin = places.config.resolve().parent, broker_issuer(settings)
-    vault = SqliteVault.open(places.vault, secret=open_mask_key(places.keys))
-    stack.callback(vault.close)
     fetcher = IssuerFetcher(insecure_http=settings.gateway.insecure_http_for_tests)
     stack.push_async_callback(fetcher.aclose)
     accounts = {
@@ -58,7 +56,8 @@ def open_accounts(
     }  # fmt: skip
     issuers = frozenset(each.rule.issuer for each in logins.issuers) if logins is not None else frozenset()
     connecting = Connecting(
-        clock=ports.clock, fresh=lambda: secrets.token_urlsafe(32), vault=vault, directory=ports.directory,
+        clock=ports.clock, fresh=lambda: secrets.token_urlsafe(32), vault=vault(open_mask_key(places.keys)),
+        directory=ports.directory,
         ledger=ports.ledger, url=f"{origin}{PATH}", issuers=issuers, accounts=accounts,
     )  # fmt: skip
     pages = None

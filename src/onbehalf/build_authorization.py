@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from onbehalf.act.assertion import ASSERTION_KIND, ASSERTION_LIFE_S
 from onbehalf.build import Paths
-from onbehalf.config import OpenapiUpstream, Settings, broker_issuer
+from onbehalf.config import McpUpstream, OpenapiUpstream, Settings, broker_issuer
 from onbehalf.doors.inbound_assertions import AssertionsApp
 from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.key_file import KeyFile
@@ -39,7 +39,7 @@ def open_authorization(
     """None where no upstream needs it. Raises ConfigInvalid, SignerUnavailable."""
     named = {
         name: (upstream, upstream.authorization) for name, upstream in settings.upstreams.items()
-        if isinstance(upstream, OpenapiUpstream) and upstream.authorization is not None
+        if isinstance(upstream, McpUpstream | OpenapiUpstream) and upstream.authorization is not None
     }  # fmt: skip
     if not named:
         return None

@@ -16,6 +16,7 @@ from msgspec import UnsetType
 from onbehalf.broker import redirect
 from onbehalf.broker.client import Client
 from onbehalf.broker.grant import KIND
+from onbehalf.broker.ports import Store
 from onbehalf.brokering import Broker
 from onbehalf.build import Paths, Ports
 from onbehalf.config import BrokerClient, BrokerSettings, Settings, broker_issuer
@@ -25,7 +26,6 @@ from onbehalf.doors.broker_fetch import DocumentFetcher
 from onbehalf.doors.broker_login import OidcLogin
 from onbehalf.doors.broker_own import OwnTokens
 from onbehalf.doors.broker_pages import PagesLogin
-from onbehalf.doors.broker_sqlite import SqliteBroker
 from onbehalf.doors.inbound_approve_login import PageLogin
 from onbehalf.doors.inbound_oauth import PATH, OauthApp
 from onbehalf.doors.issuer_http import IssuerCallers
@@ -48,7 +48,7 @@ class OpenBroker:
     settings: BrokerSettings
     issuer: str
     keys: KeyFile
-    store: SqliteBroker
+    store: Store
     own: OwnTokens
 
 
@@ -57,18 +57,18 @@ def broker_keys(places: Paths, settings: BrokerSettings, now: UnixTime) -> KeyFi
     return KeyFile.open(places.keys / BROKER_KEYS, kind=KIND, lifetime_s=settings.access_seconds, now=now)
 
 
-def open_broker(
-    settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, now: UnixTime
-) -> OpenBroker | None:
-    """The broker's keys and grants; None where none is configured. Raises ConfigInvalid, SignerUnavailable."""
+def open_broker(settings: Settings, places: Paths, now: UnixTime, *, store: Callable[[], Store]) -> OpenBroker | None:
+    """The broker's keys and grants, which `store` opens; None where none is configured.
+
+    Raises ConfigInvalid, SignerUnavailable.
+    """
     if settings.broker is None:
         return None
     issuer = broker_issuer(settings)
-    store = SqliteBroker.open(places.broker)
-    stack.callback(store.close)
     keys = broker_keys(places, settings.broker, now)
-    own = OwnTokens(issuer, keys, store)
-    return OpenBroker(settings=settings.broker, issuer=issuer, keys=keys, store=store, own=own)
+    kept = store()
+    own = OwnTokens(issuer, keys, kept)
+    return OpenBroker(settings=settings.broker, issuer=issuer, keys=keys, store=kept, own=own)
 
 
 def pages_login(

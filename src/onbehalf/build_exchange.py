@@ -10,15 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from msgspec import UnsetType
-
 from onbehalf.build import Paths
-from onbehalf.config import OpenapiUpstream, Settings
+from onbehalf.config import McpUpstream, OpenapiUpstream, Settings
 from onbehalf.config_upstreams import ExchangeSettings
-from onbehalf.doors.issuer_client import ClientKey, TokenClient
+from onbehalf.doors.issuer_client import TokenClient, open_client
 from onbehalf.doors.issuer_exchange import IssuerExchange
 from onbehalf.doors.issuer_fetch import IssuerFetcher
-from onbehalf.doors.secret_reference import resolved
 from onbehalf.doors.upstream_exchange import Exchanger
 from onbehalf.ports import Clock
 
@@ -59,16 +56,13 @@ def exchanging(settings: Settings) -> dict[str, ExchangeSettings]:
     """The upstreams that exchange."""
     return {
         name: upstream.exchange for name, upstream in settings.upstreams.items()
-        if isinstance(upstream, OpenapiUpstream) and upstream.exchange is not None
+        if isinstance(upstream, McpUpstream | OpenapiUpstream) and upstream.exchange is not None
     }  # fmt: skip
 
 
 def token_client(name: str, rule: ExchangeSettings, *, base: Path) -> TokenClient:
     """The gateway at the issuer of the exchange of upstream `name`. Raises ConfigInvalid."""
-    where = f"upstreams.{name}.exchange"
-    if not isinstance(rule.client_key, UnsetType):
-        text = resolved(rule.client_key, base=base, what=f"{where}.client_key")
-        return TokenClient(id=rule.client_id, key=ClientKey.read(text, what=f"{where}.client_key"))
-    assert not isinstance(rule.client_secret, UnsetType)  # INVARIANT: config.py sees that there is one of the two
-    secret = resolved(rule.client_secret, base=base, what=f"{where}.client_secret")
-    return TokenClient(id=rule.client_id, secret=secret, posted=rule.grant == "entra")
+    return open_client(
+        rule.client_id, secret=rule.client_secret, key=rule.client_key, base=base, what=f"upstreams.{name}.exchange",
+        posted=rule.grant == "entra",
+    )  # fmt: skip

@@ -17,24 +17,27 @@ from onbehalf.config_ledger import PostgresLedgerSettings
 from onbehalf.config_settings import Settings
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.inbound_log import LogApp
-from onbehalf.doors.ledger_keys import open_ledger_keys, read_ledger_keys
+from onbehalf.doors.ledger_erase import Erasing
+from onbehalf.doors.ledger_keys import open_ledger_keys, read_ledger_keys, read_shared_keys
+from onbehalf.doors.ledger_signing import HeadSigning, SignedTiles
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.doors.ledger_store import LedgerStore, SqliteStore
 from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.secret_reference import resolved
+from onbehalf.explain.seal import LedgerKeys
 
 if TYPE_CHECKING:
     from onbehalf.doors.ledger_postgres import PostgresLedger
 
-__all__ = ["ledger_dsn", "ledger_store", "ledger_where", "open_ledger", "open_public_log"]
+__all__ = ["ledger_dsn", "ledger_store", "ledger_where", "open_erasing", "open_ledger", "public_log", "reading_keys"]
 
 
-def open_ledger(places: Paths, settings: Settings, *, origin: str) -> SqliteLedger | PostgresLedger:
-    """The record, checked, to be written. `origin` is its name. Raises OnbehalfError."""
+def open_ledger(places: Paths, settings: Settings, *, origin: str) -> tuple[SqliteLedger | PostgresLedger, LedgerKeys]:
+    """The record, checked, to be written, and its keys. `origin` is its name. Raises OnbehalfError."""
     asked = settings.gateway.ledger.postgres
     if asked is None:
         keys = open_ledger_keys(places.keys, origin=origin)
-        return SqliteLedger.open(places.ledger, keys=keys, origin=origin, now=now)
+        return SqliteLedger.open(places.ledger, keys=keys, origin=origin, now=now), keys
     from onbehalf.doors.ledger_postgres import Patience, PostgresLedger
     from onbehalf.doors.ledger_postgres_session import Demands
 
@@ -43,11 +46,27 @@ def open_ledger(places: Paths, settings: Settings, *, origin: str) -> SqliteLedg
         insecure_durability=asked.insecure_durability_for_tests,
         insecure_role=asked.insecure_role_for_tests,
     )
-    # no keys are made here: another replica's are the record's
-    return PostgresLedger.open(
-        demands, keys=read_ledger_keys(places.keys, origin=origin), replica=places.replica, now=now,
-        patience=Patience(gone=asked.gone_seconds),
-    )  # fmt: skip
+    keys = read_shared_keys(places.keys, origin=origin)  # none are made here: another replica's are the record's
+    patience = Patience(gone=asked.gone_seconds)
+    return PostgresLedger.open(demands, keys=keys, replica=places.replica, now=now, patience=patience), keys
+
+
+def open_erasing(
+    places: Paths, stack: contextlib.AsyncExitStack, ledger: SqliteLedger | PostgresLedger
+) -> Erasing | None:
+    """What erases by person; None for a record in PostgreSQL, which has no keys of people."""
+    if not isinstance(ledger, SqliteLedger):
+        return None
+    erasing = Erasing(ledger, places.ledger, now=now)
+    stack.callback(erasing.close)
+    return erasing
+
+
+def reading_keys(places: Paths, settings: Settings, *, origin: str) -> LedgerKeys:
+    """What the record's payloads are opened with. Raises ConfigInvalid."""
+    if settings.gateway.ledger.postgres is None:
+        return read_ledger_keys(places.keys, origin=origin)
+    return read_shared_keys(places.keys, origin=origin)
 
 
 def ledger_store(places: Paths, settings: Settings) -> LedgerStore:
@@ -76,11 +95,13 @@ def ledger_dsn(asked: PostgresLedgerSettings, reference: str, key: str, *, place
     return safe_dsn(resolved(reference, base=base, what=what), what=what, insecure_tls=asked.insecure_tls_for_tests)
 
 
-def open_public_log(places: Paths, settings: Settings, stack: contextlib.AsyncExitStack) -> LogApp | None:
-    """The log at `/log/`, where the settings show it."""
+def public_log(
+    places: Paths, settings: Settings, stack: contextlib.AsyncExitStack, signing: HeadSigning | None
+) -> LogApp | None:
+    """The log at `/log/`, where the settings show it; its checkpoint with the second signature, where there is one."""
     public = settings.gateway.public_log
     if public == "none":
         return None
     tiles = LedgerTiles(ledger_store(places, settings))
     stack.callback(tiles.close)
-    return LogApp(tiles, public=public)
+    return LogApp(SignedTiles(tiles, signing) if signing is not None else tiles, public=public)

@@ -16,11 +16,10 @@ from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_claims import with_claims
 from onbehalf.doors.directory_file import is_feed
 from onbehalf.doors.directory_pushed_configured import open_pushed
-from onbehalf.doors.directory_revoked import RevokedPeople
+from onbehalf.doors.directory_revoked import RevokedPeople, Stopped
 from onbehalf.doors.directory_services import with_services
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.inbound_scim import ScimApp
-from onbehalf.doors.revocations_sqlite import Revocations
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json, digest
 from onbehalf.validate import people
@@ -43,10 +42,10 @@ class OpenedPeople:
 
 
 def open_people(
-    settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, known: people.People, note: Note,
-    record: Note,
+    settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, known: people.People,
+    stopped: Callable[[], Stopped], note: Note, record: Note,
 ) -> OpenedPeople:  # fmt: skip
-    """Everything about people, with `known` of people.yaml in force.
+    """Everything about people, with `known` of people.yaml in force. `stopped` opens who is stopped.
 
     `note` puts something on record and never fails; `record` raises LedgerUnavailable where it cannot. Raises
     ConfigInvalid, DirectoryInvalid, DirectoryUnavailable.
@@ -58,9 +57,7 @@ def open_people(
     file.load(known)
     pushed = _pushed(settings, places, stack, file, note)
     told = with_services(with_claims(file, settings.directory, note=note), settings)
-    revocations = Revocations.open(places.revocations, busy_seconds=_FRESH_SECONDS)
-    stack.callback(revocations.close)
-    return OpenedPeople(file=file, known=RevokedPeople(told, revocations, note=record), pushed=pushed)
+    return OpenedPeople(file=file, known=RevokedPeople(told, stopped(), note=record), pushed=pushed)
 
 
 def load_people(places: Paths) -> people.People:

@@ -5,7 +5,6 @@ Must not hold a rule.
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 from dataclasses import dataclass
 
@@ -13,13 +12,11 @@ from onbehalf.build import Paths
 from onbehalf.config import Settings
 from onbehalf.doors.inbound_http import Proving
 from onbehalf.doors.inbound_proof import MIN_SECRET, CertificateHeaders
-from onbehalf.doors.issuer_proof import DpopProofs, Proofs
+from onbehalf.doors.issuer_proof import DpopProofs, Proofs, UsedProofs
 from onbehalf.doors.ledger_keys import open_mask_key
-from onbehalf.doors.proofs_sqlite import SqliteProofs
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.errors import ConfigInvalid
 from onbehalf.identify import Spelling
-from onbehalf.model import UnixTime
 
 __all__ = ["OpenProofs", "certificate_headers", "open_proofs"]
 
@@ -33,11 +30,9 @@ class OpenProofs:
     proving: Proving
 
 
-def open_proofs(settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, now: UnixTime) -> OpenProofs:
-    """The proofs that were used, and what is read of them. Raises ConfigInvalid."""
+def open_proofs(settings: Settings, places: Paths, *, used: UsedProofs) -> OpenProofs:
+    """What is read of proofs; `used` are those that were. Raises ConfigInvalid."""
     certificates = certificate_headers(settings, places)
-    used = SqliteProofs.open(places.proofs, now=now)
-    stack.callback(used.close)
     # a key of its own, of the one that gateways with the same keys share
     key = hmac.digest(open_mask_key(places.keys), b"onbehalf dpop nonces", "sha256")
     dpop = DpopProofs(settings=settings.gateway.dpop, used=used, key=key)

@@ -35,6 +35,7 @@ from onbehalf.config_settings import (
 from onbehalf.config_signals import PollSettings, StreamSettings, VerificationSettings
 from onbehalf.config_sinks import FileSink, HttpSink, OtlpSink, ParquetSink, StdoutSink, SyslogSink
 from onbehalf.config_sound import sound
+from onbehalf.config_state import PostgresState, StateSettings
 from onbehalf.config_tls import TlsSettings
 from onbehalf.config_upstreams import (
     AccountSettings,
@@ -54,6 +55,7 @@ from onbehalf.config_upstreams import (
     SqlUpstream,
     ToolSettings,
 )
+from onbehalf.config_witnesses import WitnessesSettings
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
 
@@ -83,6 +85,7 @@ __all__ = [
     "SqlUpstream",
     "TenantClaim",
     "ToolSettings",
+    "WitnessesSettings",
     "WorkloadSettings",
     "broker_issuer",
     "json_schema", "login_rule",
@@ -168,6 +171,9 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.gateway\.dpop", (DpopSettings,)),
     (r"\$\.gateway\.certificates", (CertificateSettings,)),
     (r"\$\.gateway\.tls", (TlsSettings,)),
+    (r"\$\.gateway\.state", (StateSettings,)),
+    (r"\$\.gateway\.state\.postgres", (PostgresState,)),
+    (r"\$\.gateway\.witnesses", (WitnessesSettings,)),
     (r"\$\.broker", (BrokerSettings,)),
     (r"\$\.broker\.login", (BrokerLogin,)),
     (r"\$\.broker\.login\.tenant", (TenantClaim,)),

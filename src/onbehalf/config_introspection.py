@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from onbehalf.config_directory import Keys, Reference
 from onbehalf.config_upstreams import Url
@@ -19,7 +19,8 @@ __all__ = ["IntrospectionSettings", "require_told_apart"]
 
 
 class IntrospectionSettings(Keys, frozen=True):
-    """Where an issuer says what its tokens are (RFC 7662), and this gateway as its client there.
+    """Where an issuer says what its tokens are (RFC 7662), and this gateway as its client there, with a
+    `client_secret` or a `client_key` (PEM with the certificate, or a private JWK).
 
     `asked` says which tokens it is asked about: `opaque` ones, or `every` one, of which JWTs must be signed by it as
     well. `prefix` is how its opaque tokens begin; needed where several issuers are asked about such. With `signed` only
@@ -29,7 +30,8 @@ class IntrospectionSettings(Keys, frozen=True):
 
     endpoint: Url
     client_id: Annotated[str, Meta(min_length=1, max_length=500)]
-    client_secret: Reference
+    client_secret: Reference | UnsetType = UNSET
+    client_key: Reference | UnsetType = UNSET
     asked: Literal["opaque", "every"] = "opaque"
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~+/-]{0,64}$")] = ""
     signed: bool = False
@@ -37,10 +39,17 @@ class IntrospectionSettings(Keys, frozen=True):
 
 
 def require_told_apart(asked: Mapping[str, IntrospectionSettings]) -> None:
-    """See that an opaque token is of one issuer at most, by how it begins: it is shown to nobody else.
+    """See that an opaque token is of one issuer at most, by how it begins, and that it is shown to nobody else: the
+    gateway proves there who it is.
 
     `asked` is by issuer. Raises ConfigInvalid.
     """
+    for issuer, each in asked.items():
+        if isinstance(each.client_secret, UnsetType) == isinstance(each.client_key, UnsetType):
+            raise ConfigInvalid(
+                f"`introspection` of `{issuer}` needs one of `client_secret` and `client_key`",
+                hint="the issuer tells a client that it knows what a token is (RFC 7662 section 2.1)",
+            )
     prefixes = sorted((each.prefix, issuer) for issuer, each in asked.items())
     for (prefix, issuer), (longer, other) in pairwise(prefixes):
         if longer.startswith(prefix):  # sorted: one that begins like another stands right behind the first such

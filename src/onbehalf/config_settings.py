@@ -19,8 +19,10 @@ from onbehalf.config_proof import CertificateSettings, Demand, DpopSettings
 from onbehalf.config_services import ServicesSettings, WorkloadSettings
 from onbehalf.config_signals import StreamSettings
 from onbehalf.config_sinks import SinkName, SinkSettings
+from onbehalf.config_state import StateSettings
 from onbehalf.config_tls import TlsSettings
 from onbehalf.config_upstreams import McpUpstream, Name, OpenapiUpstream, PostgresUpstream, SqlUpstream, Url
+from onbehalf.config_witnesses import WitnessesSettings
 
 __all__ = [
     "TENANT_CLAIM", "ApprovalSettings", "GatewaySettings", "IssuerSettings", "Limits", "LoginSettings", "Settings",
@@ -72,7 +74,10 @@ class GatewaySettings(Keys, frozen=True):
     log_origin: str = ""
     public_log: Literal["none", "hashes", "leaves"] = "none"
     """What `/log/` shows to anybody. Danger: `hashes` tell how much is recorded, `leaves` also when each call was, its
-    kind (a denial, a failure) and the names of its facts, though nothing of what they say."""
+    kind (a denial, a failure), how much goes to each upstream, and the names of its facts, though nothing of what they
+    say."""
+    heartbeat_seconds: Annotated[int, Meta(ge=1, le=3600)] = 60
+    """How often it goes on record that the gateway lives, so that silence says something."""
     insecure_http_for_tests: bool = False
     """Accept http:// issuers and upstreams beyond loopback. Danger: tokens and data travel in the clear."""
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
@@ -81,6 +86,11 @@ class GatewaySettings(Keys, frozen=True):
     dpop: DpopSettings = field(default_factory=DpopSettings)
     certificates: CertificateSettings | None = None
     tls: TlsSettings | None = None
+    state: StateSettings | None = None
+    witnesses: WitnessesSettings | None = None
+    checkpoint_in_answers: bool = True
+    """Each answer carries the newest signed head, some 250 bytes, so that clients can keep it as evidence. It tells how
+    much is recorded, as the number in each receipt does."""
 
 
 class LoginSettings(Keys, frozen=True):

@@ -12,13 +12,15 @@ import msgspec
 
 from onbehalf.config_directory import ClaimsSettings, ScimSettings, TenantClaim, require_feeds
 from onbehalf.config_introspection import require_told_apart
+from onbehalf.config_ledger import require_unwitnessed
 from onbehalf.config_proof import require_certificates, require_demand
 from onbehalf.config_services import require_services, require_workloads
 from onbehalf.config_settings import TENANT_CLAIM, GatewaySettings, IssuerSettings, Settings, broker_issuer
 from onbehalf.config_signals import require_streams
 from onbehalf.config_sinks import require_sinks
 from onbehalf.config_tls import require_tls
-from onbehalf.config_upstreams import McpUpstream, OpenapiUpstream, require_exchange
+from onbehalf.config_upstreams import McpUpstream, OpenapiUpstream, require_definitions, require_exchange
+from onbehalf.config_witnesses import require_witnesses
 from onbehalf.errors import ConfigInvalid
 
 __all__ = ["sound"]
@@ -33,6 +35,16 @@ def sound(settings: Settings) -> Settings:
     _require_callers(settings)
     _require_speakers(settings)
     _require_signals(settings)
+    require_witnesses(
+        settings.gateway.witnesses,
+        [
+            name
+            for upstream in settings.upstreams.values()
+            for name, tool in upstream.tools.items()
+            if tool.durability == "witnessed"
+        ],
+    )
+    require_unwitnessed(settings.gateway.ledger, witnesses=settings.gateway.witnesses is not None)
     require_sinks(settings.sinks, insecure_http=settings.gateway.insecure_http_for_tests)
     return settings
 
@@ -57,8 +69,9 @@ def _require_upstreams(settings: Settings) -> None:
     for upstream in settings.upstreams.values():
         if isinstance(upstream, McpUpstream | OpenapiUpstream):
             _require_url(upstream.url)
-        if isinstance(upstream, OpenapiUpstream):
             _require_one_bearer(upstream, settings)
+        if isinstance(upstream, McpUpstream):
+            require_definitions(upstream)
         for name, tool in upstream.tools.items():
             if name in names:
                 raise ConfigInvalid(
@@ -127,9 +140,10 @@ def _tenants(tenant: str | TenantClaim) -> frozenset[str]:
     return frozenset({tenant} if isinstance(tenant, str) else tenant.allowed)
 
 
-def _require_one_bearer(upstream: OpenapiUpstream, settings: Settings) -> None:
-    """See that an API gets one `Authorization` at most, from a server that is asked over https."""
-    own = [name for name in upstream.headers if name.lower() == "authorization"]
+def _require_one_bearer(upstream: McpUpstream | OpenapiUpstream, settings: Settings) -> None:
+    """See that an upstream gets one `Authorization` at most, from a server that is asked over https."""
+    headers = upstream.headers if isinstance(upstream, OpenapiUpstream) else ()
+    own = [name for name in headers if name.lower() == "authorization"]
     chosen = [each for each in (upstream.authorization, upstream.exchange, upstream.account) if each is not None]
     if len(own) + len(chosen) > 1:
         raise ConfigInvalid(
@@ -168,6 +182,11 @@ def _require_speakers(settings: Settings) -> None:
 
 def _require_signals(settings: Settings) -> None:
     """See that a stream names people of known logins, and tenants of these, and is reached over https."""
+    if settings.signals and settings.gateway.state is not None:
+        raise ConfigInvalid(
+            "`signals` and `gateway.state` do not go together yet: an event would reach one gateway of several",
+            hint="leave one of them out; docs/replicas.md says what is kept where",
+        )
     speakers = {issuer.issuer: issuer.tenant for issuer in settings.issuers}
     if settings.broker is not None:
         speakers[settings.broker.login.issuer] = settings.broker.login.tenant

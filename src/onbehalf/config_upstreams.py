@@ -17,12 +17,13 @@ __all__ = [
     "AccountSettings", "AuthorizationSettings", "DryRunSettings", "EntitySettings", "ExchangeSettings",
     "ExploreSettings", "ExploredSettings", "FurtherSettings", "HierarchySettings", "LookupSettings", "McpUpstream",
     "Name", "OpenapiToolSettings", "OpenapiUpstream", "PageSettings", "ParameterSettings", "PostgresUpstream",
-    "RowsSettings", "SqlUpstream", "ToolSettings", "Url", "require_exchange",
+    "RowsSettings", "SqlUpstream", "ToolSettings", "Url", "require_definitions", "require_exchange",
 ]  # fmt: skip
 
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
 Url = Annotated[str, Meta(pattern=r"^https?://[^?#\s]+$")]
 Table = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_$]{0,62}\.)?[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
+Sha256 = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
 Order = Annotated[str, Meta(pattern=r"^-?[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
 Column = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
@@ -95,7 +96,8 @@ class ToolSettings(Keys, frozen=True):
     A `scoped` tool of a database gets the policies' own condition on its rows. With `preview`, a tool that writes to
     PostgreSQL, or has a dry run, shows what would change first, and does it when the client asks for exactly that. With
     `explore`, the model writes one SELECT over some tables of a database, of which it sees what the policies let the
-    person see. With `page`, a statement's rows are given page by page.
+    person see. With `page`, a statement's rows are given page by page. `durability` is how far the record of a call
+    must be before it is sent: `witnessed` needs `gateway.witnesses`.
     """
 
     action: str
@@ -116,6 +118,7 @@ class ToolSettings(Keys, frozen=True):
     page: PageSettings | None = None
     preview: bool = False
     exposed: bool = True
+    durability: Literal["durable", "integrated", "witnessed"] = "durable"
     pin: str = ""
 
 
@@ -200,8 +203,8 @@ class FurtherSettings(Keys, frozen=True):
 
 
 class AuthorizationSettings(Keys, frozen=True):
-    """An API of another domain, which takes access tokens of its own authorization server. The gateway gets one for
-    each person, by an assertion that it signs, presented as a grant (`jwt-bearer`, ID-JAG) or exchanged
+    """An API or MCP server of another domain, which takes access tokens of its own authorization server. The gateway
+    gets one for each person, by an assertion that it signs, presented as a grant (`jwt-bearer`, ID-JAG) or exchanged
     (`token-exchange`, RFC 8693).
 
     `issuer` is that server, as it calls itself, `token_endpoint` where it is asked, `client_id` and `client_secret` the
@@ -218,9 +221,9 @@ class AuthorizationSettings(Keys, frozen=True):
 
 
 class ExchangeSettings(Keys, frozen=True):
-    """An API of the same company login: it takes access tokens of the issuer that people's own are of. The gateway
-    exchanges each person's token there for one that is for the API alone (`token-exchange`, RFC 8693, or `entra`, its
-    on-behalf-of form).
+    """An API or MCP server of the same company login: it takes access tokens of the issuer that people's own are of.
+    The gateway exchanges each person's token there for one that is for it alone (`token-exchange`, RFC 8693, or
+    `entra`, its on-behalf-of form).
 
     `issuer` is one of `issuers`, and its token endpoint is the one of its own metadata: a person's token is sent
     nowhere else, and no key here could name a place. `client_id` is the gateway's own there, with a `client_secret` or
@@ -239,8 +242,8 @@ class ExchangeSettings(Keys, frozen=True):
 
 
 class AccountSettings(Keys, frozen=True):
-    """An API where people have accounts of their own (such as GitHub or Jira). Each person connects theirs, once, in a
-    browser; calls are then made with that account's token.
+    """An API or MCP server where people have accounts of their own (such as GitHub or Jira). Each person connects
+    theirs, once, in a browser; calls are then made with that account's token.
 
     `authorization_endpoint` and `token_endpoint` are the API's authorization server, `client_id` and `client_secret`
     the gateway's own there; its redirect address is `/connect/back` of the resource's origin. `issuer` is how that
@@ -263,6 +266,9 @@ class McpUpstream(Keys, frozen=True, tag_field="kind", tag="mcp"):
 
     `protocol` is the MCP revision to speak; `auto` asks the server. `response_bytes` bounds an answer. `receipt_keys`
     is a file with the JWK Set of the server's receipt keys: with it, an answer without a good receipt is a failure.
+    `definitions` is a file with the definitions of its tools (`onbehalf tools` writes it) and `digest` is `sha256:` and
+    the hex digest of its bytes: with them the server is not asked for its tools, as one that lists them to people only
+    cannot be.
     """
 
     url: Url
@@ -273,6 +279,11 @@ class McpUpstream(Keys, frozen=True, tag_field="kind", tag="mcp"):
     response_bytes: Annotated[int, Meta(ge=1024, le=64 * 2**20)] = 1 * 2**20
     further: FurtherSettings | None = None
     receipt_keys: str = ""
+    definitions: Place | UnsetType = UNSET
+    digest: Sha256 | UnsetType = UNSET
+    authorization: AuthorizationSettings | None = None
+    exchange: ExchangeSettings | None = None
+    account: AccountSettings | None = None
 
 
 class DryRunSettings(Keys, frozen=True):
@@ -314,7 +325,7 @@ class OpenapiUpstream(Keys, frozen=True, tag_field="kind", tag="openapi"):
 
     url: Url
     document: Place
-    digest: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
+    digest: Sha256
     tools: dict[Name, OpenapiToolSettings]
     document_hosts: tuple[str, ...] = ()
     headers: dict[Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9-]{0,63}$")], Reference] = {}
@@ -329,6 +340,21 @@ class OpenapiUpstream(Keys, frozen=True, tag_field="kind", tag="openapi"):
     private_network: bool = False
     """The server is within a private network. Danger: whoever answers for its name can lead calls to other servers
     within; loopback and link-local addresses stay refused."""
+
+
+def require_definitions(upstream: McpUpstream) -> None:
+    """See that definitions in a file are pinned. Raises ConfigInvalid."""
+    if isinstance(upstream.definitions, UnsetType) != isinstance(upstream.digest, UnsetType):
+        raise ConfigInvalid(
+            f"`{upstream.url}` has one of `definitions` and `digest`", hint="`onbehalf tools` writes one and says both"
+        )
+
+
+def audience_of(name: str, upstream: SqlUpstream | PostgresUpstream | McpUpstream | OpenapiUpstream) -> str:
+    """Who an upstream's call tokens are for, and so which channel its sendings are numbered in."""
+    if isinstance(upstream, McpUpstream | OpenapiUpstream):
+        return upstream.audience or upstream.url
+    return upstream.audience or f"{'sql' if isinstance(upstream, SqlUpstream) else 'postgres'}:{name}"
 
 
 def require_exchange(rule: ExchangeSettings, *, issuers: Set[str], gateway: str) -> None:

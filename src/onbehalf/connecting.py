@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from onbehalf.errors import ConnectionUnknown
+from onbehalf.errors import ConnectionUnknown, VaultUnavailable
 from onbehalf.model import AuditEntry, Caller, Json, ToolCall, UnixTime, Waiting
 from onbehalf.ports import Clock, Directory, Ledger
 
@@ -26,6 +26,9 @@ _EARLY_S = 60
 _PENDING_S = 900
 _MOST = 10_000
 _LOCKS = 4096
+_RENEWING_S = 60
+"""Longer than an authorization server is waited for. One that ends in the middle holds up others so long."""
+_LOOKS, _LOOK_AGAIN_S = 20, 0.25
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +60,10 @@ class Vault(Protocol):
 
     async def find(self, owner: Owner) -> Account | None: ...
     async def keep(self, owner: Owner, account: Account) -> None: ...
+    async def renewing(self, owner: Owner, *, now: UnixTime, until: UnixTime) -> bool:
+        """Whether no other gateway renews it; then no other may until it is kept, or `until`."""
+        ...
+
     async def drop(self, owner: Owner) -> bool: ...
 
 
@@ -139,24 +146,45 @@ class Connecting:
         VaultUnavailable, AuthorizationFailed."""
         owner = owner_of(call)
         async with self._lock(owner):  # a refresh token is good once
-            account = await self.vault.find(owner)
-            if account is None:
-                raise ConnectionDead
-            if account.until == 0 or account.until - _EARLY_S > self.clock():
-                return account.access
-            if not account.refresh:
-                await self._dead(owner, "it ended, and cannot be renewed")
-            try:
-                renewed = await self.accounts[owner.upstream].renewed(account, now=self.clock())
-            except ConnectionDead:
-                await self._dead(owner, "the upstream takes it no longer")
-            await self.vault.keep(owner, renewed)
-            return renewed.access
+            for _ in range(_LOOKS):
+                account = await self.vault.find(owner)
+                if account is None:
+                    raise ConnectionDead
+                if account.until == 0 or account.until - _EARLY_S > self.clock():
+                    return account.access
+                if not account.refresh:
+                    await self._dead(owner, "it ended, and cannot be renewed")
+                now = self.clock()
+                if await self.vault.renewing(owner, now=now, until=UnixTime(now + _RENEWING_S)):
+                    return await self._renewed(owner, account)
+                await asyncio.sleep(_LOOK_AGAIN_S)
+        raise VaultUnavailable("another gateway renews this login, and is not done", hint="try again later")
+
+    async def _renewed(self, owner: Owner, was: Account) -> str:
+        """The access token of a login that this gateway alone renews now."""
+        account = await self.vault.find(owner)  # another may have been done between the look and the claim
+        if account is None:
+            raise ConnectionDead
+        if account != was:
+            await self.vault.keep(owner, account)
+            return account.access
+        try:
+            renewed = await self.accounts[owner.upstream].renewed(was, now=self.clock())
+        except ConnectionDead:
+            await self._dead(owner, "the upstream takes it no longer")
+        except Exception:  # it may still be good, for whoever comes next
+            await self.vault.keep(owner, was)
+            raise
+        await self.vault.keep(owner, renewed)
+        return renewed.access
 
     async def refused(self, call: ToolCall) -> None:
         """The upstream did not take the access token: it is renewed before it is used again, or given up."""
         owner = owner_of(call)
         async with self._lock(owner):
+            now = self.clock()
+            if not await self.vault.renewing(owner, now=now, until=UnixTime(now + _RENEWING_S)):
+                return  # it is being renewed already, or is gone
             account = await self.vault.find(owner)
             if account is None:
                 return
@@ -174,7 +202,8 @@ class Connecting:
 
     async def _note(self, kind: str, owner: Owner, **more: Json) -> None:
         facts: dict[str, Json] = {"tenant": owner.tenant, "person": owner.person, "upstream": owner.upstream, **more}
-        await self.ledger.append(AuditEntry(kind=kind, call="", at=self.clock(), facts=facts))
+        about = f"{owner.tenant}/{owner.person}"
+        await self.ledger.append(AuditEntry(kind=kind, call="", at=self.clock(), facts=facts, about=about))
 
     def _lock(self, owner: Owner) -> asyncio.Lock:
         lock = self._locks.setdefault(owner, asyncio.Lock())

@@ -578,6 +578,13 @@ class LedgerUnavailable(ExplainError):
     status = 503
 
 
+class WitnessesUnavailable(ExplainError):
+    """Too few witnesses cosigned the record of a call in time; it is not sent."""
+
+    code = "witnesses_unavailable"
+    status = 503
+
+
 class LedgerCorrupt(ExplainError):
     """The log does not verify; the message says where."""
 
@@ -589,6 +596,13 @@ class RecordMissing(ExplainError):
 
     code = "record_missing"
     status = 404
+
+
+class ErasureRefused(ExplainError):
+    """Nothing was erased, and nothing will be by this request."""
+
+    code = "erasure_refused"
+    status = 409
 
 
 class SinkUnavailable(ExplainError):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from onbehalf.act import KIND
+from onbehalf.act.claims import SERVICE
 from onbehalf.act.further import Further, further_claims, require_granted
 from onbehalf.errors import ActError, IdentifyError, TokenExpired, UnknownKey, WrongAudience, WrongType
 from onbehalf.identify import PublicKey, check_signed, peek
@@ -92,7 +93,9 @@ class Furthering:
             "subject": claims.get("sub"), "scope": claims.get("scope"), "of": spent,
         }  # fmt: skip
         call = CallId(str(claims.get("txn")))
-        receipt = await self._ledger.append(AuditEntry(kind="further", call=call, at=now, facts=facts))
+        receipt = await self._ledger.append(
+            AuditEntry(kind="further", call=call, at=now, facts=facts, about=_about(claims.get("sub")))
+        )
         made = further_claims(claims, asked, issuer=self._issuer, receipt=receipt, now=now)
         until = claims["exp"]
         assert isinstance(until, int)  # INVARIANT: _proven looked
@@ -125,3 +128,12 @@ def digest_in(text: str) -> Digest:
     if kind != "sha256" or len(hexadecimal) != 64 or not set(hexadecimal) <= set("0123456789abcdef"):
         raise FurtherRefused("invalid_request", "`arguments` is `sha256:` and the hex digest of all of them")
     return Digest(text)
+
+
+def _about(subject: Json) -> str:
+    """Whom a call token is of, as the record knows them (`Person.known_as`)."""
+    said = str(subject)
+    if not said.startswith(SERVICE):
+        return said
+    tenant, _, name = said.removeprefix(SERVICE).partition("/")
+    return f"{tenant}/service/{name}"

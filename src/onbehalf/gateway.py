@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from onbehalf import ports
 from onbehalf.act import SHOWN_S, change_set, grant, once
 from onbehalf.approving import Approving
 from onbehalf.connecting import Connecting
@@ -23,11 +24,13 @@ from onbehalf.errors import (
     SignerUnavailable,
     UnknownTool,
     ValidateError,
+    WitnessesUnavailable,
 )
 from onbehalf.explain import entries, reply
 from onbehalf.model import (
     Allow,
     Ask,
+    AuditEntry,
     Caller,
     CallId,
     Decision,
@@ -47,7 +50,6 @@ from onbehalf.model import (
     ToolRequest,
     UnixTime,
 )
-from onbehalf.ports import Callers, Changes, Clock, Directory, Engine, Ids, Ledger, Meter, Once, Signer, Upstream
 from onbehalf.validate import decide, explore, obligations, paging, questions, route, rows
 
 __all__ = ["Gateway", "Offer", "Standing"]
@@ -61,14 +63,14 @@ class Offer:
 
     tool: Tool
     check: route.ArgumentCheck
-    upstream: Upstream
+    upstream: ports.Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """What may change while the house runs, and only as a whole: the policies, and the tools on offer."""
 
-    engine: Engine
+    engine: ports.Engine
     offers: Mapping[str, Offer]
 
 
@@ -81,21 +83,22 @@ class Gateway:
     without one, what is to be hashed is null. Without `approving` nothing can be approved here.
     """
 
-    clock: Clock
-    ids: Ids
-    callers: Callers
-    directory: Directory
-    ledger: Ledger
-    signer: Signer
-    meter: Meter
-    once: Once
-    changes: Changes
+    clock: ports.Clock
+    ids: ports.Ids
+    callers: ports.Callers
+    directory: ports.Directory
+    ledger: ports.Ledger
+    signer: ports.Signer
+    meter: ports.Meter
+    once: ports.Once
+    changes: ports.Changes
     standing: Callable[[], Standing]
     max_rows: int
     trip: Callable[[str], None]
     secret: bytes = field(default=b"", repr=False)
     approving: Approving | None = None
     connecting: Connecting | None = None
+    witnesses: ports.Witnesses | None = None
 
     async def who(self, presented: Presented) -> Caller:
         """Who calls, proven. Raises an IdentifyError."""
@@ -121,7 +124,7 @@ class Gateway:
         now = self.clock()
         caller = await self.callers.prove(presented, now=now)
         walk = _Walk(house=self, standing=self.standing())
-        call_id = CallId(self.ids())
+        call_id, person = CallId(self.ids()), None
         try:
             person = await self.directory.person(caller)
             offer = walk.standing.offers.get(request.tool)
@@ -137,7 +140,8 @@ class Gateway:
                 decision = await walk.decided_on_resource(call, decision.owed)
             ready = decision if isinstance(decision, Deny) else await walk.readied(decision)
         except ValidateError as error:
-            return await self._refused(call_id, error, caller, request)
+            entry = entries.refusal(call_id, error, caller=caller, person=person, request=request, now=self.clock())
+            return await self._refused(call_id, error, entry, request)
         if isinstance(ready, Reply):
             if ready.denial:
                 self.meter.decided(tool=request.tool, decision="ask", code=ready.denial)
@@ -153,9 +157,8 @@ class Gateway:
             raise decide.step_up_needed(deny, deny.step_up)  # clients must see it as such
         return reply.denied(deny, receipt)
 
-    async def _refused(self, call_id: CallId, error: ValidateError, caller: Caller, request: ToolRequest) -> Reply:
+    async def _refused(self, call_id: CallId, error: ValidateError, entry: AuditEntry, request: ToolRequest) -> Reply:
         """Record a call that could not be decided. A refusal that clients must see as such goes on as an error."""
-        entry = entries.refusal(call_id, error, caller=caller, request=request, now=self.clock())
         receipt = await self.ledger.append(entry)
         known = request.tool if request.tool in self.standing().offers else ""
         self.meter.decided(tool=known, decision="deny", code=error.code)
@@ -360,13 +363,16 @@ class _Walk:
             allow = self._narrowed(allow)
         house, call = self.house, allow.call
         upstream = self.standing.offers[call.tool.name].upstream
-        receipt = await house.ledger.append(entries.intent(allow, purpose=purpose))
+        receipt = await house.ledger.append(entries.intent(allow, audience=upstream.audience, purpose=purpose))
         started = time.perf_counter()
-        result: Outcome = Failed(code="interrupted", message="the call was broken off", unknown=call.tool.writes)
+        result: Outcome = once.interrupted(call, sent=False)
         try:
+            if call.tool.durability == "witnessed" and house.witnesses is not None:
+                receipt = await house.witnesses.cosigned(receipt)
             token = house.signer.sign(grant(allow, receipt, audience=upstream.audience, now=house.clock()))
+            result = once.interrupted(call, sent=True)
             result = await upstream.send(call, token)
-        except SignerUnavailable as error:
+        except (SignerUnavailable, WitnessesUnavailable) as error:
             result = Failed(code=error.code, message=error.message, unknown=False)
         except BaseException:
             self._close(call, receipt, result)

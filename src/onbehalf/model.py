@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from onbehalf.model_callers import Caller, Evidence, Kind, Presented, Proof, Shown
-from onbehalf.model_json import CallId, Digest, Json, UnixTime, canonical, digest
+from onbehalf.model_json import CallId, Canonical, Digest, Json, UnixTime, canonical, digest
 from onbehalf.model_tools import Bound, DryRun, Entity, Explored, Explores, Lookup, Pages, Preview, Ref, Rows, Tool
 
 __all__ = [
-    "Allow", "Applied", "Approval", "Approver", "Ask", "AuditEntry", "Bound", "CallId", "CallToken", "Caller",
-    "Candidate", "Conjunct", "Decision", "Deny", "Digest", "Done", "DryRun", "Entity", "Evidence", "Explored",
-    "Explores", "Failed", "Grant", "Json", "Judgement", "Kind", "Lookup", "Obligations", "Outcome", "Owed", "Page",
-    "Pages", "Person", "Presented", "Preview", "Proof", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows",
+    "Allow", "Applied", "Approval", "Approver", "Ask", "Asked", "AuditEntry", "Bound", "CallId", "CallToken", "Caller",
+    "Candidate", "Canonical", "Conjunct", "Decision", "Deny", "Digest", "Done", "DryRun", "Entity", "Evidence",
+    "Explored", "Explores", "Failed", "Grant", "Json", "Judgement", "Kind", "Lookup", "Obligations", "Outcome", "Owed",
+    "Page", "Pages", "Person", "Presented", "Preview", "Proof", "Question", "Reason", "Receipt", "Ref", "Reply", "Rows",
     "Shown", "Tool",
-    "ToolCall", "ToolRequest", "UnixTime", "Vote", "Waiting", "canonical", "digest",
+    "ToolCall", "ToolRequest", "UnixTime", "Vote", "Waiting", "Witnessed", "canonical", "digest",
 ]  # fmt: skip
 
 # --- calls ---------------------------------------------------------------------------------
@@ -39,6 +39,8 @@ class ToolRequest:
     agent: str
     once: str = ""
     """An idempotency key of the client's, "" for none."""
+    seen: str = field(default="", repr=False)
+    """A checkpoint of the record that the client was given before, "" for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,9 @@ class Person:
     entities: tuple[Entity, ...]
     revision: int
     fresh_until: UnixTime | None = None
+    spellings: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What of it was spelled for the record already. INVARIANT: only what follows from the fields above, so that one
+    Person is spelled once, and what is made of it by `replace` anew."""
 
     @property
     def kind(self) -> Kind:
@@ -181,13 +186,25 @@ class Owed:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """What an engine said, raw; `owed` is what the permits that say yes demand. Only validate/decide.py may turn this
-    into a Decision."""
+    into a Decision. `engine` is the engine's name and version."""
 
     allowed: bool
     policies: tuple[str, ...]
     errors: tuple[str, ...]
     validated: bool
     owed: tuple[Owed, ...] = ()
+    engine: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What an engine was asked for one decision, in order, and what it said to the last of it.
+
+    The first question is about the tool; where the call is about one resource, the second is about that.
+    """
+
+    questions: tuple[Question, ...]
+    said: Judgement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +250,7 @@ class Allow:
     revision: int
     owed: tuple[Owed, ...] = ()
     approval: Approval | None = None
+    asked: Asked | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +264,7 @@ class Ask:
     revision: int
     owed: tuple[Owed, ...]
     approvers: frozenset[Approver]
+    asked: Asked | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +280,7 @@ class Deny:
     policy: Digest
     revision: int
     step_up: StepUp | None = None
+    asked: Asked | None = field(default=None, repr=False, compare=False)
 
 
 Decision: TypeAlias = Allow | Ask | Deny
@@ -318,21 +338,40 @@ class AuditEntry:
 
     `kind` is `intent`, `outcome`, `denial`, `unknown`, or an event of the house such as `start`,
     `policy_change`, `key_change`. `call` ties records of one call; it is "" for events of the house.
-    Every member of `facts` gets a commitment of its own in the leaf; the values are sealed apart.
+    Every member of `facts` gets a commitment of its own in the leaf; the values are sealed apart, with a key of whom
+    they are `about`: a person or service as `Person.known_as`, a login of nobody known, or "" for nobody.
+    `audience` is the upstream that an intent is to be sent to: the leaf gets the next number of its channel.
     """
 
     kind: str
     call: str
     at: UnixTime
-    facts: Mapping[str, Json] = field(repr=False)
+    facts: Mapping[str, Json | Canonical] = field(repr=False)
+    audience: str = ""
+    about: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witnessed:
+    """A head of `size` leaves that a quorum of witnesses cosigned: each by its name, when, in seconds since 1970."""
+
+    size: int
+    by: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """Proof that an entry is durable: its place in the log and its leaf hash (RFC 6962 section 2.1)."""
+    """Proof that an entry is durable: its place in the log and its leaf hash (RFC 6962 section 2.1).
+
+    Of an intent, `channel` is the one of its upstream and `number` its place there, from 1 and without a hole.
+    `witnessed` says by whom, where a quorum cosigned a head that has it.
+    """
 
     index: int
     leaf: Digest
+    channel: str = ""
+    number: int = 0
+    witnessed: Witnessed | None = None
 
 
 # --- act -----------------------------------------------------------------------------------
@@ -361,11 +400,13 @@ class CallToken:
 class Done:
     """The upstream answered. `rows` is the mapped part where the tool has a mapping; `content` the whole
     result as MCP members (`content`, `structuredContent`, `isError`). `digest` is over what changed, from an upstream
-    that can try a call first; `receipt` what the backend itself signed about it, proven, or ""."""
+    that can try a call first; `receipt` what the backend itself signed about it, proven, or ""; `answer` the digest
+    of the bytes that it answered, where those are not `content`."""
 
     content: Mapping[str, Json] = field(repr=False)
     digest: str = ""
     receipt: str = ""
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

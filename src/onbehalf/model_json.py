@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NewType, TypeAlias, Union, cast
 
 import orjson
 import rfc8785
 
-__all__ = ["CallId", "Digest", "Json", "UnixTime", "canonical", "digest"]
+__all__ = ["CallId", "Canonical", "Digest", "Json", "UnixTime", "canonical", "digest", "plain"]
 
 Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]
 UnixTime = NewType("UnixTime", int)
@@ -17,6 +19,22 @@ Digest = NewType("Digest", str)
 """`sha256:` and 64 lower-case hex digits."""
 CallId = NewType("CallId", str)
 """`call_` and 32 hex digits of a UUIDv7: unique, sortable by time, safe in a URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canonical:
+    """A JSON value that has its one spelling already, so that nobody spells it again.
+
+    INVARIANT: `spelled` is what `canonical` gives for the value.
+    """
+
+    spelled: bytes = field(repr=False)
+
+
+def plain(facts: Mapping[str, Json | Canonical]) -> dict[str, Json]:
+    """Facts as JSON values, each of them."""
+    return {name: orjson.loads(each.spelled) if isinstance(each, Canonical) else each for name, each in facts.items()}
+
 
 _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER  # which refuses integers beyond 2**53 - 1
 _SCALARS = frozenset({str, int, bool, type(None)})

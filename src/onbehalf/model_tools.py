@@ -8,7 +8,10 @@ from typing import Literal, TypeAlias
 
 from onbehalf.model_json import Digest, Json
 
-__all__ = ["Bound", "DryRun", "Entity", "Explored", "Explores", "Lookup", "Pages", "Preview", "Ref", "Rows", "Tool"]
+__all__ = [
+    "Bound", "DryRun", "Durability", "Entity", "Explored", "Explores", "Lookup", "Pages", "Preview", "Ref", "Rows",
+    "Tool",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +117,9 @@ class DryRun:
 
 
 Preview: TypeAlias = Literal["none", "checked", "asked"]
+Durability: TypeAlias = Literal["durable", "integrated", "witnessed"]
+"""How far the record of a call must be before it is sent: written and synced; under a signed head; under a head that a
+quorum of witnesses cosigned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +134,7 @@ class Tool:
     or has a `dry_run` of it, so that every row that would change is decided before one is; and `asked` where, besides,
     the client must send back what it was shown. A `scoped` tool's statement gets the policies' own condition on its
     rows before it is run; one that `explores` runs the model's own SELECT over tables under such conditions. `pages`
-    are how its answer is turned.
+    are how its answer is turned. `durability` is how far the record of a call must be before it is sent.
     """
 
     name: str
@@ -151,3 +157,4 @@ class Tool:
     explores: Explores | None = None
     pages: Pages | None = None
     dry_run: DryRun | None = None
+    durability: Durability = "durable"

@@ -49,6 +49,7 @@ __all__ = [
     "Once",
     "Signer",
     "Upstream",
+    "Witnesses",
 ]
 
 
@@ -129,13 +130,26 @@ class Ledger(Protocol):
     """The record. Closed for good once it is not known what is on it: the process must restart and verify."""
 
     async def append(self, entry: AuditEntry) -> Receipt:
-        """Make the entry durable, then say where it is. Raises LedgerUnavailable."""
+        """Make the entry durable, then say where it is; an intent with an `audience` gets the next number of its
+        channel, without a hole over all that the log ever held. Raises LedgerUnavailable."""
         ...
 
     def follow(self, entry: AuditEntry) -> None:
         """Queue an entry for the next commit without waiting; a crash before it leaves an open intent.
 
         Raises LedgerUnavailable when the ledger no longer takes entries.
+        """
+        ...
+
+
+class Witnesses(Protocol):
+    """Others who cosign heads of the record, of whom a quorum must before some calls are sent."""
+
+    async def cosigned(self, receipt: Receipt) -> Receipt:
+        """The receipt, once a quorum cosigned a head that has its entry. Bounded in time.
+
+        Raises WitnessesUnavailable where that did not come about, LedgerUnavailable where a witness says that this log
+        is no continuation of what it saw: nothing may be done any more.
         """
         ...
 

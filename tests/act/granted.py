@@ -62,7 +62,7 @@ def allowed(arguments: dict[str, Json] | None = None, *, tool: str = "update_tic
 
 
 def receipt(index: int = 41) -> Receipt:
-    return Receipt(index=index, leaf=digest(str(index).encode()))
+    return Receipt(index=index, leaf=digest(str(index).encode()), channel="c0ffee0123456789", number=index + 1)
 
 
 def granted(

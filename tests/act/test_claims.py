@@ -25,7 +25,7 @@ def test_claims_are_exactly_these() -> None:
             "action": "tickets.update",
             "arguments": digest(canonical(ARGUMENTS)),
             "resource": {"type": "Ticket", "id": "acme/T-1001"},
-            "record": {"index": 41, "leaf": digest(b"41")},
+            "record": {"index": 41, "leaf": digest(b"41"), "channel": "c0ffee0123456789", "n": 42},
         },
         "rctx": {"issuer": "https://login.test", "subject": "sub-1", "client": "chat", "agent": "assistant/1.0"},
     }

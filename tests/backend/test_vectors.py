@@ -68,7 +68,7 @@ def test_the_verifier_of_the_page_says_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("check", CHECKS, ids=range(len(CHECKS)))
 def test_the_vectors_tell_of_each_check_that_is_left_out(tmp_path: Path, check: str) -> None:
-    assert len(CHECKS) == 12
+    assert len(CHECKS) == 13
     done = in_node(tmp_path, CODE.replace(check, ""))
     assert done.returncode != 0
     assert "Error: " in done.stderr

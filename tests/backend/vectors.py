@@ -40,7 +40,8 @@ CLAIMS: dict[str, Any] = {
     "sub": "acme/alice", "scope": "closeOrder", "req_wl": ISSUER,
     "tctx": {
         "tenant": "acme", "tool": TOOL, "action": "closeOrder", "arguments": digest(canonical(ARGUMENTS)),
-        "resource": {"type": "Order", "id": "acme/1"}, "record": {"index": 7, "leaf": "sha256:" + "ab" * 32},
+        "resource": {"type": "Order", "id": "acme/1"},
+        "record": {"index": 7, "leaf": "sha256:" + "ab" * 32, "channel": "0123456789abcdef", "n": 3},
     },
     "rctx": {"issuer": "https://login.example.com", "subject": "a-1", "client": "chat", "agent": ""},
 }  # fmt: skip
@@ -67,6 +68,11 @@ def inner(outer: str, **changes: Any) -> str:
     return said(**{outer: changed(CLAIMS[outer], **changes)})
 
 
+def recorded(**changes: Any) -> str:
+    """The good token with another record."""
+    return inner("tctx", record=changed(CLAIMS["tctx"]["record"], **changes))
+
+
 def cases() -> list[dict[str, Any]]:
     """Every case: a token, what it comes with where that is not the usual, and whether it is to be taken."""
     good = signed(HEADER, CLAIMS)
@@ -83,6 +89,7 @@ def cases() -> list[dict[str, Any]]:
     add("issued five seconds ahead of this clock", good, now=NOW - 5)
     add("a member that nobody knows", said(more={"x": [1]}))
     add("the longest life", said(exp=NOW + 300))
+    add("of a gateway that does not number what it sends", recorded(channel=_GONE, n=_GONE))
 
     refused = "call_token_refused"
     add("no token", "", "call_token_missing")
@@ -134,6 +141,12 @@ def cases() -> list[dict[str, Any]]:
     add("no name to be used up", said(jti=_GONE), refused)
     add("no context", said(tctx=_GONE), refused)
     add("no record", inner("tctx", record=_GONE), refused)
+    add("a channel and no number", recorded(n=_GONE), refused)
+    add("a number and no channel", recorded(channel=_GONE), refused)
+    for number in (0, -1, "3", True, None):
+        add(f"the number {json.dumps(number)}", recorded(n=number), refused)
+    for channel in ("", "0123456789ABCDEF", "0123456789abcdef0", ["0123456789abcdef"]):
+        add(f"the channel {json.dumps(channel)}", recorded(channel=channel), refused)
     add("no client", inner("rctx", client=_GONE), refused)
     add("the good token once more", good, "call_token_replayed", after="a good token")
     return made

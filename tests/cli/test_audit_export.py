@@ -67,7 +67,7 @@ def test_a_whole_record_is_exported_and_holds_offline(recorded: Company, tmp_pat
     code, text = verified(out, "--key", vkey(recorded), "--json")
     report = json.loads(text)
     assert (code, report["verdict"], report["findings"]) == (0, "verified", [])
-    assert report["summary"]["kinds"] == {"start": 1, "intent": 2, "outcome": 2, "denial": 1}
+    assert report["summary"]["kinds"] == {"start": 1, "intent": 2, "outcome": 2, "denial": 1, "stop": 1}
     assert report["opened_facts"] > 20
     assert [*report["policies"].values()] == [True]
     opened = zipfile.ZipFile(out).read("opened.jsonl").decode()
@@ -85,11 +85,13 @@ def test_the_same_question_gives_the_same_bytes(recorded: Company, tmp_path: Pat
 def test_nothing_is_opened_unless_it_is_asked_for(recorded: Company, tmp_path: Path) -> None:
     out = exported(recorded, tmp_path / "closed.zip")
     with zipfile.ZipFile(out) as packed:
-        assert "opened.jsonl" not in packed.namelist()
+        lines = [json.loads(line) for line in packed.read("opened.jsonl").splitlines()]
+        assert [each["fact"] for each in lines] == ["every", "sent"], "more than how much was sent is opened"
         assert not any(b"alice" in packed.read(name) for name in packed.namelist())
     assert verified(out, "--key", vkey(recorded))[0] == 0
     out = exported(recorded, tmp_path / "some.zip", "--open", "decision,outcome", "--tool", "desk_write")
     opened = [json.loads(line) for line in zipfile.ZipFile(out).read("opened.jsonl").splitlines()]
+    opened = [each for each in opened if each["index"] != 6]  # the end, which says how much was sent
     assert {each["fact"] for each in opened} == {"decision", "outcome"}
     assert len(opened) == 3  # a write that was allowed, and one that was not
     out = exported(recorded, tmp_path / "bob.zip", "--open", "all", "--person", "bob")
@@ -111,7 +113,7 @@ def test_a_range_of_times_takes_what_was_then(recorded: Company, tmp_path: Path)
     out = exported(recorded, tmp_path / "past.zip", "--from", "2001-01-01", "--to", "2001-02-01T00:00:00Z")
     assert json.loads(verified(out, "--json")[1])["range"] == {"from": 0, "to": 0}
     out = exported(recorded, tmp_path / "now.zip", "--from", "2001-01-01")
-    assert json.loads(verified(out, "--json")[1])["range"] == {"from": 0, "to": 6}
+    assert json.loads(verified(out, "--json")[1])["range"] == {"from": 0, "to": 7}
 
 
 def copied(made: Company, place: Path) -> Company:
@@ -199,8 +201,8 @@ def test_what_cannot_be_asked_for_is_said(recorded: Company, tmp_path: Path, arg
 def test_the_log_is_written_as_static_files(recorded: Company, tmp_path: Path) -> None:
     told = said("audit", "export-log", "-c", recorded.config, tmp_path / "log")
     assert told.code == 0
-    assert "6 records" in told.out
-    assert (tmp_path / "log" / "tile" / "entries" / "000.p" / "6").exists()
+    assert "7 records" in told.out
+    assert (tmp_path / "log" / "tile" / "entries" / "000.p" / "7").exists()
 
 
 def test_a_control_gets_a_sample_that_the_verifier_chooses_anew(recorded: Company, tmp_path: Path) -> None:

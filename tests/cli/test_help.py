@@ -7,7 +7,8 @@ import pytest
 from company import said
 
 COMMANDS = [
-    "", "init", "demo", "serve", "check", "explain", "audit", "audit verify", "audit open", "audit list", "audit proof",
+    "", "init", "demo", "serve", "check", "tools", "explain",
+    "audit", "audit verify", "audit open", "audit list", "audit proof",
     "audit query", "audit send",
     "keys", "keys show", "keys rotate", "db", "db wall",
     "people", "people load", "people pull", "people show", "people status", "people release",

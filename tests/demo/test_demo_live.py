@@ -12,6 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from onbehalf.demo.run import Ports, run, serve_gateway
+from onbehalf.verifier.besides import Besides
+from onbehalf.verifier.check import check
 
 ANY = Ports(gateway=0, admin=0, issuer=0, tickets=0, orders=0)
 TOO_WIDE = """
@@ -28,6 +30,22 @@ def test_the_story_is_as_told_and_a_second_run_over_the_same_data_too(tmp_path: 
         assert "39 of 39 steps were as told." in done.stdout
         assert "WRONG" not in done.stdout
     assert (tmp_path / "d" / "gateway-data" / "ledger.db").exists()
+    _comes_out_the_same(tmp_path / "d", tmp_path / "all.zip")
+
+
+def _comes_out_the_same(demo: Path, out: Path) -> None:
+    """Every decision of both runs, made again from the evidence."""
+    export = ["audit", "export", "-c", str(demo / "onbehalf.yaml"), "--open", "all", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "onbehalf.cli.main", *export], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = check(out, besides=Besides(replay=True))
+    assert report.findings == []
+    assert report.replay is not None
+    counted = {name: count for name, count in report.replay.items() if isinstance(count, int) and count}
+    assert counted.keys() <= {"same", "not_decided"}
+    assert counted["same"] > 20
 
 
 def test_a_gateway_with_too_wide_a_policy_fails_the_story_but_not_the_tenant_wall(tmp_path: Path) -> None:

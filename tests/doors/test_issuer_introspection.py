@@ -13,13 +13,17 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey
+from msgspec import UNSET
 
 from doors.issuer_house import Hands, Issuer, callers_of, issuing, prove
 from identify.minting import NOW, RESOURCE, claims, key_for, mint
 from onbehalf.config import IntrospectionSettings, TenantClaim
 from onbehalf.doors import issuer_introspection
+from onbehalf.doors.issuer_client import ClientKey, TokenClient
 from onbehalf.doors.issuer_http import IssuerCallers
-from onbehalf.doors.issuer_introspection import introspection_secrets
+from onbehalf.doors.issuer_introspection import introspection_clients
 from onbehalf.errors import (
     AnswerRefused,
     ClaimRefused,
@@ -38,6 +42,8 @@ from onbehalf.errors import (
 )
 
 CLIENT, SECRET = "gateway: one", "a secret & more: 100% ä"
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+OWN = TokenClient(id=CLIENT, secret=SECRET)
 JSON = {"content-type": "application/json"}
 Answer = tuple[int, dict[str, str], bytes]
 Check = Callable[[Issuer, IssuerCallers, Hands], Awaitable[None]]
@@ -59,13 +65,15 @@ def signed(issuer: Issuer, *, told: dict[str, Any] | None = None, key: str = "ES
     return 200, {"content-type": "application/token-introspection+jwt"}, text.encode()
 
 
-def asking(check: Check, *, rule: dict[str, Any] | None = None, **changes: Any) -> None:
+def asking(
+    check: Check, *, rule: dict[str, Any] | None = None, client: TokenClient = OWN, **changes: Any
+) -> None:  # fmt: skip
     """`check` with the door to one issuer that says of every token that it is alice's."""
 
     async def run(issuer: Issuer) -> None:
         hands = Hands()
         made = issuer.rule(introspection=settings(issuer, **changes), **(rule or {}))
-        async with callers_of(made, hands=hands, secrets={issuer.url: SECRET}) as callers:
+        async with callers_of(made, hands=hands, clients={issuer.url: client}) as callers:
             await check(issuer, callers, hands)
 
     with issuing() as issuer:
@@ -98,6 +106,27 @@ def test_an_opaque_token_proves_its_caller_and_the_question_is_authenticated() -
         assert len(issuer.forms) == 1
 
     asking(check)
+
+
+def test_the_question_is_authenticated_by_a_key_with_a_fresh_assertion_for_the_endpoint_alone() -> None:
+    key = ECKey.generate_key("P-256", {"kid": "gateway-1"})
+    client = TokenClient(id=CLIENT, key=ClientKey.read(json.dumps(key.as_dict(private=True)), what="client_key"))
+
+    async def check(issuer: Issuer, callers: IssuerCallers, hands: Hands) -> None:
+        await prove(callers, "tok-1")
+        await prove(callers, "tok-2")
+        seen = set()
+        for form in issuer.forms:
+            assert "authorization" not in form
+            assert (form["client_id"], form["client_assertion_type"]) == (CLIENT, ASSERTION_TYPE)
+            told = jwt.decode(form["client_assertion"], key, algorithms=["ES256"])
+            assert (told.header["kid"], told.claims["aud"]) == ("gateway-1", f"{issuer.url}/introspect")
+            assert (told.claims["iss"], told.claims["sub"]) == (CLIENT, CLIENT)
+            assert told.claims["exp"] - told.claims["iat"] == 60
+            seen.add(told.claims["jti"])
+        assert len(seen) == 2
+
+    asking(check, client=client, client_secret=UNSET, client_key="env:X")
 
 
 def test_a_signed_answer_is_believed_by_its_signature() -> None:
@@ -145,7 +174,7 @@ def test_a_token_is_shown_to_the_one_issuer_whose_prefix_it_has_and_to_nobody_el
             one.rule(introspection=settings(one, prefix="one_")),
             two.rule(tenant="globex", introspection=settings(two, prefix="two_")),
         ]
-        async with callers_of(*rules, hands=Hands(), secrets={one.url: "1", two.url: "2"}) as callers:
+        async with callers_of(*rules, hands=Hands(), clients={one.url: OWN, two.url: OWN}) as callers:
             assert (await prove(callers, "one_abc")).tenant == "acme"
             assert (await prove(callers, "two_abc")).tenant == "globex"
             for stray in ("abc", "One_abc", "one-abc", "xone_abc", "three_abc"):
@@ -163,7 +192,7 @@ def test_issuers_whose_tokens_cannot_be_told_apart_are_refused(first: str, secon
     with issuing() as one, issuing() as two:
         rules = [each.rule(introspection=settings(each, prefix=p)) for each, p in ((one, first), (two, second))]
         with pytest.raises(ConfigInvalid):
-            IssuerCallers(rules, resource=RESOURCE, secrets={one.url: "1", two.url: "2"})
+            IssuerCallers(rules, resource=RESOURCE, clients={one.url: OWN, two.url: OWN})
 
 
 def test_without_a_secret_or_a_safe_address_no_such_door_is_opened(tmp_path: Path) -> None:
@@ -172,16 +201,16 @@ def test_without_a_secret_or_a_safe_address_no_such_door_is_opened(tmp_path: Pat
         with pytest.raises(ConfigInvalid):
             IssuerCallers([rule], resource=RESOURCE)
         with pytest.raises(ConfigInvalid):
-            introspection_secrets([issuer.rule(introspection=settings(issuer, client_secret="file:no"))], base=tmp_path)
+            introspection_clients([issuer.rule(introspection=settings(issuer, client_secret="file:no"))], base=tmp_path)
         (tmp_path / "it").write_text(f"{SECRET}\n")
-        found = introspection_secrets(
+        found = introspection_clients(
             [issuer.rule(introspection=settings(issuer, client_secret="file:it"))], base=tmp_path
         )
-        assert found == {issuer.url: SECRET}
+        assert found == {issuer.url: OWN}
         for endpoint in ("http://login.example/introspect", "https://u@login.example/i", "ftp://127.0.0.1/i"):
             rule = issuer.rule(introspection=settings(issuer, endpoint=endpoint))
             with pytest.raises(ConfigInvalid):
-                IssuerCallers([rule], resource=RESOURCE, secrets={issuer.url: SECRET})
+                IssuerCallers([rule], resource=RESOURCE, clients={issuer.url: OWN})
 
 
 # --- answers that prove nobody ---------------------------------------------------------------

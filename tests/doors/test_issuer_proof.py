@@ -14,6 +14,7 @@ from identify.minting import NOW, RESOURCE, claims, key_for
 from identify.proving import certificate, certificate_hash, proof, rfc9440, thumbprint
 from onbehalf.config_introspection import IntrospectionSettings
 from onbehalf.config_proof import DpopSettings
+from onbehalf.doors.issuer_client import TokenClient
 from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.issuer_proof import DpopProofs, Proofs
 from onbehalf.errors import DpopMissing, DpopRefused, NonceNeeded, ProofMissing, ProofsUnavailable, TokenMalformed
@@ -215,7 +216,9 @@ def test_an_opaque_token_that_its_issuer_calls_bound_needs_its_proof_every_time(
                 endpoint=f"{issuer.url}/introspect", client_id="gateway", client_secret="env:X"
             )  # fmt: skip
             rule = issuer.rule(introspection=asked)
-            async with callers_of(rule, hands=Hands(), proofs=proofs, secrets={issuer.url: "secret"}) as callers:
+            async with callers_of(
+                rule, hands=Hands(), proofs=proofs, clients={issuer.url: TokenClient(id="gateway", secret="secret")}
+            ) as callers:
                 for _ in range(2):
                     with pytest.raises(DpopMissing):
                         await callers.prove(Presented(token="opaque"), now=UnixTime(NOW))
@@ -238,7 +241,9 @@ def test_an_opaque_bearer_token_under_dpop_is_refused() -> None:
                 endpoint=f"{issuer.url}/introspect", client_id="gateway", client_secret="env:X"
             )  # fmt: skip
             rule = issuer.rule(introspection=asked)
-            async with callers_of(rule, hands=Hands(), proofs=proofs, secrets={issuer.url: "secret"}) as callers:
+            async with callers_of(
+                rule, hands=Hands(), proofs=proofs, clients={issuer.url: TokenClient(id="gateway", secret="secret")}
+            ) as callers:
                 with pytest.raises(TokenMalformed):
                     await callers.prove(by_key("opaque"), now=UnixTime(NOW))
 

@@ -18,6 +18,7 @@ from onbehalf.doors.ledger_postgres_sequencer import Entry
 from onbehalf.doors.ledger_postgres_session import Lost
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, tree
+from onbehalf.explain.channel import channel_of
 from onbehalf.model import Receipt
 
 
@@ -76,6 +77,36 @@ def test_several_replicas_write_one_log(record: Record) -> None:
     assert len(acked) == 200
     require_acked(record, acked)
     assert record.verified() == 200
+
+
+def test_numbers_of_a_channel_are_dense_over_all_replicas_and_each_is_given_once(record: Record) -> None:
+    ledgers = [record.replica(name) for name in "abc"]
+    audiences = ("https://a.example", "https://b.example")
+    given: list[Receipt] = []
+
+    async def send(ledger: PostgresLedger, first: int) -> list[Receipt]:
+        intents = [replace(entry(first + each, "intent"), audience=audiences[each % 2]) for each in range(20)]
+        return list(await asyncio.gather(*map(ledger.append, intents)))
+
+    threads = [
+        threading.Thread(target=lambda at, each: given.extend(asyncio.run(send(each, at * 100))), args=(at, each))
+        for at, each in enumerate(ledgers)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for audience in audiences:
+        channel = channel_of(ORIGIN, audience)
+        assert sorted(each.number for each in given if each.channel == channel) == [*range(1, 31)]
+        appended(ledgers[0], 1000 + len(audience))  # so that it has seen all
+        assert ledgers[0].sendings(audience) == 30
+    ledgers[0].close()
+    [receipt] = asyncio.run(send(record.replica("d"), 5000))[:1]
+    assert receipt.number == 31, "one that starts goes on where the log is"
+    for ledger in ledgers[1:]:
+        ledger.close()
+    record.verified()
 
 
 def test_a_caller_who_leaves_before_the_commit_gets_an_outcome_that_nothing_was_sent(record: Record) -> None:
@@ -364,7 +395,6 @@ def test_two_that_believe_they_hold_the_lock_cannot_both_append(record: Record) 
     session.leave()  # the lock is gone, and `one` goes on as if it had it
     appended(other, 1)
     batch = [Entry(spelled=_spelled(2))]
-    lying._make(batch[0])
     with pytest.raises(Lost, match="the log ends at 1"):
         lying._enter(session, head, batch, epoch=head.epoch)
     lying.drop()

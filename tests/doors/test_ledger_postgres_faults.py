@@ -20,10 +20,11 @@ import pytest
 
 from doors.ledger_postgres_house import Record, Server, durable_server, wait_for
 from onbehalf.explain import checkpoint, tree
+from onbehalf.explain.leaf import read
 from postgres import PROGRAMS
 
 CHILD = """
-import asyncio, os, signal, sys
+import asyncio, os, signal, sys, threading
 from pathlib import Path
 from onbehalf.doors.ledger_keys import read_ledger_keys
 from onbehalf.doors.ledger_postgres import Patience, PostgresLedger
@@ -39,10 +40,12 @@ def failpoint(step):
         seen += 1
         if seen == 5:
             os.write(told, f"stopping {name}\\n".encode())
-            os.kill(os.getpid(), getattr(signal, how))
+            # this thread, so that it does not go on while another one takes the signal
+            signal.pthread_kill(threading.get_ident(), getattr(signal, how))
 
 def entry(kind, call, **facts):
-    return AuditEntry(kind=kind, call=call, at=UnixTime(1), facts=facts)
+    audience = "https://desk.example" if kind == "intent" else ""
+    return AuditEntry(kind=kind, call=call, at=UnixTime(1), facts=facts, audience=audience)
 
 told = os.open(path / f"told-{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -53,7 +56,7 @@ async def work(ledger, task):
         number += 1
         try:
             receipt = await ledger.append(entry("intent", call, arguments={"n": number}))
-            os.write(told, f"{receipt.index} {call} {receipt.leaf}\\n".encode())
+            os.write(told, f"{receipt.index} {call} {receipt.leaf} {receipt.number}\\n".encode())
             place = {"index": receipt.index, "leaf": receipt.leaf}
             done = entry("outcome", call, intent=place, outcome={"status": "done"})
             if number % 2:
@@ -177,8 +180,8 @@ class Watch:
 def check(record: Record, notes: list[str]) -> int:
     """Hold all against all; how many answers there were. Nobody writes any more."""
     acked = [line.split() for path in record.path.glob("told-*") for line in path.read_text().splitlines()]
-    acked = [each for each in acked if len(each) == 3]
-    assert len({index for index, _, _ in acked}) == len(acked), "one place was given to two"
+    acked = [each for each in acked if len(each) == 4]
+    assert len({index for index, *_ in acked}) == len(acked), "one place was given to two"
     reader = record.reader()
     report = reader.verify()
     assert report.ok, report.findings[:5]
@@ -188,8 +191,9 @@ def check(record: Record, notes: list[str]) -> int:
     entries = [bytes(row[1]) for row in rows]
     assert len(set(entries)) == len(entries), "an entry is there twice"
     hashes = [tree.leaf_hash(each) for each in entries]
-    for index, call, leaf in acked:
+    for index, call, leaf, number in acked:
         assert (rows[int(index)][2], f"sha256:{hashes[int(index)].hex()}") == (call, leaf), "an answer is not on record"
+        assert read(entries[int(index)]).n == int(number), "a number was given that is not in the leaf"
     before = (0, tree.EMPTY_ROOT)
     for note in notes:
         head = checkpoint.read(note, record.keys.signer.verifier, origin=record.keys.signer.name)

@@ -17,6 +17,8 @@ from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable, RecordMissing
 from onbehalf.explain import checkpoint, tree
+from onbehalf.explain.channel import channel_of
+from onbehalf.explain.leaf import read
 from onbehalf.model import AuditEntry, Receipt, UnixTime
 
 ORIGIN = "gateway.example/log"
@@ -235,6 +237,7 @@ def test_intents_without_outcome_become_unknown_at_the_next_start(tmp_path: Path
     with_reader = reader(tmp_path)
     assert [record.kind for record in with_reader.records(f"call_{2:032x}")] == ["intent", "unknown"]
     assert with_reader.open_intents() == ()
+    assert [[each.index for each in some] for some in with_reader.unsettled()] == [[], [1]]
     assert with_reader.verify().ok
     ledger = opened(tmp_path)
     assert ledger.recovered == ()
@@ -258,7 +261,7 @@ def test_proof_of_one_leaf_verifies_with_the_public_key_alone(tmp_path: Path) ->
     filled(tmp_path, 21)
     vkey = (tmp_path / "keys" / "log.pub").read_text().strip()
     proof = LedgerReader(tmp_path / "log.db", vkey=vkey).proof(13)
-    head = checkpoint.read(proof.note, checkpoint.NoteVerifier(vkey), origin=ORIGIN)
+    head = checkpoint.read(proof.note, checkpoint.NoteVerifier(vkey.split("\n")[0]), origin=ORIGIN)
     leaf = tree.leaf_hash(proof.entry)
     assert tree.verify_inclusion(leaf=leaf, index=13, size=head.size, path=proof.path, root=head.root)
     assert proof.text.startswith("c2sp.org/tlog-proof@v1\nindex 13\n")
@@ -287,9 +290,10 @@ SWAP = (
         (tuple(each.format("leaf", "hash, entry") for each in SWAP), SWAPPED, True),
         (tuple(each.format("payload", "sealed") for each in SWAP), SWAPPED, False),
         (("DELETE FROM leaf", "DELETE FROM payload"), {(0, "tail_missing")}, True),
+        (("INSERT INTO leaf SELECT 20, hash, entry FROM leaf WHERE idx = 19",), {(20, "tail_unsigned")}, True),
     ],
     ids=["leaf", "hash", "payload", "head_root", "head_size", "note", "no_head", "tail", "middle", "swapped",
-         "swapped_payloads", "emptied"],
+         "swapped_payloads", "emptied", "added"],
 )  # fmt: skip
 def test_damage_is_found_and_located(
     tmp_path: Path, statements: tuple[str, ...], codes: set[tuple[int, str]], refused: bool
@@ -312,12 +316,14 @@ def test_rows_swapped_with_their_payloads_are_located(tmp_path: Path) -> None:
     assert {(4, "payload_changed"), (9, "payload_changed"), (-1, "root_mismatch")} <= found
 
 
-def test_erased_payloads_are_counted_and_the_log_still_verifies(tmp_path: Path) -> None:
+def test_payloads_that_are_gone_off_the_record_are_found_and_the_log_itself_still_verifies(tmp_path: Path) -> None:
     filled(tmp_path)
     damaged(tmp_path, "DELETE FROM payload WHERE idx IN (3, 4)")
     report = reader(tmp_path).verify()
-    assert (report.ok, report.erased) == (True, 2)
+    assert (report.erased, [(each.index, each.code) for each in report.findings]) == (2, [(3, "erased_unrecorded")])
     assert reader(tmp_path).record(3).erased
+    vkey = (tmp_path / "keys" / "log.pub").read_text().strip()
+    assert LedgerReader(tmp_path / "log.db", vkey=vkey).verify().ok
 
 
 def test_file_of_noise_is_a_finding_and_not_an_exception(tmp_path: Path) -> None:
@@ -340,13 +346,14 @@ def test_another_log_key_is_refused(tmp_path: Path) -> None:
 
 def test_key_files_are_private_and_refused_otherwise(tmp_path: Path) -> None:
     open_ledger_keys(tmp_path, origin=ORIGIN)
-    for name in ("log.key", "payload.key"):
+    for name in ("log-ml-dsa.key", "log.key", "payload.key"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
         (tmp_path / name).chmod(0o640)
         with pytest.raises(ConfigInvalid, match="0600"):
             open_ledger_keys(tmp_path, origin=ORIGIN)
         (tmp_path / name).chmod(0o600)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.key", "log.pub", "payload.key"]
+    names = ["log-ml-dsa.key", "log.key", "log.pub", "payload.key"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     (tmp_path / "payload.key").write_text("short\n")
     with pytest.raises(ConfigInvalid, match="32 bytes"):
         open_ledger_keys(tmp_path, origin=ORIGIN)
@@ -381,3 +388,58 @@ def test_an_intent_whose_caller_was_cancelled_before_it_was_durable_is_closed_as
         "unknown": False,
     }
     assert reader(tmp_path).open_intents() == ()
+
+
+def sending(number: int, audience: str = "https://orders.example") -> AuditEntry:
+    return AuditEntry(kind="intent", call=f"call_{number}", at=UnixTime(1000), facts={"n": number}, audience=audience)
+
+
+def places(path: Path) -> list[tuple[str, int]]:
+    with sqlite3.connect(path / "log.db") as connection:
+        leaves = [read(row[0]) for row in connection.execute("SELECT entry FROM leaf ORDER BY idx")]
+    connection.close()
+    return [(leaf.ch, leaf.n) for leaf in leaves if leaf.kind == "intent"]
+
+
+def test_numbers_of_a_channel_go_on_where_they_were_at_the_last_end(tmp_path: Path) -> None:
+    channel, other = channel_of(ORIGIN, "https://orders.example"), channel_of(ORIGIN, "https://other.example")
+    for round_ in range(2):
+        ledger = opened(tmp_path)
+
+        async def walk(ledger: SqliteLedger = ledger) -> None:
+            async def one(number: int) -> None:
+                await ledger.append(sending(number))
+
+            await asyncio.gather(*map(one, range(20)))
+            await ledger.append(sending(99, "https://other.example"))
+
+        asyncio.run(walk())
+        assert ledger.sendings("https://orders.example") == 20 * (round_ + 1)
+        ledger.close()
+    found = places(tmp_path)
+    assert [number for name, number in found if name == channel] == [*range(1, 41)]
+    assert [number for name, number in found if name == other] == [1, 2]
+    assert len(found) == 42
+
+
+def test_a_log_whose_numbers_have_a_hole_is_not_opened(tmp_path: Path) -> None:
+    """Leaves under a head that was signed with the log's own key, so that nothing but the numbers is wrong."""
+    ledger = opened(tmp_path)
+    asyncio.run(ledger.append(sending(1)))
+    ledger._numbers.gave(channel_of(ORIGIN, "https://orders.example"), 5)
+    asyncio.run(ledger.append(sending(2)))
+    ledger.close()
+    assert [each.code for each in reader(tmp_path).verify().findings] == ["number_wrong"]
+    with pytest.raises(LedgerCorrupt, match="has number 6 of its channel, not 2"):
+        opened(tmp_path)
+
+
+def test_a_log_from_before_there_were_numbers_is_read_and_goes_on_with_the_first(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    asyncio.run(ledger.append(entry(1, "intent")))
+    ledger.close()
+    ledger = opened(tmp_path)
+    receipt = asyncio.run(ledger.append(sending(2)))
+    ledger.close()
+    assert receipt.number == 1
+    assert reader(tmp_path).verify().ok

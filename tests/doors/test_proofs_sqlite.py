@@ -1,3 +1,5 @@
+"""Proofs in a file and in memory. What both doors promise is in ports/test_proofs_contract.py."""
+
 from __future__ import annotations
 
 import asyncio
@@ -27,41 +29,6 @@ async def add(store: SqliteProofs, id_: str, *, key: str = "k", now: int = NOW, 
     return await store.add(key, id_, now=UnixTime(now), until=UnixTime(until))
 
 
-def test_a_proof_is_new_once_until_it_is_over(tmp_path: Path) -> None:
-    async def told() -> list[bool]:
-        with opened(tmp_path) as store:
-            moments = (NOW, NOW + 1, LATER - 1)
-            return [await add(store, "a", now=now) for now in moments] + [await add(store, "b")]
-
-    assert asyncio.run(told()) == [True, False, False, True]
-
-
-def test_the_same_id_of_another_key_is_another_proof_however_they_are_cut(tmp_path: Path) -> None:
-    async def told() -> list[bool]:
-        with opened(tmp_path) as store:
-            return [await add(store, "a", key=key) for key in ("k", "l")] + [await add(store, "", key="ka")]
-
-    assert asyncio.run(told()) == [True, True, True]
-
-
-def test_of_many_at_once_one_is_the_first(tmp_path: Path) -> None:
-    async def told() -> list[bool]:
-        with opened(tmp_path) as store:
-            return await asyncio.gather(*(add(store, f"{number % 5}") for number in range(50)))
-
-    assert sum(asyncio.run(told())) == 5
-
-
-def test_a_restart_knows_what_was_used(tmp_path: Path) -> None:
-    async def told() -> list[bool]:
-        with opened(tmp_path) as store:
-            first = await add(store, "a")
-        with opened(tmp_path, now=NOW + 5) as store:
-            return [first, await add(store, "a", now=NOW + 5), await add(store, "b", now=NOW + 5)]
-
-    assert asyncio.run(told()) == [True, False, True]
-
-
 def test_what_is_over_makes_room_and_is_not_new_when_the_clock_is_turned_back(tmp_path: Path) -> None:
     async def told() -> list[bool]:
         with opened(tmp_path, most=1) as store:
@@ -72,23 +39,6 @@ def test_what_is_over_makes_room_and_is_not_new_when_the_clock_is_turned_back(tm
     assert asyncio.run(told()) == [True, True, False, False]
     with closing(sqlite3.connect(tmp_path / "proofs.db")) as file:
         assert file.execute("SELECT count(*) FROM proof").fetchall() == [(1,)]
-
-
-def test_one_key_cannot_fill_what_others_need_and_full_means_refused(tmp_path: Path) -> None:
-    async def fill() -> None:
-        with opened(tmp_path, most=15) as store:
-            for number in range(10):
-                assert await add(store, f"{number}", key="greedy")
-            with pytest.raises(ProofsUnavailable):
-                await add(store, "more", key="greedy")
-            for number in range(5):
-                assert await add(store, f"{number}", key=f"other {number}")
-            with pytest.raises(ProofsUnavailable):
-                await add(store, "x", key="anybody")
-            assert not await add(store, "0", key="greedy"), "nothing is forgotten to make room"
-            assert await add(store, "more", key="greedy", now=LATER, until=LATER + 121)
-
-    asyncio.run(fill())
 
 
 def test_what_cannot_be_written_is_refused_and_counts_as_used(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import orjson
+import pytest
 
 from onbehalf.explain.leaf import Record
 from onbehalf.explain.story import story
@@ -175,3 +176,19 @@ def test_erased_record_is_told_as_erased() -> None:
 def test_story_is_plain_json_and_an_empty_one_is_a_story() -> None:
     assert orjson.loads(orjson.dumps(story([INTENT]).as_json()))["ending"] == "open"
     assert story([]).ending == "none"
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"outcome": DONE}, "The gateway saw the answer: grade R1."),
+        ({"outcome": DONE, "backend_receipt": "x.y.z"}, "The backend signed for its answer: grade R3."),
+        (
+            {"outcome": {"status": "failed", "code": "x", "message": "m", "unknown": True}},
+            "Nobody saw an answer: grade R0.",
+        ),
+    ],
+)
+def test_an_outcome_says_how_well_it_is_known(facts: dict[str, Json], said: str) -> None:
+    lines = [line.text for line in story([INTENT, outcome(5, 4, **facts)]).lines]
+    assert [line for line in lines if "grade" in line] == [said]

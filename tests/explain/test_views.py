@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 from explain import viewed
 from onbehalf.errors import LedgerCorrupt
+from onbehalf.explain.tree import leaf_hash
 from onbehalf.explain.views import View, document, json_line, read_document, read_json_line
 from onbehalf.explain.views_cef import cef, read_cef
 from onbehalf.explain.views_cloudevents import cloudevent, read_cloudevent
@@ -42,6 +43,11 @@ def test_any_record_is_rebuilt_from_each_form_after_it_was_sent_as_json(form: st
     write, read = FORMS[form]
     arrived = orjson.loads(orjson.dumps(write(view)))
     assert json_line(read(arrived)) == json_line(view)
+
+
+@pytest.mark.parametrize(("kind", "facts"), [("intent", viewed.INTENT), ("outcome", viewed.OUTCOME), ("start", {})])
+def test_a_view_names_the_leaf_hash_that_the_log_has(kind: str, facts: dict[str, Any]) -> None:
+    assert viewed.seen(kind, facts).hash == f"sha256:{leaf_hash(viewed.entry_of(kind, facts)).hex()}"
 
 
 @given(view=viewed.views())

@@ -49,8 +49,14 @@ OUTCOME: dict[str, Json] = {
 
 
 def leaf_of(kind: str, facts: dict[str, Json], *, call: str = "call_" + "0" * 32, at: int = AT) -> Leaf:
-    made = make(spell(AuditEntry(kind=kind, call=call, at=UnixTime(at), facts=facts)), id_="ab" * 16, salt=b"s" * 32)
-    return read(made.leaf)
+    return read(entry_of(kind, facts, call=call, at=at))
+
+
+def entry_of(kind: str, facts: dict[str, Json], *, call: str = "call_" + "0" * 32, at: int = AT) -> bytes:
+    """A leaf as the log has it; an intent has its number."""
+    entry = AuditEntry(kind=kind, call=call, at=UnixTime(at), facts=facts)
+    place = ("0123456789abcdef", 12) if kind == "intent" else ("", 0)
+    return make(spell(entry), id_="ab" * 16, salt=b"s" * 32, place=place).leaf
 
 
 def seen(

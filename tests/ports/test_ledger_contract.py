@@ -92,3 +92,22 @@ def test_what_cannot_be_made_durable_is_an_error_and_stays_one(made: tuple[Ledge
             ledger.follow(entry(3))
 
     asyncio.run(write())
+
+
+def test_what_is_sent_to_one_upstream_is_numbered_without_a_hole_and_nothing_else_is(
+    made: tuple[Ledger, Callable[[], None]],
+) -> None:
+    ledger, _ = made
+
+    async def write() -> list[tuple[str, int]]:
+        found = []
+        for number, audience in enumerate(["https://a.example", "", "https://b.example", "https://a.example"]):
+            intent = AuditEntry(kind="intent", call=f"call_{number}", at=UnixTime(1), facts={}, audience=audience)
+            receipt = await ledger.append(intent)
+            found.append((receipt.channel, receipt.number))
+        return found
+
+    first, none, other, second = asyncio.run(write())
+    assert none == ("", 0)
+    assert [first[1], other[1], second[1]] == [1, 1, 2]
+    assert first[0] == second[0] != other[0]

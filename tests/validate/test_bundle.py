@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from onbehalf.errors import PolicyInvalid
-from onbehalf.model import Obligations
+from onbehalf.model import Obligations, digest
 from onbehalf.validate import bundle
 from onbehalf.validate.bundle import Source
 
@@ -100,11 +100,23 @@ def test_parentheses_around_plain_paths_go_and_strings_stay() -> None:
 
 def test_the_digest_covers_names_texts_and_core() -> None:
     def digest_of(name: str = "a", text: str = "t", schema: str = "s", core: str = "c") -> str:
-        return bundle.digest_of([Source(name=name, text=text)], [Source(name="s", text=schema)], core=core)
+        return digest(bundle.spelled([Source(name=name, text=text)], [Source(name="s", text=schema)], core=core))
 
     changed = {digest_of(), digest_of(name="b"), digest_of(text="u"), digest_of(schema="x"), digest_of(core="y")}
     assert len(changed) == 5
     assert digest_of() == digest_of()
+
+
+def test_a_bundle_is_had_back_from_what_its_digest_is_over() -> None:
+    one, schema = Source(name="a/b.cedar", text=GOOD), Source(name="s", text="entity Réview;")
+    files = bundle.unspelled(bundle.spelled([one], [schema], core="c"))
+    assert (files.policies, files.schemas, files.core, files.walls) == ((one,), (schema,), "c", bundle.WALLS)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "{", '{"core":"","policies":[["a",1]],"schemas":[],"walls":""}'])
+def test_what_is_no_bundle_is_not_had_back(text: str) -> None:
+    with pytest.raises(ValueError, match=r"bundle|JSON|unexpected|expected"):
+        bundle.unspelled(text.encode())
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onbehalf.errors import LedgerCorrupt
 from onbehalf.explain import leaf as written
 from onbehalf.model import AuditEntry, UnixTime
+from onbehalf.verifier.channels import Channels
 from onbehalf.verifier.leaves import MAX_LEAF, Pairing, read_leaf
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,63}", fullmatch=True)
@@ -21,17 +23,58 @@ ENTRIES = st.builds(
 )  # fmt: skip
 
 
-def made(entry: AuditEntry) -> bytes:
-    return written.make(written.spell(entry), id_="0" * 32, salt=b"s" * 32).leaf
+PLACES = st.tuples(st.from_regex(r"[0-9a-f]{16}", fullmatch=True), st.integers(1, 2**45))
 
 
-@given(ENTRIES)
-def test_what_the_gateway_writes_is_read_alike_by_both(entry: AuditEntry) -> None:
-    line = made(entry)
-    one, other = read_leaf(line), written.read(line)
-    assert (one.kind, one.call, one.at, one.of, one.facts) == (
-        other.kind, other.call, other.at, other.of, other.facts
-    )  # fmt: skip
+def made(entry: AuditEntry, place: tuple[str, int] = ("", 0)) -> bytes:
+    return written.make(written.spell(entry), id_="0" * 32, salt=b"s" * 32, place=place).leaf
+
+
+@given(ENTRIES, PLACES)
+def test_what_the_gateway_writes_is_read_alike_by_both(entry: AuditEntry, place: tuple[str, int]) -> None:
+    for line in (made(entry), made(entry, place if entry.kind == "intent" else ("", 0))):
+        one, other = read_leaf(line), written.read(line)
+        assert (one.kind, one.call, one.at, one.of, one.facts) == (
+            other.kind, other.call, other.at, other.of, other.facts
+        )  # fmt: skip
+        assert (one.channel, one.number) == (other.ch, other.n)
+        assert json.dumps(json.loads(line), sort_keys=True, separators=(",", ":")).encode() == line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"at":1,"call":"","ch":"0123456789abcdef","facts":{},"id":"","kind":"intent","v":1}',
+        b'{"at":1,"call":"","facts":{},"id":"","kind":"intent","n":1,"v":1}',
+        b'{"at":1,"call":"","ch":"0123456789abcdef","facts":{},"id":"","kind":"denial","n":1,"v":1}',
+        b'{"at":1,"call":"","ch":"0123456789abcdef","facts":{},"id":"","kind":"intent","n":0,"v":1}',
+        b'{"at":1,"call":"","ch":"0123456789ABCDEF","facts":{},"id":"","kind":"intent","n":1,"v":1}',
+        b'{"at":1,"call":"","ch":"","facts":{},"id":"","kind":"intent","n":1,"v":1}',
+    ],
+)
+def test_a_channel_and_a_number_that_do_not_belong_together_are_no_leaf_to_either_reader(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"leaf|number"):
+        read_leaf(line)
+    with pytest.raises(LedgerCorrupt):
+        written.read(line)
+
+
+def intents(*places: tuple[str, int]) -> list[bytes]:
+    return [made(AuditEntry(kind="intent", call="c", at=UnixTime(0), facts={}), place) for place in places]
+
+
+def test_numbers_of_each_channel_follow_each_other_and_a_hole_is_said_once() -> None:
+    one, other = "a" * 16, "b" * 16
+    channels = Channels(0)
+    said = [channels.take(read_leaf(line)) for line in intents((one, 1), (other, 1), (one, 2), (one, 4), (one, 5))]
+    assert [bool(each) for each in said] == [False, False, False, True, False]
+    assert (channels.all[one].holes, channels.all[other].holes) == (1, 0)
+
+
+def test_a_log_from_its_beginning_counts_from_one_and_a_later_range_from_anywhere() -> None:
+    (line,) = intents(("a" * 16, 7))
+    assert "where 1 is next" in Channels(0).take(read_leaf(line))
+    assert Channels(5).take(read_leaf(line)) == ""
 
 
 @given(ENTRIES, st.data())

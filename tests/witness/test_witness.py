@@ -86,7 +86,7 @@ def test_a_growing_log_is_cosigned_and_each_cosignature_verifies(witness: Witnes
         (request(5, 5), 200), (request(5, 8).replace(b"\n", b"\nAAAA\n", 1), 400), (b"", 400), (b"old 5\n\n", 404),
         (b"old 05\n\n" + note(8).encode(), 400), (b"old 5\n\n" + note(8).encode(), 422), (b"\xff" * 60_000, 400),
         (b"old 5\n" + b"A" * 43 + b"=\n\n" + note(8).encode(), 422), (b"old 0\n\nother.example\n1\n\n", 404),
-        (b"old 5\n\n" + note(5, [HASHES[0]] * 5).encode(), 409),
+        (b"old 5\n\n" + note(5, [HASHES[0]] * 5).encode(), 422),
         (request(5, 8).replace("— ".encode(), "— x".encode()), 403),
     ],
     ids=range(15),

@@ -22,11 +22,15 @@ def claims(grant: Grant, *, issuer: str) -> dict[str, Json]:
     """The claims for one grant. `issuer` is the trust domain that signs.
 
     `txn` is the call, which may send more than once (a lookup first); `jti` is one sending, by its place in the record.
-    `tctx` is what may be done and never changes on the way; `rctx` is where the request came from. `tctx.arguments`
+    `tctx` is what may be done and never changes on the way, with its place in the record and, under `channel` and `n`,
+    in the count of all sendings to this upstream; `rctx` is where the request came from. `tctx.arguments`
     is the digest of the canonical arguments: who gets the token learns nothing that the call does not hold.
     """
-    allow = grant.allow
+    allow, receipt = grant.allow, grant.receipt
     call = allow.call
+    record: dict[str, Json] = {"index": receipt.index, "leaf": receipt.leaf}
+    if receipt.channel:
+        record |= {"channel": receipt.channel, "n": receipt.number}
     told: dict[str, Json] = {"sub": call.person.ref.id}
     if call.person.kind == "service":
         # Whoever knows people only finds a `sub` here that is not of the tenant in `tctx`, and refuses it.
@@ -37,7 +41,7 @@ def claims(grant: Grant, *, issuer: str) -> dict[str, Json]:
         "exp": grant.expires_at,
         "aud": grant.audience,
         "txn": call.id,
-        "jti": f"{call.id}.{grant.receipt.index}",
+        "jti": f"{call.id}.{receipt.index}",
         **told,
         "scope": call.tool.action,
         "req_wl": issuer,
@@ -47,7 +51,7 @@ def claims(grant: Grant, *, issuer: str) -> dict[str, Json]:
             "action": call.tool.action,
             "arguments": call.digest,
             "resource": {"type": allow.resource.type, "id": allow.resource.id},
-            "record": {"index": grant.receipt.index, "leaf": grant.receipt.leaf},
+            "record": record,
         },
         "rctx": {
             "issuer": call.caller.evidence.issuer,

@@ -23,6 +23,7 @@ __all__ = [
     "LoginNeeded",
     "asked",
     "denied",
+    "names_audience",
     "taken",
 ]
 
@@ -95,9 +96,14 @@ def taken(answer: Mapping[str, Json], rule: ExchangeSettings, *, gateway: str) -
         raise ExchangeRefused("the issuer gave a token that cannot stand in a header")
     if rule.grant == "token-exchange" and rule.scope and not _within(answer.get("scope", rule.scope), rule.scope):  # 4
         raise ExchangeRefused("the issuer gave a token of wider scope than was asked for")
-    if gateway.rstrip("/") in {name.rstrip("/") for name in _audiences(token)}:  # 5
+    if names_audience(token, gateway):  # 5
         raise ExchangeRefused("the issuer gave a token that is for this gateway, too")
     return Exchanged(token=token, seconds=_seconds(answer.get("expires_in", _DEFAULT_S)))  # 6
+
+
+def names_audience(token: str, resource: str) -> bool:
+    """Whether a token says that it is for this resource, as far as it can be read. Says nothing of who made it."""
+    return resource.rstrip("/") in {name.rstrip("/") for name in _audiences(token)}
 
 
 def denied(said: Mapping[str, Json]) -> ExchangeRefused:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from onbehalf.errors import KeyReused, OnbehalfError, Repeated
 from onbehalf.model import Digest, Done, Earlier, Failed, Json, Outcome, ToolCall, canonical, digest
 
-__all__ = ["GIVEN_S", "had_effect", "kept_s", "known_by", "repeated"]
+__all__ = ["GIVEN_S", "had_effect", "interrupted", "kept_s", "known_by", "repeated"]
 
 GIVEN_S = 86_400
 """How long a given key stands for its call, in seconds."""
@@ -48,6 +48,13 @@ def repeated(call: ToolCall, earlier: Earlier) -> OnbehalfError:
         f"the same was begun before, by {earlier.call}, whose outcome is not known",
         hint=f"it was begun before as {earlier.call}; do not repeat it, ask a person to look at the record",
     )
+
+
+def interrupted(call: ToolCall, *, sent: bool) -> Failed:
+    """What is known of a call that is broken off now, before or after it may have been sent."""
+    if not sent:
+        return Failed(code="not_sent", message="the call was broken off before anything was sent", unknown=False)
+    return Failed(code="interrupted", message="the call was broken off", unknown=call.tool.writes)
 
 
 def had_effect(result: Outcome) -> bool | None:

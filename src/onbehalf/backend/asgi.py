@@ -9,6 +9,7 @@ so that no other middleware reads the body first; several worker processes need 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from onbehalf.backend.asgi_body import ClientGone, read_body, replayed
 from onbehalf.backend.asgi_receipts import result_receipted
+from onbehalf.backend.calls import Calls, note_answer, result_digest
 from onbehalf.backend.keys import Keys, keys_from
 from onbehalf.backend.receipt import ReceiptKey, make_receipt
 from onbehalf.backend.replay import MemoryReplay, Replay
@@ -74,13 +76,13 @@ class CallTokenMiddleware:
     The gateway's keys are fetched from `jwks_url` when first needed, or given as `jwks`. `replay` is by default a
     memory of this process. The proven call is in `scope["onbehalf.call"]` as a `VerifiedCall`; `Txn-Token` goes no
     further. With `services` programs' calls reach it as well (`kind`). Answers of the app are passed on as they come;
-    with `receipts` the result of a call is signed for.
+    with `receipts` the result of a call is signed for; `calls` keeps a row of each call that is taken.
     """
 
     def __init__(
         self, app: ASGIApp, *, issuer: str, audience: str, jwks_url: str = "",
         jwks: Mapping[str, Json] | Keys | None = None, replay: Replay | None = None, max_body_bytes: int = 2**20,
-        receipts: ReceiptKey | None = None, services: bool = False,
+        receipts: ReceiptKey | None = None, services: bool = False, calls: Calls | None = None,
         clock: Callable[[], UnixTime] = lambda: UnixTime(int(time.time())), insecure_http_for_tests: bool = False,
     ) -> None:  # fmt: skip
         if not issuer or not audience:
@@ -93,6 +95,7 @@ class CallTokenMiddleware:
         self._max_body_bytes = max_body_bytes
         self._receipts = receipts
         self._services = services
+        self._calls = calls
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,19 +121,26 @@ class CallTokenMiddleware:
         passed = {key: value for key, value in scope.items() if key != SCOPE_KEY} | {"headers": headers}
         if call is not None:
             passed[SCOPE_KEY] = call
-            if self._receipts is not None:
-                send = result_receipted(send, partial(self._vouch, call, self._receipts))
+            if self._receipts is not None or self._calls is not None:
+                send = result_receipted(send, partial(self._vouch, call))
         await self._app(passed, replayed(body, receive), send)
 
-    def _vouch(self, call: VerifiedCall, key: ReceiptKey, result: Mapping[str, Json]) -> str:
-        """The receipt of a tool's result; "" where it has no one spelling, so that the gateway will not take it."""
+    def _vouch(self, call: VerifiedCall, result: Mapping[str, Json]) -> str:
+        """Keep what was answered, and give the receipt of a tool's result; "" without a key for it, and where it has no
+        one spelling, so that the gateway will not take it."""
+        if self._calls is not None:
+            with contextlib.suppress(TypeError):  # a result that has no spelling has no digest either
+                note_answer(self._calls, call, answer=result_digest(result), status=200)
+        if self._receipts is None:
+            return ""
         try:
             answer = mcp_answer(result)
         except ValueError:
             return ""
         return make_receipt(
-            call, key=key, backend=self._audience, gateway=self._issuer, answer=answer, status=200, now=self._clock()
-        )
+            call, key=self._receipts, backend=self._audience, gateway=self._issuer, answer=answer, status=200,
+            now=self._clock(),
+        )  # fmt: skip
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body of a POST, bounded in size and time."""
@@ -163,6 +173,8 @@ class CallTokenMiddleware:
             peeked, key=key, audience=self._audience, tool=tool, arguments=arguments, now=now, services=self._services
         )
         use_up(peeked, call, replay=self._replay, now=now)
+        if self._calls is not None:
+            self._calls.accept(call, now=now)
         return call
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from onbehalf.backend.asgi_body import ClientGone, read_body, replayed
 from onbehalf.backend.asgi_receipts import receipted
+from onbehalf.backend.calls import Calls
 from onbehalf.backend.http_guard import HEADER, Document, HttpGuard, Proven, refusal
 from onbehalf.backend.keys import Keys, keys_from
 from onbehalf.backend.operations import HttpRequest
@@ -44,12 +45,12 @@ class HttpCallTokenMiddleware:
         base_path: str = "", open_paths: Collection[str] = (), jwks_url: str = "",
         jwks: Mapping[str, Json] | Keys | None = None, replay: Replay | None = None,
         max_body_bytes: int = 2**20, receipts: ReceiptKey | None = None, services: bool = False,
-        insecure_http_for_tests: bool = False,
+        calls: Calls | None = None, insecure_http_for_tests: bool = False,
     ) -> None:  # fmt: skip
         self._app = app
         self._guard = HttpGuard(
             issuer=issuer, audience=audience, operations=operations, base_path=base_path, open_paths=open_paths,
-            max_body_bytes=max_body_bytes, replay=replay, receipts=receipts, services=services,
+            max_body_bytes=max_body_bytes, replay=replay, receipts=receipts, services=services, calls=calls,
         )  # fmt: skip
         self._keys: Keys = keys_from(
             issuer=issuer, jwks_url=jwks_url, jwks=jwks, insecure_http_for_tests=insecure_http_for_tests
@@ -72,8 +73,8 @@ class HttpCallTokenMiddleware:
                 proven, body = await self._admitted(scope, receive)
                 passed |= {CALL_KEY: proven.call, ARGUMENTS_KEY: proven.arguments}
                 receive = replayed(body, receive)
-                if self._guard.receipts is not None:
-                    vouch = partial(self._guard.receipt, proven.call, key=self._guard.receipts)
+                if self._guard.vouches:
+                    vouch = partial(self._guard.vouch, proven.call)
                     send = receipted(send, lambda status, answer: vouch(status=status, answer=answer))
         except ClientGone:
             return

@@ -18,7 +18,7 @@ _EVENT_END = re.compile(rb"(\r\n\r\n|\n\n|\r\r)")
 
 
 def receipted(send: Send, vouch: Callable[[int, bytes], tuple[str, str]]) -> Send:
-    """`send`, which adds the header that `vouch` makes of the answer's status and body.
+    """`send`, which adds the header that `vouch` makes of the answer's status and body, where it has a value.
 
     The answer is held back until it is whole: its digest comes before it.
     """
@@ -38,7 +38,7 @@ def receipted(send: Send, vouch: Callable[[int, bytes], tuple[str, str]]) -> Sen
         body = b"".join(parts)
         name, value = (text.encode("ascii") for text in vouch(started["status"], body))
         kept = [each for each in started.get("headers", ()) if each[0].lower() != name]
-        await send({**started, "headers": [*kept, (name, value)]})
+        await send({**started, "headers": [*kept, (name, value)] if value else kept})
         await send({"type": "http.response.body", "body": body})
 
     return send_on

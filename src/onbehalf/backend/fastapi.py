@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, HTTPException, Request
 
 from onbehalf.backend.asgi_http import ARGUMENTS_KEY, CALL_KEY, HttpCallTokenMiddleware
+from onbehalf.backend.calls import Calls
 from onbehalf.backend.http_guard import Document
 from onbehalf.backend.keys import Keys
 from onbehalf.backend.receipt import ReceiptKey
@@ -27,7 +28,7 @@ def guard(
     base_path: str = "", open_paths: Collection[str] = ("/openapi.json",), jwks_url: str = "",
     jwks: Mapping[str, Json] | Keys | None = None, replay: Replay | None = None,
     max_body_bytes: int = 2**20, receipts: ReceiptKey | None = None, services: bool = False,
-    insecure_http_for_tests: bool = False,
+    calls: Calls | None = None, insecure_http_for_tests: bool = False,
 ) -> None:  # fmt: skip
     """Put every route of `app` behind call tokens, whether it asks for the `Call` or not.
 
@@ -39,7 +40,7 @@ def guard(
         HttpCallTokenMiddleware, issuer=issuer, audience=audience,
         operations=app.openapi if operations is None else operations, base_path=base_path, open_paths=open_paths,
         jwks_url=jwks_url, jwks=jwks, replay=replay, max_body_bytes=max_body_bytes, receipts=receipts,
-        services=services, insecure_http_for_tests=insecure_http_for_tests,
+        services=services, calls=calls, insecure_http_for_tests=insecure_http_for_tests,
     )  # fmt: skip
 
 

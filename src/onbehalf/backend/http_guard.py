@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from onbehalf.backend.calls import Calls, note_answer
 from onbehalf.backend.operations import HttpRequest, Operations, read_operations
 from onbehalf.backend.receipt import HEADER as RECEIPT_HEADER
 from onbehalf.backend.receipt import ReceiptKey, make_receipt
@@ -25,7 +26,7 @@ from onbehalf.errors import (
     RequestRefused,
 )
 from onbehalf.identify.compact import Peeked
-from onbehalf.model import Json, UnixTime
+from onbehalf.model import Json, UnixTime, digest
 
 __all__ = ["HEADER", "Document", "HttpGuard", "Proven", "refusal"]
 
@@ -57,7 +58,7 @@ class HttpGuard:
     """The check of one API. `operations` may be a function where the document is made late; it is called once.
 
     `open_paths` are answered without a token to GET and HEAD, and prove nothing: health checks, the document itself.
-    With `services`, calls of programs are taken as well.
+    With `services`, calls of programs are taken as well. `calls` keeps a row of each that is taken.
     """
 
     issuer: str
@@ -69,6 +70,7 @@ class HttpGuard:
     replay: Replay | None = None
     receipts: ReceiptKey | None = None
     services: bool = False
+    calls: Calls | None = None
     clock: Callable[[], UnixTime] = _now
     _read: Operations | None = field(default=None, init=False, repr=False)
     _memory: Replay = field(init=False, repr=False)
@@ -111,13 +113,25 @@ class HttpGuard:
             services=self.services,
         )  # fmt: skip
         use_up(peeked, call, replay=self._memory, now=now)
+        if self.calls is not None:
+            self.calls.accept(call, now=now)
         return Proven(call=call, arguments=asked.arguments)
 
-    def receipt(self, call: VerifiedCall, *, key: ReceiptKey, status: int, answer: bytes) -> tuple[str, str]:
-        """The header that vouches for an answer."""
+    @property
+    def vouches(self) -> bool:
+        """Whether something is to be said about answers, so that they are held back until they are whole."""
+        return self.receipts is not None or self.calls is not None
+
+    def vouch(self, call: VerifiedCall, *, status: int, answer: bytes) -> tuple[str, str]:
+        """Keep what was answered, and give the header that vouches for it; its value is "" without a receipt key."""
+        if self.calls is not None:
+            note_answer(self.calls, call, answer=digest(answer), status=status)
+        if self.receipts is None:
+            return RECEIPT_HEADER, ""
         made = make_receipt(
-            call, key=key, backend=self.audience, gateway=self.issuer, answer=answer, status=status, now=self.clock()
-        )
+            call, key=self.receipts, backend=self.audience, gateway=self.issuer, answer=answer, status=status,
+            now=self.clock(),
+        )  # fmt: skip
         return RECEIPT_HEADER, made
 
     def _of(self, given: Document) -> Operations:

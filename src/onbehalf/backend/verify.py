@@ -5,8 +5,9 @@ Must not fetch keys, read a clock, or know HTTP.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nacl.exceptions import CryptoError
 from nacl.signing import VerifyKey
@@ -31,6 +32,7 @@ MAX_LIFE_S = 300
 _TYPE = "txntoken+jwt"
 _ALGORITHM = "EdDSA"
 _LAST_TIME = 2**53 - 1
+_CHANNEL = re.compile(r"[0-9a-f]{16}")
 _MAX_TEXT = 2048
 _SERVICE = "service:"
 """How the `sub` of a service begins (as act/claims.py)."""
@@ -45,7 +47,8 @@ class VerifiedCall:
     `kind` is `service` for a program that called by itself: then `service` is what it is called within `tenant`, and
     `person` is "", which nobody is called. Only who asks for services (`services=True`) ever meets one.
     `issuer` and `subject` are how the person logged in, `client` through which OAuth client and `agent` with which
-    program (as it calls itself, "" if it did not). `call` is the call's id and `record` its place in the gateway's log.
+    program (as it calls itself, "" if it did not). `call` is the call's id and `record` its place in the gateway's log,
+    with its number among all that the gateway ever sent to this backend.
     `token_id` is the call token's own id: one call may be sent more than once (a lookup first), with a token for each.
     """
 
@@ -162,7 +165,7 @@ def _check_times(claims: Mapping[str, Json], now: UnixTime) -> UnixTime:
 
 def _call(claims: Mapping[str, Json], expires_at: UnixTime) -> VerifiedCall:
     context, request = _object(claims, "tctx"), _object(claims, "rctx")
-    resource, record = _object(context, "resource"), _object(context, "record")
+    resource, record = _object(context, "resource"), _record(_object(context, "record"))
     tenant, action = _text(context, "tenant"), _text(context, "action")
     kind, name = _who(claims, tenant)
     if _text(claims, "scope") != action:
@@ -179,12 +182,23 @@ def _call(claims: Mapping[str, Json], expires_at: UnixTime) -> VerifiedCall:
         action=action,
         arguments=Digest(_text(context, "arguments")),
         resource=Ref(type=_text(resource, "type"), id=_text(resource, "id")),
-        record=Receipt(index=_time(record, "index"), leaf=Digest(_text(record, "leaf"))),
+        record=record,
         expires_at=expires_at,
         token_id=_text(claims, "jti"),
         kind=kind,
         service=name if kind == "service" else "",
     )
+
+
+def _record(told: Mapping[str, Json]) -> Receipt:
+    """The place in the gateway's record. Channel and number are there both, or, from an older gateway, neither."""
+    place = Receipt(index=_time(told, "index"), leaf=Digest(_text(told, "leaf")))
+    if "channel" not in told and "n" not in told:
+        return place
+    channel, number = _text(told, "channel"), _time(told, "n")
+    if not _CHANNEL.fullmatch(channel) or number < 1:
+        raise CallTokenRefused("the call token's `channel` or `n` is malformed", hint=_HINT)
+    return replace(place, channel=channel, number=number)
 
 
 def _who(claims: Mapping[str, Json], tenant: str) -> tuple[Kind, str]:

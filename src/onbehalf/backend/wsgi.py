@@ -13,6 +13,7 @@ import io
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from onbehalf.backend.calls import Calls
 from onbehalf.backend.http_guard import HEADER, Document, HttpGuard, refusal
 from onbehalf.backend.keys import BlockingKeys, keys_from
 from onbehalf.backend.operations import HttpRequest
@@ -45,7 +46,8 @@ class HttpCallTokenMiddleware:
     default a memory of this process. The proven `VerifiedCall` is in `environ["onbehalf.call"]` and what it is for in
     `environ["onbehalf.arguments"]`; `Txn-Token` goes no further. `open_paths` need no token and have neither.
     With `services` it is reached by programs' calls, too (`call.kind`).
-    With `receipts` every answer to a proven call is signed for; it is then held back until it is whole.
+    With `receipts` every answer to a proven call is signed for, and `calls` keeps a row of each call and its answer's
+    digest; an answer is then held back until it is whole.
     """
 
     def __init__(
@@ -53,12 +55,12 @@ class HttpCallTokenMiddleware:
         base_path: str = "", open_paths: Collection[str] = (), jwks_url: str = "",
         jwks: Mapping[str, Json] | BlockingKeys | None = None, replay: Replay | None = None,
         max_body_bytes: int = 2**20, receipts: ReceiptKey | None = None, services: bool = False,
-        insecure_http_for_tests: bool = False,
+        calls: Calls | None = None, insecure_http_for_tests: bool = False,
     ) -> None:  # fmt: skip
         self._app = app
         self._guard = HttpGuard(
             issuer=issuer, audience=audience, operations=operations, base_path=base_path, open_paths=open_paths,
-            max_body_bytes=max_body_bytes, replay=replay, receipts=receipts, services=services,
+            max_body_bytes=max_body_bytes, replay=replay, receipts=receipts, services=services, calls=calls,
         )  # fmt: skip
         self._keys: BlockingKeys = keys_from(
             issuer=issuer, jwks_url=jwks_url, jwks=jwks, insecure_http_for_tests=insecure_http_for_tests
@@ -77,12 +79,12 @@ class HttpCallTokenMiddleware:
             kept = [(name, value) for name, value in headers if name != "connection"]
             start_response(f"{status} {_REASONS.get(status, 'Refused')}", kept)
             return [body]
-        if self._guard.receipts is None or CALL_KEY not in passed:
+        if not self._guard.vouches or CALL_KEY not in passed:
             return self._app(passed, start_response)
-        return self._receipted(passed, start_response, self._guard.receipts)
+        return self._vouched(passed, start_response)
 
-    def _receipted(self, passed: dict[str, Any], start_response: StartResponse, key: ReceiptKey) -> Iterable[bytes]:
-        """Serve it, and answer once all is there, with the receipt of just that."""
+    def _vouched(self, passed: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Serve it, and answer once all is there, with the receipt of just that where there is a key for one."""
         started: list[tuple[str, list[tuple[str, str]]]] = []
         parts: list[bytes] = []
 
@@ -100,9 +102,9 @@ class HttpCallTokenMiddleware:
                 answered.close()
         (status, headers), body = started[0], b"".join(parts)
         call: VerifiedCall = passed[CALL_KEY]
-        name, value = self._guard.receipt(call, key=key, status=int(status[:3]), answer=body)
+        name, value = self._guard.vouch(call, status=int(status[:3]), answer=body)
         kept = [each for each in headers if each[0].lower() != name]
-        start_response(status, [*kept, (name, value)])
+        start_response(status, [*kept, (name, value)] if value else kept)
         return [body]
 
     def _admit(self, environ: WSGIEnvironment, path: str, passed: dict[str, Any]) -> None:

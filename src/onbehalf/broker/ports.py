@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Protocol
 
 from onbehalf.broker.client import Client
@@ -15,8 +15,17 @@ __all__ = ["Clients", "Store"]
 class Store(Protocol):
     """Keeps clients that registered, grants, and what is used once. All raise BrokerUnavailable."""
 
+    @property
+    def ended(self) -> Container[str]:
+        """Grants that are over before their time, for whoever proves access tokens."""
+        ...
+
     async def register(self, id: str, metadata: Mapping[str, Json], *, now: UnixTime) -> None:
         """Keep a client. Raises OauthRefused where there are too many."""
+        ...
+
+    async def client(self, id: str, *, now: UnixTime) -> Mapping[str, Json] | None:
+        """The metadata of a client that registered, which is used by this."""
         ...
 
     async def granted(self, code: str, kept: Code, *, until: UnixTime) -> None:
@@ -48,7 +57,7 @@ class Store(Protocol):
         ...
 
     async def once(self, issuer: str, id: str, *, until: UnixTime, now: UnixTime) -> bool:
-        """Whether an assertion is shown for the first time; then it is on disk that it was."""
+        """Whether an assertion is shown for the first time; then it is kept that it was."""
         ...
 
 

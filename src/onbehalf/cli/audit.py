@@ -13,7 +13,9 @@ from onbehalf.cli.explain import opened
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.doors.ledger_reader import LedgerReader, VerifyReport
 from onbehalf.errors import ConfigInvalid
+from onbehalf.explain.erasure import Erasure
 from onbehalf.explain.leaf import Record
+from onbehalf.explain.reconcile import end_of, grade_of
 from onbehalf.model import Json
 
 if TYPE_CHECKING:
@@ -149,6 +151,7 @@ def _report(report: VerifyReport) -> dict[str, Json]:
         "checkpoint": report.note,
         "kinds": dict(report.kinds),
         "erased": report.erased,
+        "erasures": [_erasure(each) for each in report.erasures],
         "payloads_opened": report.opened,
         "open": [{"index": each.index, "call": each.call} for each in report.open_intents],
         "findings": [{"index": each.index, "code": each.code, "text": each.text} for each in report.findings],
@@ -161,6 +164,10 @@ def _print(report: VerifyReport, screen: Console) -> None:
         screen.print(f"The record verifies: {report.size} records ({kinds}) under one signed head.")
         payloads = f"{report.size - report.erased} payloads opened" if report.opened else "payloads were not opened"
         screen.print(f"{payloads}, {report.erased} erased, {len(report.open_intents)} calls without outcome.")
+        for erasure in report.erasures:
+            what = f"from before {_moment(erasure.before)} UTC" if erasure.before else "of one person"
+            at = _moment(erasure.at)
+            screen.print(f"  record {erasure.leaf}: {erasure.count} payloads {what} were erased, {at} UTC.")
     else:
         screen.print(f"[bold red]The record does not verify[/bold red]: {len(report.findings)} findings.")
         for each in report.findings:
@@ -171,6 +178,17 @@ def _print(report: VerifyReport, screen: Console) -> None:
             )
         screen.print("Stop the gateway, keep the file as it is, and compare with a copy.")
     screen.print(f"\nCheckpoint:\n{quoted(report.note.rstrip())}")
+
+
+def _erasure(each: Erasure) -> dict[str, Json]:
+    return {
+        "leaf": each.leaf, "at": each.at, "count": each.count, "first": each.first, "last": each.last,
+        "before": each.before or None, "keys": [*sorted(each.keys)],
+    }  # fmt: skip
+
+
+def _moment(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _progress(count: int) -> None:
@@ -186,10 +204,19 @@ def _row(record: Record) -> dict[str, Json]:
     who = person.get("id") if isinstance(person, dict) else "" if service else caller.get("subject")
     return {
         "index": record.index,
-        "time": datetime.fromtimestamp(record.at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "time": _moment(record.at),
         "kind": record.kind,
         "person": who or "",
         "service": f"{caller.get('tenant')}/{service}" if service else "",
         "tool": (tool.get("name") if isinstance(tool, dict) else "") or "",
         "call": record.call,
+        **_grade(record),
     }
+
+
+def _grade(record: Record) -> dict[str, Json]:
+    """How well the record alone knows what came of a call, where it says anything of that."""
+    if record.kind not in ("outcome", "unknown") or record.erased:
+        return {}
+    end = end_of(record.kind, record.facts.get("outcome"))
+    return {"grade": grade_of(end, receipt="backend_receipt" in record.facts, row=False)}

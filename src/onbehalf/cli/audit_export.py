@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import orjson
 import typer
 
-from onbehalf.app import load_settings, paths, trust_domain
+from onbehalf.app import Paths, load_settings, paths, trust_domain
 from onbehalf.build_ledger import ledger_store
+from onbehalf.build_witnesses import read_policy
 from onbehalf.cli.explain import opened
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import Settings
+from onbehalf.doors import policies_kept
+from onbehalf.doors.clock_system import now
 from onbehalf.doors.engine_cedar_files import policies_in
 from onbehalf.doors.ledger_evidence import Asked, Exported, Place
 from onbehalf.doors.ledger_evidence import export as write_bundle
+from onbehalf.doors.ledger_heads import LedgerHeads
+from onbehalf.doors.ledger_reader import LedgerReader
+from onbehalf.doors.ledger_signing import HeadSigning, SignedTiles
 from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.ledger_tiles import export_log as write_log
 from onbehalf.doors.signer_file import FileSigner
@@ -30,9 +39,9 @@ from onbehalf.verifier.check import check
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Report, Verdict
 
-__all__ = ["controls", "export", "export_log"]
+__all__ = ["controls", "export", "export_log", "place_of"]
 
-_MAX_NOTE = 65_536
+_MAX_NOTE = 262_144
 _MAX_SEED = 200
 _SAMPLE = 25
 _MAX_KEYS = 65_536
@@ -53,9 +62,11 @@ def export_log(
     Example: onbehalf audit export-log /srv/www/log
     """
     settings = load_settings(config)
-    source = LedgerTiles(ledger_store(paths(config, settings), settings))
+    places = paths(config, settings)
+    source = LedgerTiles(ledger_store(places, settings))
     try:
-        size = write_log(source, directory)
+        with _signing(places, opened(config)) as sign:
+            size = write_log(SignedTiles(source, sign) if sign is not None else source, directory)
     finally:
         source.close()
     console().print(f"The log of {size} records is in {quoted(str(directory))}.")
@@ -86,12 +97,14 @@ def export(
     seed: Annotated[str, typer.Option(help="The auditor's word, to choose the sample by.")] = "",
     since: Annotated[Path | None, typer.Option(help="A kept checkpoint, to prove nothing was taken back.")] = None,
     witness: Annotated[list[str] | None, typer.Option(help="Address of a witness to cosign; also several.")] = None,
+    unwitnessed: Annotated[bool, typer.Option(help="Do not ask the witnesses of `gateway.witnesses`.")] = False,
 ) -> None:  # fmt: skip
     """Write evidence for an auditor: one file that anybody can check offline.
 
     It holds every leaf of the range with proofs, what you open of them with its salts, keys, and
     the policies. Leaves are never left out, whatever is asked for: --tool and --person only narrow
-    down what is opened. The bundle is checked before this ends.
+    down what is opened. The witnesses of `gateway.witnesses` cosign its newest head, or no bundle
+    is written. The bundle is checked before this ends.
 
     A sample is chosen by the auditor's --seed, or without one by the signed head and its cosignatures,
     so nobody picks the calls; the verifier chooses them anew. --control takes a sample of 25, and says what of the
@@ -108,19 +121,37 @@ def export(
     opens = asked.everything or bool(asked.open)
     found = policies_in(places.policies) if opens else b""
     reader = opened(config)
-    try:
+    with _signing(places, reader) as sign:
+        if settings.gateway.witnesses is not None and not unwitnessed:
+            log = reader.keys.vkeys if reader.keys is not None else ()
+            asked = replace(asked, policy=read_policy(settings.gateway.witnesses, config.resolve().parent, log=log))
         done = write_bundle(
-            reader, out, asked, keys=_keys(config, settings), policies={digest(found): found} if found else {}
-        )
-        key = reader.verifier.vkey
-    finally:
-        reader.close()
+            reader, out, asked, keys=_keys(config, settings), policies={digest(found): found} if found else {},
+            kept=partial(policies_kept.find, places.kept), sign=sign.line if sign is not None else None,
+        )  # fmt: skip
+        key = "\n".join(reader.keys.vkeys) if reader.keys is not None else reader.verifier.vkey
     try:
         report = check(out, key=key, kept=asked.since.encode())
     except Unusable as error:
         raise LedgerCorrupt(f"the bundle that was written cannot be checked: {error}") from error
     _print(out, done, report)
     raise typer.Exit(0 if report.verdict in _FINE else 1)
+
+
+@contextlib.contextmanager
+def _signing(places: Paths, reader: LedgerReader) -> Iterator[HeadSigning | None]:
+    """What signs heads with the log's second key, where there is one, until both are closed."""
+    try:
+        if reader.keys is None or reader.keys.heads is None:
+            yield None
+            return
+        heads = LedgerHeads(places.ledger, places.heads, verifier=reader.verifier)
+        try:
+            yield HeadSigning(heads, reader.keys.heads, clock=now)
+        finally:
+            heads.close()
+    finally:
+        reader.close()
 
 
 def _asked(start: str, end: str, open_: str, tool: str, person: str, since: Path | None) -> Asked:
@@ -138,7 +169,7 @@ def _asked(start: str, end: str, open_: str, tool: str, person: str, since: Path
             raise ConfigInvalid(f"`{since}` cannot be read: {error}", hint="give a checkpoint in a file") from error
     words = {"from": start, "to": end, "open": open_, "tool": tool, "person": person}
     return Asked(
-        start=_place(start), end=_place(end) if end else None, open=names, everything=open_ == "all", tool=tool,
+        start=place_of(start), end=place_of(end) if end else None, open=names, everything=open_ == "all", tool=tool,
         person=person, since=note, words={name: word for name, word in words.items() if word},
     )  # fmt: skip
 
@@ -159,7 +190,8 @@ def _sampled(asked: Asked, control: str, count: int, seed: str) -> Asked:
     return replace(asked, everything=True, sample=count, seed=seed, control=control, words=words)
 
 
-def _place(text: str) -> Place:
+def place_of(text: str) -> Place:
+    """Where a range begins or ends: a record's number, or a time. Raises ConfigInvalid."""
     if re.fullmatch(r"[0-9]{1,15}", text):
         return "index", int(text)
     try:
@@ -174,7 +206,8 @@ def _keys(config: Path, settings: Settings) -> dict[str, Json]:
     places, base = paths(config, settings), config.resolve().parent
     keys: dict[str, Json] = {}
     if (places.keys / "calls.keys").exists():
-        keys["calls"] = FileSigner(places.keys, issuer=trust_domain(settings)).jwks()
+        signer = FileSigner(places.keys, issuer=trust_domain(settings))
+        keys["calls"], keys["calls_states"] = signer.jwks(), [each.told() for each in signer.keys.states()]
     receipts: dict[str, Json] = {}
     for name, upstream in settings.upstreams.items():
         if place := getattr(upstream, "receipt_keys", ""):

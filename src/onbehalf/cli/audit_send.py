@@ -13,11 +13,10 @@ from typing import Annotated
 import typer
 
 from onbehalf.app import VERSION, Paths, load_settings, log_origin, paths, trust_domain
-from onbehalf.build_ledger import ledger_store
+from onbehalf.build_ledger import ledger_store, reading_keys
 from onbehalf.cli.plain import plain
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json
 from onbehalf.config import Settings
-from onbehalf.doors.ledger_keys import read_ledger_keys
 from onbehalf.doors.sink_configured import configured
 from onbehalf.doors.sink_send import Sending, send
 from onbehalf.doors.sink_source import Cursor, Source
@@ -105,7 +104,7 @@ def _one(name: str, settings: Settings, places: Paths, once: bool, stop: threadi
 
 def _sent(name: str, settings: Settings, places: Paths, *, once: bool, stop: threading.Event) -> int:
     one, origin = settings.sinks[name], log_origin(settings)
-    keys = read_ledger_keys(places.keys, origin=origin)
+    keys = reading_keys(places, settings, origin=origin)
     cursor, store = Cursor(_cursor(places, name), log=origin), ledger_store(places, settings)
     try:
         source = Source(store, keys=keys, payload=one.payload, cursor=cursor)

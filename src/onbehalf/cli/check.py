@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from msgspec import UnsetType
 
 from onbehalf.app import Paths, load_people, load_settings, mcp_server, narrowed, open_database, paths, sketched
 from onbehalf.build import open_upstream
@@ -22,7 +23,9 @@ from onbehalf.build_proof import certificate_headers
 from onbehalf.cli.check_exchange import said_of_exchanges
 from onbehalf.cli.check_person import Who, shown
 from onbehalf.cli.check_signals import said_of_streams
+from onbehalf.cli.check_state import said_of_state
 from onbehalf.cli.check_tls import said_of_tls
+from onbehalf.cli.check_witnesses import said_of_witnesses
 from onbehalf.cli.deny_path import open_doors, wide_doors
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import (
@@ -42,8 +45,9 @@ from onbehalf.doors.directory_pushed_configured import require_alone, scim_tenan
 from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.directory_tell import tenants
 from onbehalf.doors.engine_cedar import CedarEngine
+from onbehalf.doors.issuer_client import TokenClient
 from onbehalf.doors.issuer_http import IssuerCallers
-from onbehalf.doors.issuer_introspection import introspection_secrets
+from onbehalf.doors.issuer_introspection import introspection_clients
 from onbehalf.errors import IdentifyError, OnbehalfError
 from onbehalf.model import Json, Presented, Tool
 from onbehalf.validate import route, tools
@@ -86,8 +90,11 @@ def check(
     person: Annotated[
         str, typer.Option("--as", help="TENANT/PERSON: also say which tools this person is shown, and why not.")
     ] = "",
+    service: Annotated[
+        str, typer.Option("--as-service", help="TENANT/SERVICE: the same for a program that calls by itself.")
+    ] = "",
     client: Annotated[str, typer.Option(help="With --as: the OAuth client id they use.")] = "onbehalf-check",
-    scope: Annotated[str | None, typer.Option(help="With --as: the scopes of their token; else all.")] = None,
+    scope: Annotated[str | None, typer.Option(help="The scopes of their token; else all.")] = None,
 ) -> None:
     """Check everything before anyone relies on it, and that what must be denied is.
 
@@ -99,7 +106,7 @@ def check(
     Example: onbehalf check --config onbehalf.yaml --as acme/alice
     """
     logging.getLogger("onbehalf").addHandler(logging.NullHandler())  # what doors log stands among the findings
-    who = Who.parsed(person, client=client, scope=scope) if person else None
+    who = Who.parsed(person, service, client=client, scope=scope)
     found = asyncio.run(_checked(config, who))
     problems = sum(each.level == "problem" for each in found)
     if as_json:
@@ -139,6 +146,9 @@ async def _checked(config: Path, who: Who | None) -> list[_Finding]:
         with findings.trying("tls"):
             for told in said_of_tls(settings, base=places.config.resolve().parent, now=now()):
                 findings.say(*told)
+        with findings.trying("witnesses"):
+            for told in said_of_witnesses(settings, base=places.config.resolve().parent, keys=places.keys):
+                findings.say(*told)
         _people(findings, places, settings)
         _policies(findings, places, settings, sketches)
         await _upstreams(findings, settings, places)
@@ -147,6 +157,9 @@ async def _checked(config: Path, who: Who | None) -> list[_Finding]:
             await _issuers(findings, settings, base)
         with findings.trying("exchange"):
             async for said in said_of_exchanges(settings, base=base):
+                findings.say(*said)
+        with findings.trying("state"):
+            async for said in said_of_state(settings, base=base):
                 findings.say(*said)
         with findings.trying("signals"):
             async for said in said_of_streams(settings, base=base, revocations=places.revocations):
@@ -270,7 +283,9 @@ async def _server(findings: _Findings, name: str, upstream: McpUpstream, setting
         described = await server.describe()
     finally:
         await server.aclose()
-    findings.say("ok", f"upstream {name}", f"{upstream.url} answers and has {_count(len(described), 'tool')}")
+    count, pinned = _count(len(described), "tool"), not isinstance(upstream.definitions, UnsetType)
+    known_by = "the file of definitions is as pinned" if pinned else f"{upstream.url} answers"
+    findings.say("ok", f"upstream {name}", f"{known_by} and has {count}")
     for odd in server.problems():
         findings.say("warning", f"upstream {name}", odd)
     for tool_name, each in upstream.tools.items():
@@ -283,7 +298,7 @@ async def _server(findings: _Findings, name: str, upstream: McpUpstream, setting
                 tool_name, name, each, title=known.title, description=known.description, schema=known.schema
             )
             route.prepare(made.schema)
-            _tool(findings, made, pinned=bool(each.pin))
+            _tool(findings, made, pinned=pinned or bool(each.pin))
 
 
 def _tool(findings: _Findings, tool: Tool, *, pinned: bool) -> None:
@@ -311,8 +326,8 @@ def _tool(findings: _Findings, tool: Tool, *, pinned: bool) -> None:
 
 async def _issuers(findings: _Findings, settings: Settings, base: Path) -> None:
     issuers = _asked(settings)
-    secrets = introspection_secrets(issuers, base=base)
-    async with _callers(settings, issuers, secrets, base) as callers:
+    clients = introspection_clients(issuers, base=base)
+    async with _callers(settings, issuers, clients, base) as callers:
         await callers.warm()
         for text in callers.keyless():
             findings.say(
@@ -321,7 +336,9 @@ async def _issuers(findings: _Findings, settings: Settings, base: Path) -> None:
         async for asked, wrong in callers.introspection.tried(now=now()):
             what = f"introspection {asked}"
             if wrong:
-                findings.say("problem", what, wrong, "look at `endpoint`, `client_id` and `client_secret`")
+                findings.say(
+                    "problem", what, wrong, "look at `endpoint`, `client_id`, and `client_secret` or `client_key`"
+                )
             else:
                 findings.say("ok", what, "it takes our credentials, and says of a made-up token that it is not active")
         problems = callers.problems()
@@ -353,11 +370,11 @@ def _asked(settings: Settings) -> Sequence[IssuerSettings]:
 
 @contextlib.asynccontextmanager
 async def _callers(
-    settings: Settings, issuers: Sequence[IssuerSettings], secrets: Mapping[str, str], base: Path
+    settings: Settings, issuers: Sequence[IssuerSettings], clients: Mapping[str, TokenClient], base: Path
 ) -> AsyncIterator[IssuerCallers]:
     gateway = settings.gateway
     callers = IssuerCallers(
-        issuers, resource=gateway.resource, insecure_http=gateway.insecure_http_for_tests, secrets=secrets,
+        issuers, resource=gateway.resource, insecure_http=gateway.insecure_http_for_tests, clients=clients,
         workloads=settings.workloads, base=base,
     )  # fmt: skip
     try:

@@ -1,4 +1,4 @@
-"""Why a person is shown a tool or not: the same question as tools/list asks, over a copy of who is known.
+"""Why a person or service is shown a tool or not: the same question as tools/list asks, over a copy of who is known.
 
 Works on copies of the directory and of who is stopped, so that nothing is changed and the gateway may be running. Must
 not hold a rule of its own: what is asked and what counts as yes is `questions` and `decide`, as in the corridor.
@@ -14,22 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-import orjson
-from joserfc import jws
-from joserfc.jwk import OKPKey
-
 from onbehalf.app import Paths, load_people, narrowed
-from onbehalf.config import IssuerSettings, Settings
+from onbehalf.build_state import shared_revocations
+from onbehalf.cli.check_caller import person_caller, service_caller, tenants_of
+from onbehalf.cli.check_reach import out_of_reach
+from onbehalf.config import Settings, broker_issuer
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_revoked import RevokedPeople
+from onbehalf.doors.directory_services import with_services
 from onbehalf.doors.directory_sqlite import SqliteDirectory
-from onbehalf.doors.directory_tell import Told, tell
+from onbehalf.doors.directory_tell import tell
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.revocations_sqlite import Revocations
 from onbehalf.errors import ConfigInvalid, OnbehalfError, PersonUnknown
-from onbehalf.identify import peek, public_keys, verify
-from onbehalf.model import Caller, Candidate, Json, Judgement, Person, Presented, Tool
+from onbehalf.model import Caller, Candidate, Judgement, Person, Tool
 from onbehalf.validate import decide, obligations, questions
 
 __all__ = ["Shown", "Who", "shown"]
@@ -39,21 +37,28 @@ _COPY_PAGES = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Who:
-    """Whom to look as: `name` is a person's id or a login's subject; `scopes` is None for all that clients ask for."""
+    """Whom to look as: `name` is a person's id or a login's subject, or what a service is called; `scopes` is None for
+    all that clients ask for. A service has no `client` but itself."""
 
     tenant: str
     name: str
     client: str
     scopes: frozenset[str] | None = None
+    service: bool = False
 
     @classmethod
-    def parsed(cls, person: str, *, client: str, scope: str | None) -> Who:
-        """From `tenant/person`. Raises ConfigInvalid."""
-        tenant, _, name = person.partition("/")
+    def parsed(cls, person: str, service: str, *, client: str, scope: str | None) -> Who | None:
+        """From one of `tenant/person` and `tenant/service`; None where both are "". Raises ConfigInvalid."""
+        if not person and not service:
+            return None
+        if person and service:
+            raise ConfigInvalid("both a person and a service are named", hint="look as one of them at a time")
+        tenant, _, name = (person or service).partition("/")
         if not tenant or not name:
-            raise ConfigInvalid(f"`{person[:80]}` names nobody", hint="write TENANT/PERSON, such as acme/alice")
+            wanted = "TENANT/SERVICE, such as acme/nightly-export" if service else "TENANT/PERSON, such as acme/alice"
+            raise ConfigInvalid(f"`{(person or service)[:80]}` names nobody", hint=f"write {wanted}")
         scopes = None if scope is None else frozenset(scope.split())
-        return cls(tenant=tenant, name=name, client=client, scopes=scopes)
+        return cls(tenant=tenant, name=name, client=client, scopes=scopes, service=bool(service))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +80,7 @@ async def shown(
     exposed = [sketches[name] for name in sorted(sketches) if sketches[name].exposed]
     asked = frozenset(scope for tool in exposed for scope in tool.scopes) | engine.scopes
     with tempfile.TemporaryDirectory() as scratch, _people(Path(scratch), settings, places) as (directory, file):
-        told = tell(file, who.tenant, who.name)
-        caller, problem = _caller(who, settings, told, asked)
+        caller, problem = _caller(who, settings, file, asked)
         if problem is not None or caller is None:
             return [problem or _unknown(who)]
         try:
@@ -84,9 +88,12 @@ async def shown(
         except OnbehalfError as error:
             return [Shown(level="problem", what="person", text=f"{error.message} ({error.code})", hint=error.hint)]
     lines = [_person(person, caller)]
-    approvable = caller.evidence.issuer in {each.issuer for each in settings.issuers if each.login is not None}
+    pages = caller.kind == "person" and caller.evidence.issuer in _with_pages(settings)
     for tool in exposed:
-        lines.append(_tool(tool, person, caller, engine, approvable=approvable, missing=missing))
+        line = _tool(tool, person, caller, engine, approvable=pages, missing=missing)
+        if line.level == "ok" and (why := out_of_reach(tool, caller, settings, pages=pages)) is not None:
+            line = Shown(level="warning", what=line.what, text=f"shown, but a call is refused: {why[0]}", hint=why[1])
+        lines.append(line)
     count = sum(each.level != "problem" for each in lines[1:])
     if not count:
         text = f"connected, {who.tenant}/{who.name} is shown no tool at all"
@@ -101,14 +108,21 @@ def _people(scratch: Path, settings: Settings, places: Paths) -> Iterator[tuple[
     """Who is known and who is stopped, copied, with people.yaml as it is now."""
     file = scratch / "directory.db"
     _copied(places.directory, file)
-    _copied(places.revocations, scratch / "revocations.db")
+    if settings.gateway.state is None:
+        _copied(places.revocations, scratch / "revocations.db")
     with contextlib.ExitStack() as stack:
         directory = SqliteDirectory.open(file, lag_budget_s=settings.directory.lag_budget_seconds)
         stack.callback(directory.close)
         directory.load(load_people(places))
         revocations = Revocations.open(scratch / "revocations.db")
         stack.callback(revocations.close)
-        yield RevokedPeople(directory, revocations, note=lambda kind, facts: None), file
+        if settings.gateway.state is not None:
+            with shared_revocations(settings.gateway.state.postgres, base=places.config.resolve().parent) as table:
+                for each in table.all():
+                    revocations.add(
+                        each.kind, each.tenant, each.name, at=each.at, blocks=each.stops, by=each.by, reason=each.reason
+                    )
+        yield RevokedPeople(with_services(directory, settings), revocations, note=lambda kind, facts: None), file
 
 
 def _copied(origin: Path, to: Path) -> None:
@@ -125,11 +139,18 @@ def _copied(origin: Path, to: Path) -> None:
         raise ConfigInvalid(f"`{origin}` cannot be read: {error}", hint=hint) from error
 
 
-def _caller(
-    who: Who, settings: Settings, told: Told | None, asked: frozenset[str]
-) -> tuple[Caller | None, Shown | None]:
-    """The caller whom a token of this person would make, or the line that says why there is none."""
-    speaks = [each for each in settings.issuers if who.tenant in _tenants(each)]
+def _with_pages(settings: Settings) -> frozenset[str]:
+    """The issuers whose people can log in to the gateway's own pages, to approve and to connect."""
+    own = {broker_issuer(settings)} if settings.broker is not None else set()
+    return frozenset(own | {each.issuer for each in settings.issuers if each.login is not None})
+
+
+def _caller(who: Who, settings: Settings, file: Path, asked: frozenset[str]) -> tuple[Caller | None, Shown | None]:
+    """The caller whom a token of theirs would make, or the line that says why there is none."""
+    if who.service:
+        return service_caller(who.name, tenant=who.tenant, scopes=who.scopes, asked=asked, settings=settings), None
+    told = tell(file, who.tenant, who.name)
+    speaks = [each for each in settings.issuers if who.tenant in tenants_of(each)]
     if not speaks:
         text = f"no issuer may speak for the tenant `{who.tenant}`, so no token is of it"
         hint = "name it as `tenant` of an issuer, or among the values that are `allowed`"
@@ -145,31 +166,9 @@ def _caller(
         return None, Shown(level="problem", what="person", text=text, hint=hint)
     scopes = asked if who.scopes is None else who.scopes
     rule = next(each for each in speaks if each.issuer == login[0])
-    return _proven(rule, login[1], who, scopes, audience=settings.gateway.resource), None
-
-
-def _proven(rule: IssuerSettings, subject: str, who: Who, scopes: frozenset[str], *, audience: str) -> Caller:
-    """Whom a token of this person would prove: one is made with a key of its own, and proven as any other.
-
-    Raises an IdentifyError where no token could hold this client or these scopes.
-    """
-    at = now()
-    key = OKPKey.generate_key("Ed25519", {"kid": "check"})
-    claims: dict[str, Json] = {
-        "iss": rule.issuer, "aud": audience, "sub": subject, "iat": at, "exp": at + 60, rule.client_claim: who.client,
-        rule.scope_claim: " ".join(sorted(scopes)),
-    }  # fmt: skip
-    if not isinstance(rule.tenant, str):
-        claims[rule.tenant.claim] = who.tenant
-    header = {"typ": rule.token_types[0], "alg": "Ed25519", "kid": "check"}
-    token = jws.serialize_compact(header, orjson.dumps(claims), key, algorithms=["Ed25519"])
-    keys = public_keys(orjson.dumps({"keys": [key.as_dict(private=False)]}), issuer=rule.issuer)
-    own = msgspec.structs.replace(rule, algorithms=("Ed25519",))
-    return verify(peek(Presented(token=token)), rule=own, key=keys["check"], audience=audience, now=at)
-
-
-def _tenants(issuer: IssuerSettings) -> frozenset[str]:
-    return frozenset({issuer.tenant} if isinstance(issuer.tenant, str) else issuer.tenant.allowed)
+    return person_caller(
+        rule, login[1], tenant=who.tenant, client=who.client, scopes=scopes, audience=settings.gateway.resource
+    ), None
 
 
 def _unknown(who: Who) -> Shown:
@@ -179,6 +178,10 @@ def _unknown(who: Who) -> Shown:
 
 
 def _person(person: Person, caller: Caller) -> Shown:
+    if caller.kind == "service":
+        scopes = " ".join(sorted(caller.scopes)) or "none"
+        text = f"{person.ref.id} calls by itself, proven by {caller.evidence.issuer}; scopes: {scopes}"
+        return Shown(level="ok", what="service", text=text)
     groups = sorted(each.ref.id for each in person.entities if each.ref.type == "Group")
     text = f"{person.ref.id} logs in as {caller.subject} at {caller.evidence.issuer}; "
     text += f"groups: {', '.join(groups) or 'none'}"

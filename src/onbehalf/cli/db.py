@@ -1,4 +1,7 @@
-"""`onbehalf db`: what stands inside databases, as SQL for whoever owns them. The record is in db_ledger.py."""
+"""`onbehalf db`: what stands inside databases, and the tables of the gateways' own, as SQL for whoever owns them.
+
+The record is in db_ledger.py.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,17 @@ from onbehalf.cli.db_ledger import ledger
 from onbehalf.cli.screen import ConfigFile
 from onbehalf.config import PostgresUpstream, Settings
 from onbehalf.doors.secret_reference import resolved
+from onbehalf.doors.state_schema import state_sql
 from onbehalf.errors import ConfigInvalid
 from onbehalf.validate.wall import key_sql, plan, wall_sql
 from onbehalf.validate.wall_claim import claim_key
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Print what stands inside databases: walls, the record.", no_args_is_help=True)
+app = typer.Typer(
+    help="Print what stands inside databases: walls between tenants, tables gateways share, the record.",
+    no_args_is_help=True,
+)
 app.command("ledger")(ledger)
 
 
@@ -52,6 +59,52 @@ def wall(
         typer.echo(_key(name, found, config), nl=False)
         return
     typer.echo(wall_sql(plan(found, reader=reader, writer=writer)), nl=False)
+
+
+@app.command("state")
+def state(
+    apply: Annotated[
+        str,
+        typer.Option(
+            "--apply", metavar="REFERENCE",
+            help="Run it, as the owner whose DSN stands at `env:NAME` or `file:path`. It is not kept.",
+        ),
+    ] = "",
+    role: Annotated[str, typer.Option(help="The role that the gateways log in as.")] = "gw_state",
+    insecure_tls: Annotated[
+        bool, typer.Option("--insecure-tls-for-tests", help="Do not verify the server's name beyond this machine.")
+    ] = False,
+) -> None:  # fmt: skip
+    """Print the SQL of what gateways remember together (`gateway.state`): tables, and a role for the gateways.
+
+    Read it, then run it as whoever shall own the tables, who is not the gateways' role; it can be run
+    again, and holds no secret. Afterwards set the role's password, and name the role in the DSN that
+    `gateway.state.postgres.dsn` refers to.
+
+    Example: onbehalf db state | psql gateway
+    """
+    script = state_sql(role=role)
+    if not apply:
+        typer.echo(script, nl=False)
+        return
+    _apply(script, apply, insecure_tls=insecure_tls)
+    typer.echo(f"The tables are there. Now set the password of `{role}`, and give its DSN to the gateways.")
+
+
+def _apply(script: str, reference: str, *, insecure_tls: bool) -> None:
+    """Run it, all or nothing. Raises ConfigInvalid."""
+    # with it comes a client library, which printing does without
+    import psycopg
+
+    from onbehalf.doors.upstream_postgres_dsn import safe_dsn
+
+    dsn = safe_dsn(resolved(reference, base=Path(), what="--apply"), what="--apply", insecure_tls=insecure_tls)
+    try:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(script.removeprefix("\\set ON_ERROR_STOP on\n").encode())
+    except psycopg.Error as error:
+        told = error.diag.message_primary or "the database cannot be reached, or does not know who this is"
+        raise ConfigInvalid(f"nothing was made: {told}", hint="run it as who may make schemas and roles") from error
 
 
 def _chosen(settings: Settings, name: str) -> tuple[str, PostgresUpstream]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from onbehalf.app import load_settings, log_origin, paths
-from onbehalf.build_ledger import ledger_store
+from onbehalf.app import Paths, load_settings, log_origin, paths
+from onbehalf.build_ledger import ledger_store, reading_keys
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
-from onbehalf.doors.ledger_keys import read_ledger_keys
 from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.errors import RecordMissing
+from onbehalf.explain.leaf import Record
 from onbehalf.explain.story import story
 
 __all__ = ["explain", "opened"]
@@ -22,7 +23,8 @@ def opened(config: Path) -> LedgerReader:
     """The gateway's record for reading, payloads included; it may be in use. Raises an OnbehalfError."""
     settings = load_settings(config)
     places = paths(config, settings)
-    return LedgerReader(ledger_store(places, settings), keys=read_ledger_keys(places.keys, origin=log_origin(settings)))
+    keys = reading_keys(places, settings, origin=log_origin(settings))
+    return LedgerReader(ledger_store(places, settings), keys=keys)
 
 
 def explain(
@@ -34,20 +36,45 @@ def explain(
 ) -> None:
     """Tell one call: who asked for what, why it was allowed or denied, what came back.
 
-    Reads the record only, so it tells what was so then, not what would be so now. Call ids stand
-    in every answer that a client gets (`_meta`), in onbehalf audit list, and in call tokens (`txn`).
+    Reads the record only, so it tells what was so then, not what would be so now. Each decision is
+    made again from the record, under the policies that were in force, and it says whether the same
+    comes out. Call ids stand in every answer that a client gets (`_meta`), in onbehalf audit list,
+    and in call tokens (`txn`).
 
     Example: onbehalf explain last
     """
     reader = opened(config)
     try:
-        told = story(reader.records(_one(reader, call)))
+        records = reader.records(_one(reader, call))
     finally:
         reader.close()
+    replayed = _replayed(records, paths(config, load_settings(config)))
+    told = story(records, replayed)
     if as_json:
         print_json(told.as_json())
     else:
         console().print(quoted(told.as_text()))
+
+
+def _replayed(records: Sequence[Record], places: Paths) -> dict[int, str]:
+    """What comes of each decision when it is made again, as a sentence, by the record's index."""
+    from onbehalf.cli.policy_bundles import bundles_of, why_not  # loads the policy engine
+    from onbehalf.replaying import Replay
+
+    replay, said = Replay(bundles_of(places)), dict[int, str]()
+    for record in records:
+        made = replay.again(record)
+        if made is None or made.why_not in ("erased", "not_decided"):
+            continue
+        if made.why_not:
+            said[record.index] = f"It cannot be decided again: it is {why_not(made.why_not)}."
+        elif made.differs is None:
+            said[record.index] = "It cannot be decided again: its policies are not kept here."
+        elif made.differs:
+            said[record.index] = f"Decided again from the record, it is NOT THE SAME: {made.differs}."
+        else:
+            said[record.index] = "Decided again from the record, it comes out the same."
+    return said
 
 
 def _one(reader: LedgerReader, call: str) -> str:

@@ -14,8 +14,10 @@ import typer
 from onbehalf.app import VERSION
 from onbehalf.cli import (
     audit,
+    audit_erase,
     audit_export,
     audit_query,
+    audit_reconcile,
     audit_send,
     check,
     connect,
@@ -25,8 +27,10 @@ from onbehalf.cli import (
     init,
     keys,
     people,
+    policy,
     revoke,
     serve,
+    tools,
 )
 from onbehalf.cli.screen import console, plain, show_error
 from onbehalf.errors import LedgerCorrupt, OnbehalfError
@@ -45,6 +49,7 @@ decided on the server (deny by default), and put on a record that anyone can che
            onbehalf connect   says what to paste into ChatGPT, Claude, Cursor or VS Code
 [bold]Audit?[/bold]     onbehalf explain   tells one call in sentences: onbehalf explain last
            onbehalf audit     checks, lists, proves and exports the record: onbehalf audit verify
+           onbehalf policy    says what other policies would make of recorded calls
 """
 
 app = typer.Typer(
@@ -75,17 +80,22 @@ app.command("demo")(demo.demo)
 app.command("serve")(serve.serve)
 app.command("check")(check.check)
 app.command("connect")(connect.connect)
+app.command("tools")(tools.tools)
 app.command("doctor", hidden=True, help="The same as `check`.")(check.check)
 app.command("explain")(explain.explain)
 audit.app.command("export-log")(audit_export.export_log)
 audit.app.command("controls")(audit_export.controls)
 audit.app.command("export")(audit_export.export)
 audit.app.command("query")(audit_query.query)
+audit.app.command("reconcile")(audit_reconcile.reconcile)
 audit.app.command("send")(audit_send.send_)
+audit.app.command("erase")(audit_erase.erase)
+audit.app.add_typer(audit_erase.hold, name="hold")
 app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 app.add_typer(keys.app, name="keys")
 app.add_typer(people.app, name="people")
+app.add_typer(policy.app, name="policy")
 app.add_typer(revoke.app, name="revoke")
 
 

@@ -9,17 +9,21 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from onbehalf.app import load_settings, make_data, paths
+from onbehalf.build_state import shared_revocations
 from onbehalf.cli.people import known_tenant
 from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_tell import tell
 from onbehalf.doors.revocations_sqlite import Kind, Revocation, Revocations
 from onbehalf.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from onbehalf.doors.revocations_postgres import RevocationTable
 
 __all__ = ["app"]
 
@@ -133,9 +137,13 @@ def _add(config: Path, kind: Kind, tenant: str, name: str, reason: str, tokens_o
 
 
 @contextlib.contextmanager
-def _opened(config: Path) -> Iterator[Revocations]:
+def _opened(config: Path) -> Iterator[Revocations | RevocationTable]:
     settings = load_settings(config)
     places = paths(config, settings)
+    if settings.gateway.state is not None:
+        with shared_revocations(settings.gateway.state.postgres, base=config.resolve().parent) as table:
+            yield table
+        return
     make_data(places)
     file = Revocations.open(places.revocations)
     try:

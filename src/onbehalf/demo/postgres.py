@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,11 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def server(*, durable: bool = False) -> Iterator[str]:
+def server(more: Sequence[str] = (), *, durable: bool = False) -> Iterator[str]:
     """The DSN of a superuser at a new server, whose database `postgres` is empty. Passwords are asked for (SCRAM).
 
-    With `durable` what it commits is synced to disk. Raises ServerFailed.
+    `more` are settings of it, beside those that it gets in any case. With `durable` what it commits is synced to disk.
+    Raises ServerFailed.
     """
     found = programs()
     if found is None:
@@ -69,7 +70,7 @@ def server(*, durable: bool = False) -> Iterator[str]:
             dsn = make_conninfo(
                 host="127.0.0.1", port=_free_port(), user=_SUPERUSER, password=password, dbname="postgres"
             )
-            settings = _SETTINGS if durable else _SETTINGS + _FLEETING
+            settings = (*_SETTINGS, *(() if durable else _FLEETING), *more)
             with _running(found, place, dsn, whom, settings, last=last) as ready:
                 if ready:
                     yield dsn

@@ -6,15 +6,15 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from onbehalf.backend import VerifiedCall
+from onbehalf.backend import Calls, VerifiedCall
 from onbehalf.backend.asgi import SCOPE_KEY, CallTokenMiddleware
 
 __all__ = ["guarded", "verified_tenant"]
 
 
-def guarded(app: ASGIApp, *, gateway: str, jwks: str, audience: str) -> ASGIApp:
-    """`app` behind the check of call tokens that `gateway` signed for `audience`."""
-    return CallTokenMiddleware(app, issuer=gateway, jwks_url=jwks, audience=audience)
+def guarded(app: ASGIApp, *, gateway: str, jwks: str, audience: str, calls: Calls | None = None) -> ASGIApp:
+    """`app` behind the check of call tokens that `gateway` signed for `audience`; `calls` keeps a row of each call."""
+    return CallTokenMiddleware(app, issuer=gateway, jwks_url=jwks, audience=audience, calls=calls)
 
 
 def verified_tenant(request: Any) -> str:

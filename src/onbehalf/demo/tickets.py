@@ -85,11 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     listening = socket.create_server(("127.0.0.1", given.port))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     # Imported here, so that the server's tools can be tried without a gateway's keys.
+    from onbehalf.backend import SqliteCalls
     from onbehalf.demo.ticket_guard import guarded, verified_tenant
 
     server = build(TicketStore(given.data / "tickets.db"), verified_tenant)
     jwks = given.gateway_jwks or f"{given.gateway}/.well-known/jwks.json"
-    app = guarded(server.streamable_http_app(), gateway=given.gateway, jwks=jwks, audience=f"{url}/mcp")
+    calls = SqliteCalls(given.data / "ticket-calls.db")
+    app = guarded(server.streamable_http_app(), gateway=given.gateway, jwks=jwks, audience=f"{url}/mcp", calls=calls)
     sys.stdout.write(json.dumps({"url": url}) + "\n")
     sys.stdout.flush()
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,17 +20,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from onbehalf.doors.row_seal import RowSeal, SealBroken
 from onbehalf.errors import ApprovalsUnavailable, ConfigInvalid, TooManyApprovals
 from onbehalf.model import Approval, CallId, Digest, Json, UnixTime, Vote
 
-__all__ = ["SqliteApprovals"]
+__all__ = ["MOST_OPEN", "SEAL", "SqliteApprovals"]
 
 Found = TypeVar("Found")
+
+SEAL = b"onbehalf/approvals/v1"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS approval(
@@ -48,10 +46,9 @@ CREATE TABLE IF NOT EXISTS vote(
 ) STRICT, WITHOUT ROWID;
 """
 _BUSY_SECONDS = 5.0
-_MOST_OPEN = 20
+MOST_OPEN = 20
 """Of one person's calls, how many may wait at once: a model must not bury one that matters under a hundred."""
 _COLUMNS = "id, binding, tenant, person, call, approvers, at, until, state"
-_NONCE_BYTES = 12
 
 
 class SqliteApprovals:
@@ -59,7 +56,7 @@ class SqliteApprovals:
 
     def __init__(self, connection: sqlite3.Connection, secret: bytes) -> None:
         self._connection = connection
-        self._seal = AESGCM(HKDF(SHA256(), 32, salt=None, info=b"onbehalf/approvals/v1").derive(secret))
+        self._seal = RowSeal(secret, SEAL)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="approvals")
 
     @classmethod
@@ -123,14 +120,14 @@ class SqliteApprovals:
                 "SELECT count(*) FROM approval WHERE tenant = ? AND person = ? AND state = 'open'",
                 (new.tenant, new.person),
             ).fetchone()
-            if waiting >= _MOST_OPEN:
+            if waiting >= MOST_OPEN:
                 raise TooManyApprovals(
-                    f"{_MOST_OPEN} calls of yours wait for approval already",
+                    f"{MOST_OPEN} calls of yours wait for approval already",
                     hint="have some of them approved or refused first, or wait until they are over",
                 )
             row = (
                 new.id, new.binding, new.tenant, new.person, new.call, ",".join(sorted(new.approvers)), new.at,
-                new.until, self._sealed(new.id, new.binding, about),
+                new.until, self._seal.seal(orjson.dumps(about), new.id, new.binding),
             )  # fmt: skip
             run("INSERT INTO approval VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'open', ?)", row)
             return new
@@ -142,7 +139,7 @@ class SqliteApprovals:
         found = self._connection.execute(query, (id, now)).fetchone()
         if found is None:
             return None
-        return self._read(found[:-1]), self._opened(id, found[1], found[-1])
+        return self._read(found[:-1]), orjson.loads(self._seal.open(found[-1], id, found[1]))
 
     def _read(self, row: tuple[Any, ...]) -> Approval:  # Any: SQLite's columns, whose types the table checks
         id, binding, tenant, person, call, approvers, at, until, state = row
@@ -153,23 +150,14 @@ class SqliteApprovals:
             refused=state == "refused", votes=tuple(Vote(person=who, at=UnixTime(when)) for who, when in votes),
         )  # fmt: skip
 
-    def _sealed(self, id: str, binding: str, about: Json) -> bytes:
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        return nonce + self._seal.encrypt(nonce, orjson.dumps(about), f"{id}\0{binding}".encode())
-
-    def _opened(self, id: str, binding: str, sealed: bytes) -> Json:
-        nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
-        opened: Json = orjson.loads(self._seal.decrypt(nonce, text, f"{id}\0{binding}".encode()))
-        return opened
-
     async def _changed(self, statement: str, values: tuple[str | int, ...]) -> bool:
         return await self._in_thread(lambda: self._connection.execute(statement, values).rowcount == 1)
 
     async def _in_thread(self, work: Callable[[], Found]) -> Found:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        # RuntimeError: the thread is ended; ValueError: no nonce is in it; the rest: another hand wrote
-        except (sqlite3.Error, RuntimeError, ValueError, InvalidTag) as error:
+        # RuntimeError: the thread is ended; ValueError and SealBroken: another hand wrote
+        except (sqlite3.Error, RuntimeError, ValueError, SealBroken) as error:
             raise ApprovalsUnavailable(
                 f"it cannot be told what was approved ({type(error).__name__})",
                 hint="nothing was done; try again later",

@@ -1,6 +1,6 @@
 """Which clients there are: configured ones, ones that registered (RFC 7591), and ones that publish their metadata.
 
-Must not fetch (broker_fetch.py), keep (broker_sqlite.py) or judge metadata (broker/client.py).
+Must not fetch (broker_fetch.py), keep (broker_sqlite.py, broker_postgres.py) or judge metadata (broker/client.py).
 
 Trust: a published client is whoever serves its URL; of a registered one nothing is known but what it said.
 """
@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import orjson
 
 from onbehalf.broker.client import Client, from_metadata, is_published_id
+from onbehalf.broker.ports import Store
 from onbehalf.broker.refused import OauthRefused
 from onbehalf.doors.broker_fetch import DocumentFetcher
-from onbehalf.doors.broker_sqlite import SqliteBroker
 from onbehalf.model import UnixTime
 from onbehalf.strict_json import NotStrict, strict_object
 
@@ -28,7 +28,7 @@ class KnownClients:
     """Fulfils `broker.ports.Clients`. `hosts` are those whose clients are taken; empty for all."""
 
     def __init__(
-        self, configured: Sequence[Client], store: SqliteBroker, fetcher: DocumentFetcher, *, hosts: frozenset[str],
+        self, configured: Sequence[Client], store: Store, fetcher: DocumentFetcher, *, hosts: frozenset[str],
         clock: Callable[[], UnixTime],
     ) -> None:  # fmt: skip
         self._configured: Mapping[str, Client] = {client.id: client for client in configured}

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import orjson
 
 from onbehalf.broker.grant import FAMILY_CLAIM
+from onbehalf.broker.ports import Store
 from onbehalf.config import IssuerSettings
-from onbehalf.doors.broker_sqlite import SqliteBroker
 from onbehalf.doors.key_file import KeyFile
 from onbehalf.errors import IdentifyError, TokenRevoked
 from onbehalf.identify import PublicKey, check_signed, peek, public_keys
@@ -25,7 +25,7 @@ __all__ = ["OwnTokens"]
 class OwnTokens:
     """Fulfils `issuer_http.OwnIssuer`."""
 
-    def __init__(self, issuer: str, keys: KeyFile, store: SqliteBroker) -> None:
+    def __init__(self, issuer: str, keys: KeyFile, store: Store) -> None:
         self.issuer = issuer
         self._keys = keys
         self._store = store

@@ -26,7 +26,7 @@ from onbehalf.broker.refused import BrokerUnavailable, OauthRefused
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json, UnixTime
 
-__all__ = ["SqliteBroker"]
+__all__ = ["IDLE_S", "MOST_CLIENTS", "UNUSED_S", "SqliteBroker", "digest", "too_many"]
 
 Found = TypeVar("Found")
 
@@ -58,9 +58,9 @@ CREATE INDEX IF NOT EXISTS once_until ON once(until);
 _LATER = (("granted", "key"), ("code", "key"))
 """Columns that files from before tokens could be bound to keys have not."""
 _BUSY_SECONDS = 5.0
-_MOST_CLIENTS = 5000
-_UNUSED_S = 86_400
-_IDLE_S = 90 * 86_400
+MOST_CLIENTS = 5000
+UNUSED_S = 86_400
+IDLE_S = 90 * 86_400
 _GRANT = "granted.family, client, subject, tenant, resource, scope, at, granted.until, told, ended, granted.key"
 
 
@@ -111,7 +111,7 @@ class SqliteBroker:
 
     async def keep_refresh(self, refresh: str, family: str) -> None:
         """Keep the first refresh token of a grant."""
-        row = (_digest(refresh), family)
+        row = (digest(refresh), family)
         await self._in_transaction(lambda: self._connection.execute("INSERT INTO refresh VALUES (?, ?, 0)", row))
 
     async def find_refresh(self, refresh: str, *, now: UnixTime) -> Granted | None:
@@ -144,14 +144,11 @@ class SqliteBroker:
         run = self._connection.execute
         run(
             "DELETE FROM client WHERE (used = 0 AND at < ?) OR (used > 0 AND used < ?)",
-            (now - _UNUSED_S, now - _IDLE_S),
+            (now - UNUSED_S, now - IDLE_S),
         )
         (count,) = run("SELECT count(*) FROM client").fetchone()
-        if count >= _MOST_CLIENTS:
-            raise OauthRefused(
-                "temporarily_unavailable", "too many clients registered lately", status=503,
-                hint="clients that publish their metadata at a URL need no registration",
-            )  # fmt: skip
+        if count >= MOST_CLIENTS:
+            raise too_many()
         run("INSERT INTO client VALUES (?, ?, ?, 0)", (id, metadata, now))
 
     def _client(self, id: str, now: UnixTime) -> Mapping[str, Json] | None:
@@ -175,7 +172,7 @@ class SqliteBroker:
         )  # fmt: skip
         run(
             "INSERT INTO code (digest, family, until, redirect_uri, challenge, used, key) VALUES (?, ?, ?, ?, ?, 0, ?)",
-            (_digest(code), of.family, until, kept.redirect_uri, kept.challenge, kept.key),
+            (digest(code), of.family, until, kept.redirect_uri, kept.challenge, kept.key),
         )
 
     def _take_code(self, code: str, now: UnixTime) -> Code | Reused | None:
@@ -183,34 +180,34 @@ class SqliteBroker:
             f"SELECT {_GRANT}, redirect_uri, challenge, used, code.until, code.key"  # noqa: S608
             " FROM code JOIN granted USING (family) WHERE digest = ?"
         )
-        found = self._connection.execute(query, (_digest(code),)).fetchone()
+        found = self._connection.execute(query, (digest(code),)).fetchone()
         if found is None:
             return None
         redirect_uri, challenge, used, until, key = found[11:]
         if used:
             self._end(found[0], "its code was shown twice")
             return Reused(family=found[0])
-        self._connection.execute("UPDATE code SET used = 1 WHERE digest = ?", (_digest(code),))
+        self._connection.execute("UPDATE code SET used = 1 WHERE digest = ?", (digest(code),))
         if until <= now or found[9]:
             return None
         return Code(granted=_read(found[:11]), redirect_uri=redirect_uri, challenge=challenge, key=key)
 
     def _find_refresh(self, refresh: str, now: UnixTime) -> Granted | None:
         query = f"SELECT {_GRANT} FROM refresh JOIN granted USING (family) WHERE digest = ?"  # noqa: S608
-        found = self._connection.execute(query, (_digest(refresh),)).fetchone()
+        found = self._connection.execute(query, (digest(refresh),)).fetchone()
         return _read(found) if found is not None and not found[9] and found[7] > now else None
 
     def _rotate(self, refresh: str, fresh: str) -> bool:
         run = self._connection.execute
-        found = run("SELECT family, used FROM refresh WHERE digest = ?", (_digest(refresh),)).fetchone()
+        found = run("SELECT family, used FROM refresh WHERE digest = ?", (digest(refresh),)).fetchone()
         if found is None:
             return False
         family, used = found
         if used:
             self._end(family, "a refresh token was shown twice")
             return False
-        run("UPDATE refresh SET used = 1 WHERE digest = ?", (_digest(refresh),))
-        run("INSERT INTO refresh VALUES (?, ?, 0)", (_digest(fresh), family))
+        run("UPDATE refresh SET used = 1 WHERE digest = ?", (digest(refresh),))
+        run("INSERT INTO refresh VALUES (?, ?, 0)", (digest(fresh), family))
         return True
 
     def _end(self, family: str, why: str) -> bool:
@@ -252,5 +249,14 @@ def _read(row: tuple[Any, ...]) -> Granted:  # Any: SQLite's columns, whose type
     )  # fmt: skip
 
 
-def _digest(secret: str) -> bytes:
+def digest(secret: str) -> bytes:
+    """What is kept in place of a code, a refresh token or an assertion."""
     return sha256(secret.encode("utf-8", "replace")).digest()
+
+
+def too_many() -> OauthRefused:
+    """The refusal of one more client."""
+    return OauthRefused(
+        "temporarily_unavailable", "too many clients registered lately", status=503,
+        hint="clients that publish their metadata at a URL need no registration",
+    )  # fmt: skip

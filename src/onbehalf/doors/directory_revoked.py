@@ -1,7 +1,8 @@
 """The directory, in which whoever is stopped is nobody's to act for.
 
 Every call, every list of tools and every approval asks for its person here, and so is refused as soon as the file of
-revocations says so: within 50 ms of its being written. Must not write a revocation, or know who may.
+revocations says so: within 50 ms of its being written, or what several gateways share says so
+(revocations_postgres.py). Must not write a revocation, or know who may.
 
 Trust: as revocations_sqlite.py. Where it cannot be read, everybody is refused.
 """
@@ -13,19 +14,36 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from onbehalf.doors.revocations_sqlite import Revocation, Revocations
+from onbehalf.doors.revocations_sqlite import Ended, Revocation
 from onbehalf.errors import Blocked, DirectoryUnavailable, LedgerUnavailable, TokenRevoked
 from onbehalf.model import Caller, Entity, Json, Person, UnixTime
 from onbehalf.ports import Directory
 
-__all__ = ["RevokedPeople"]
+__all__ = ["RevokedPeople", "Stopped"]
 
 _FRESH_SECONDS = 0.05
 _TOLERANCE_S = 30
 """By so much an issuer's clock may be ahead of ours, and a token younger than it seems (as identify/verify.py)."""
 _log = logging.getLogger(__name__)
 _Key = tuple[str, str, str]
+
+
+class Stopped(Protocol):
+    """Who is stopped, as it is kept. All raise sqlite3.Error or OSError where that cannot be told."""
+
+    def version(self) -> tuple[int, int, int]:
+        """Another value whenever another process has written; the last two are others where another file is there."""
+        ...
+
+    def marks(self) -> tuple[int, ...]:
+        """Other values whenever `all` is other than before; quicker than that."""
+        ...
+
+    def all(self) -> Sequence[Revocation]: ...
+    def ended(self, *, after: int) -> Sequence[Ended]: ...
+    def note(self, id_: int, noted: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +58,7 @@ class RevokedPeople:
     """The Directory port over another one. Used in one event loop; `note` puts a revocation on record."""
 
     def __init__(
-        self, directory: Directory, revocations: Revocations, *, note: Callable[[str, dict[str, Json]], None],
+        self, directory: Directory, revocations: Stopped, *, note: Callable[[str, dict[str, Json]], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         """`note` raises LedgerUnavailable where it cannot; then it is tried again with the next change or start."""

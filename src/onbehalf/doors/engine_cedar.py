@@ -27,7 +27,15 @@ from onbehalf.doors.engine_cedar_bundle import (
 )
 from onbehalf.doors.engine_cedar_files import core_schema, read
 from onbehalf.doors.engine_cedar_scope import Narrowed, Scope, predicate, prepared, rows_table
-from onbehalf.doors.engine_cedar_values import action_of, checked, held_of, judgement, unanswered, value_of
+from onbehalf.doors.engine_cedar_values import (
+    action_of,
+    checked,
+    engine_name,
+    held_of,
+    judgement,
+    unanswered,
+    value_of,
+)
 from onbehalf.errors import PolicyInvalid
 from onbehalf.model import (
     Candidate,
@@ -41,6 +49,7 @@ from onbehalf.model import (
     Ref,
     Rows,
     Tool,
+    digest,
 )
 from onbehalf.validate import bundle, demands, obligations
 from onbehalf.validate.bundle import Source
@@ -52,6 +61,7 @@ __all__ = ["CedarEngine"]
 
 _MAX_POLICIES = 2_000
 _KEPT_SLICES = 4_096
+_KEPT_REPLAYED = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +78,17 @@ class CedarEngine:
     """One loaded bundle. Made by `load`; never changes."""
 
     def __init__(
-        self, *, policy: Digest, schema: cedarpy.Schema, slices: Mapping[str, Slice], services: Mapping[str, Slice]
+        self, *, spelled: bytes, schema: cedarpy.Schema, slices: Mapping[str, Slice], services: Mapping[str, Slice]
     ) -> None:
-        """`slices` are what people are judged by, by action, `services` what services are."""
-        self._policy = policy
+        """`spelled` is the bundle, `slices` are what people are judged by, by action, `services` what services are."""
+        self._spelled = spelled
+        self._policy = digest(spelled)
         self._schema = schema
         self._slices = slices
         self._services = services
         self._scopes: dict[tuple[str, str], Scope] = {}
         self._shared: _Shared | None = None
+        self._most = _KEPT_SLICES
         self._kept: OrderedDict[tuple[object, ...], tuple[cedarpy.Entities, tuple[Entity, ...]]] = OrderedDict()
 
     @classmethod
@@ -90,27 +102,13 @@ class CedarEngine:
         policies, schemas = read(directory, ".cedar"), read(directory, ".cedarschema")
         if not policies:
             raise PolicyInvalid(f"`{directory}` holds no .cedar file", hint="`onbehalf init` writes an example")
-        core = core_schema()
-        schema = schema_of(core, schemas)
+        spelled = bundle.spelled(policies, schemas, core=core_schema())
         try:
-            files = [(each.name, parsed(each)) for each in policies]
-            bundle.require_clean(files)
-            walls = bundle.policies_of(parsed(Source(name="walls", text=bundle.WALLS)))
-            own = [policy for _, est in files for policy in bundle.policies_of(est)]
-            if len(own) > _MAX_POLICIES:
-                raise PolicyInvalid(f"a bundle has at most {_MAX_POLICIES} policies, this one has {len(own)}")
-            validate(policies, schema)
-            schemas_by_context = {True: schema, False: contextless(core, schemas)}
-            actions = sorted({tool.action for tool in tools})
-            people = [each for each in own if bundle.speaks_to(each, "User")]
-            slices = slices_of((*walls, *people), schemas_by_context, actions)
-            services = slices_for_services((*walls, *own), schemas_by_context, actions)
-            policy = bundle.digest_of(policies, schemas, core=core)
+            engine = cls._of(spelled, actions=sorted({tool.action for tool in tools}))
         except RecursionError as error:
             raise PolicyInvalid(f"a condition in `{directory}` is nested too deep", hint="split it") from error
         except ValueError as error:
             raise PolicyInvalid(f"`{directory}` cannot be prepared: {error}") from error
-        engine = cls(policy=policy, schema=schema, slices=slices, services=services)
         for tool in tools:
             engine._require_tool(tool, tools)
             if (tool.scoped or tool.explores is not None) and engine.services_do(tool):
@@ -125,6 +123,39 @@ class CedarEngine:
                 scope = engine._scope(tool.action, each.rows, (narrowed or {})[tool.name])
                 engine._scopes[tool.name, table] = scope
         return engine
+
+    @classmethod
+    def recorded(cls, spelled: bytes, *, actions: Sequence[str]) -> CedarEngine:
+        """A bundle that was in force once, for questions of that time about these actions. Raises PolicyInvalid."""
+        try:
+            engine = cls._of(spelled, actions=actions)
+        except (ValueError, RecursionError) as error:
+            raise PolicyInvalid(f"policies of another time cannot be prepared: {error}") from error
+        engine._most = _KEPT_REPLAYED
+        return engine
+
+    @classmethod
+    def _of(cls, spelled: bytes, *, actions: Sequence[str]) -> CedarEngine:
+        """A bundle as spelled, validated. Raises PolicyInvalid, ValueError, RecursionError."""
+        read_ = bundle.unspelled(spelled)
+        schema = schema_of(read_.core, read_.schemas, walls=read_.walls)
+        files = [(each.name, parsed(each)) for each in read_.policies]
+        bundle.require_clean(files)
+        walls = bundle.policies_of(parsed(Source(name="walls", text=read_.walls)))
+        own = [policy for _, est in files for policy in bundle.policies_of(est)]
+        if len(own) > _MAX_POLICIES:
+            raise PolicyInvalid(f"a bundle has at most {_MAX_POLICIES} policies, this one has {len(own)}")
+        validate(read_.policies, schema)
+        schemas_by_context = {True: schema, False: contextless(read_.core, read_.schemas)}
+        people = [each for each in own if bundle.speaks_to(each, "User")]
+        slices = slices_of((*walls, *people), schemas_by_context, actions)
+        services = slices_for_services((*walls, *own), schemas_by_context, actions)
+        return cls(spelled=spelled, schema=schema, slices=slices, services=services)
+
+    @property
+    def spelled(self) -> bytes:
+        """The bundle in force, as its digest is over it."""
+        return self._spelled
 
     @property
     def policy(self) -> Digest:
@@ -148,7 +179,7 @@ class CedarEngine:
         slice_ = self._slice(question)
         if slice_ is None and question.principal.type == "Service" and question.action in self._slices:
             # an action that is no service's to do
-            return Judgement(allowed=False, policies=(), errors=(), validated=True)
+            return Judgement(allowed=False, policies=(), errors=(), validated=True, engine=engine_name())
         if slice_ is None:
             return unanswered(f"no tool has the action `{question.action}`")
         try:
@@ -249,7 +280,7 @@ class CedarEngine:
         if kept is None:
             kept = (checked(question.entities, self._schema), stable)
             self._kept[key] = kept
-            if len(self._kept) > _KEPT_SLICES:
+            if len(self._kept) > self._most:
                 self._kept.popitem(last=False)
         return kept[0]
 

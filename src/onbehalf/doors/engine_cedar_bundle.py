@@ -51,17 +51,17 @@ class Slice:
     owed: Mapping[str, Owed]
 
 
-def schema_of(core: str, schemas: Sequence[Source]) -> cedarpy.Schema:
+def schema_of(core: str, schemas: Sequence[Source], *, walls: str = bundle.WALLS) -> cedarpy.Schema:
     """The core's schema with a bundle's own, in which everything can stand behind the walls. Raises PolicyInvalid."""
     named = ", ".join(each.name for each in schemas) or "the core schema"
     try:
         schema = cedarpy.Schema.from_str("\n".join([core, *(each.text for each in schemas)]))
     except ValueError as error:
         raise PolicyInvalid(f"{named}: {error}", hint="core types cannot be declared again") from error
-    walls = cedarpy.validate_policies(bundle.WALLS, schema)
-    if not walls:
+    behind = cedarpy.validate_policies(walls, schema)
+    if not behind:
         raise PolicyInvalid(
-            f"{named}: a type cannot stand behind the walls: {walls.errors[0].error}",
+            f"{named}: a type cannot stand behind the walls: {behind.errors[0].error}",
             hint="every type an action applies to needs `tenant: Tenant`, every principal is a User or a Service",
         )
     return schema

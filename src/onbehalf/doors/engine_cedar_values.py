@@ -6,13 +6,21 @@ Must not ask anything (engine_cedar.py).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
 
 import cedarpy
 import orjson
 
 from onbehalf.model import Entity, Json, Judgement, Owed, Ref
 
-__all__ = ["action_of", "checked", "held_of", "judgement", "unanswered", "value_of"]
+__all__ = ["action_of", "checked", "engine_name", "held_of", "judgement", "unanswered", "value_of"]
+
+
+@cache
+def engine_name() -> str:
+    """The engine with its version, as the record names it."""
+    return f"cedarpy {version('cedarpy')}"
 
 
 def action_of(name: str) -> dict[str, str]:
@@ -54,12 +62,13 @@ def judgement(result: cedarpy.AuthzResult, absent: tuple[str, ...], owed: Mappin
         errors=(*result.diagnostics.errors, *absent),
         validated=result.decision is not cedarpy.Decision.NoDecision,
         owed=tuple(owed[policy] for policy in policies if policy in owed) if owed else (),
+        engine=engine_name(),
     )
 
 
 def unanswered(why: str) -> Judgement:
     """No, for want of an answer."""
-    return Judgement(allowed=False, policies=(), errors=(why,), validated=False)
+    return Judgement(allowed=False, policies=(), errors=(why,), validated=False, engine=engine_name())
 
 
 def held_of(held: frozenset[str], name: str) -> bool | None:

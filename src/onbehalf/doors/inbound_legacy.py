@@ -30,6 +30,7 @@ from onbehalf.config import Limits
 from onbehalf.doors.inbound_headers import check_mirrors
 from onbehalf.doors.inbound_mcp import ServerName, idempotency_key, request_id, within
 from onbehalf.doors.inbound_older import SessionLimits
+from onbehalf.doors.inbound_seen import brought
 from onbehalf.doors.inbound_wire import Exchange, Message, Receive, listed
 from onbehalf.errors import Busy, HeaderMismatch, OnbehalfError, RequestRefused, SessionForeign
 from onbehalf.model import Caller, Json, ToolRequest
@@ -165,6 +166,7 @@ class Legacy:
                 protocol=ctx.protocol_version or "",
                 agent=_agent(ctx),
                 once=idempotency_key(_params(ctx).get("_meta") or {}),
+                seen=brought(_params(ctx).get("_meta") or {}),
             )
             reply = await within(self._seconds, self._house.call(exchange.presented, request))
             return _result(reply.content)

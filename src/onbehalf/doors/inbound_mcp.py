@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from onbehalf.config import Limits
 from onbehalf.doors.inbound_headers import ParameterHeaders, check_mirrors
+from onbehalf.doors.inbound_seen import brought
 from onbehalf.doors.inbound_wire import ClientGone, Exchange, Receive, listed, send_json
 from onbehalf.doors.mcp_words import (
     CLIENT_CAPABILITIES_META_KEY,
@@ -125,6 +126,7 @@ class Modern:
             protocol=str(meta[PROTOCOL_VERSION_META_KEY]),
             agent=agent(meta.get(CLIENT_INFO_META_KEY)),
             once=idempotency_key(meta),
+            seen=brought(meta),
         )
         call = self._house.call(exchange.presented, request)
         reply = await until_gone(exchange.receive, call, seconds=self._seconds)

@@ -1,4 +1,4 @@
-"""How the gateway proves to an issuer's token endpoint which client it is: by a secret, or by a key of its own.
+"""How the gateway proves to an endpoint of an issuer which client it is: by a secret, or by a key of its own.
 
 `client_secret_basic`, `client_secret_post` (RFC 6749 section 2.3.1) and `private_key_jwt` (RFC 7523 section 2.2, OpenID
 Connect Core section 9). Must not send anything or know what is asked for.
@@ -13,19 +13,22 @@ import json
 import re
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
+from msgspec import UnsetType
 
 from onbehalf.doors.issuer_fetch import basic
+from onbehalf.doors.secret_reference import resolved
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json, UnixTime
 from onbehalf.strict_json import NotStrict, strict_object
 
-__all__ = ["ClientKey", "TokenClient"]
+__all__ = ["ClientKey", "TokenClient", "open_client"]
 
 _TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _LIFE_S = 60
@@ -96,6 +99,18 @@ class TokenClient:
         if self.posted:
             return {"client_id": self.id, "client_secret": self.secret}, {}
         return {}, {"authorization": basic(self.id, self.secret)}
+
+
+def open_client(
+    id: str, *, secret: str | UnsetType, key: str | UnsetType, base: Path, what: str, posted: bool = False
+) -> TokenClient:
+    """The gateway as the client `id`, by the one of a secret and a key that is referred to. `base` is where references
+    start, `what` the section of the configuration. Raises ConfigInvalid."""
+    if not isinstance(key, UnsetType):
+        text = resolved(key, base=base, what=f"{what}.client_key")
+        return TokenClient(id=id, key=ClientKey.read(text, what=f"{what}.client_key"))
+    assert not isinstance(secret, UnsetType)  # INVARIANT: config.py sees that there is one of the two
+    return TokenClient(id=id, secret=resolved(secret, base=base, what=f"{what}.client_secret"), posted=posted)
 
 
 def _jwk(text: str) -> tuple[_Key, str, dict[str, str]]:

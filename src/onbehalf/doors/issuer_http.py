@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from onbehalf.config import IssuerSettings, WorkloadSettings
+from onbehalf.doors.issuer_client import TokenClient
 from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.issuer_introspection import Introspection
 from onbehalf.doors.issuer_keys import IssuerKeys, KeySource
@@ -86,15 +87,15 @@ class IssuerCallers:
         kept: Mapping[str, frozenset[str]] | None = None,
         own: OwnIssuer | None = None,
         proofs: Proofs | None = None,
-        secrets: Mapping[str, str] | None = None,
+        clients: Mapping[str, TokenClient] | None = None,
         workloads: Sequence[WorkloadSettings] = (),
         base: Path = Path(),
         keeper: TokenKeeper | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`resource` is this gateway's, the one `aud`; `kept` maps an issuer to the claims that the directory is to
-        know, `own` is asked about tokens of its own; without `proofs` no bound token is taken; `secrets` are this
-        gateway's at issuers that are asked about theirs. The bundles of `workloads` are looked for at `base`. `keeper`
+        know, `own` is asked about tokens of its own; without `proofs` no bound token is taken; `clients` are this
+        gateway at issuers that are asked about theirs. The bundles of `workloads` are looked for at `base`. `keeper`
         gets what was proven. Raises ConfigInvalid."""
         self._resource = resource
         self._claims = dict(kept or {})
@@ -113,7 +114,7 @@ class IssuerCallers:
         self._keeper = keeper
         self._workloads = Workloads(workloads, self._fetcher, base=base, resource=resource, monotonic=monotonic)
         self.introspection = Introspection(
-            self._issuers, self._fetcher, secrets=secrets or {}, resource=resource, claims=self._claims,
+            self._issuers, self._fetcher, clients=clients or {}, resource=resource, claims=self._claims,
             bound=proofs is not None, monotonic=monotonic,
         )  # fmt: skip
         self._kept: OrderedDict[bytes, _Proven] = OrderedDict()

@@ -16,15 +16,15 @@ import logging
 import secrets as random
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from onbehalf.config import IntrospectionSettings, IssuerSettings
 from onbehalf.config_introspection import require_told_apart
-from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher, basic
+from onbehalf.doors.issuer_client import TokenClient, open_client
+from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher
 from onbehalf.doors.issuer_keys import IssuerKeys
-from onbehalf.doors.secret_reference import resolved
 from onbehalf.errors import AnswerRefused, ConfigInvalid, IdentifyError, IssuerUnavailable, UnknownIssuer
 from onbehalf.identify import (
     ANSWER_TYPE,
@@ -38,7 +38,7 @@ from onbehalf.identify import (
 )
 from onbehalf.model import Caller, Json, Presented, UnixTime
 
-__all__ = ["Introspection", "introspection_secrets"]
+__all__ = ["Introspection", "introspection_clients"]
 
 _SECONDS = 5.0
 _AT_ONCE = 16
@@ -51,13 +51,16 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
-def introspection_secrets(issuers: Sequence[IssuerSettings], *, base: Path) -> dict[str, str]:
-    """This gateway's secret at each issuer that is asked about tokens. Raises ConfigInvalid."""
+def introspection_clients(issuers: Sequence[IssuerSettings], *, base: Path) -> dict[str, TokenClient]:
+    """This gateway as a client of each issuer that is asked about tokens. Raises ConfigInvalid."""
     return {
-        rule.issuer: resolved(rule.introspection.client_secret, base=base, what="introspection.client_secret")
+        rule.issuer: open_client(
+            rule.introspection.client_id, secret=rule.introspection.client_secret, key=rule.introspection.client_key,
+            base=base, what="introspection",
+        )
         for rule in issuers
         if rule.introspection is not None
-    }
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +88,7 @@ class _Asked:
 
     rule: IssuerSettings
     settings: IntrospectionSettings
-    secret: str = field(repr=False)
+    client: TokenClient
     keys: IssuerKeys
     known: asyncio.Semaphore
     unknown: asyncio.Semaphore
@@ -97,10 +100,10 @@ class Introspection:
     and keys are closed by whoever gave them."""
 
     def __init__(
-        self, keys: Mapping[str, IssuerKeys], fetcher: IssuerFetcher, *, secrets: Mapping[str, str], resource: str,
-        claims: Mapping[str, frozenset[str]], bound: bool = False, monotonic: Callable[[], float],
+        self, keys: Mapping[str, IssuerKeys], fetcher: IssuerFetcher, *, clients: Mapping[str, TokenClient],
+        resource: str, claims: Mapping[str, frozenset[str]], bound: bool = False, monotonic: Callable[[], float],
     ) -> None:  # fmt: skip
-        """`keys` are all issuers' with their rules, `secrets` this gateway's at those that are asked, `claims` what the
+        """`keys` are all issuers' with their rules, `clients` this gateway at those that are asked, `claims` what the
         directory is to know of each, `bound` as for `verify`. Raises ConfigInvalid."""
         self._fetcher = fetcher
         self._resource = resource
@@ -110,10 +113,10 @@ class Introspection:
         self._asked: dict[str, _Asked] = {}
         for issuer, each in keys.items():
             if each.rule.introspection is not None:
-                if not secrets.get(issuer):
-                    raise ConfigInvalid(f"`{issuer}` is asked about tokens, and this gateway has no secret there")
+                if issuer not in clients:
+                    raise ConfigInvalid(f"`{issuer}` is asked about tokens, and this gateway is no client there")
                 self._asked[issuer] = _Asked(
-                    rule=each.rule, settings=each.rule.introspection, secret=secrets[issuer], keys=each,
+                    rule=each.rule, settings=each.rule.introspection, client=clients[issuer], keys=each,
                     known=asyncio.Semaphore(_AT_ONCE), unknown=asyncio.Semaphore(_AT_ONCE),
                 )  # fmt: skip
         require_told_apart({issuer: each.settings for issuer, each in self._asked.items()})
@@ -242,12 +245,10 @@ class Introspection:
 
     async def _posted(self, asked: _Asked, text: str, now: UnixTime) -> tuple[Mapping[str, Json], str]:
         settings = asked.settings
+        more, headers = asked.client.proof(settings.endpoint, now)
         kind, body = await self._fetcher.asked(
-            settings.endpoint, {"token": text, "token_type_hint": "access_token"},
-            {
-                "authorization": basic(settings.client_id, asked.secret),
-                "accept": f"application/{ANSWER_TYPE}" if settings.signed else "application/json",
-            },
+            settings.endpoint, {"token": text, "token_type_hint": "access_token", **more},
+            {**headers, "accept": f"application/{ANSWER_TYPE}" if settings.signed else "application/json"},
             limit=_ANSWER_BYTES, what="its introspection endpoint",
         )  # fmt: skip
         if media(kind) == ANSWER_TYPE:

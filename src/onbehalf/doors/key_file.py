@@ -28,6 +28,7 @@ from nacl.signing import SigningKey
 
 from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.errors import ConfigInvalid, SignerUnavailable
+from onbehalf.explain.key_set import CallKey
 from onbehalf.model import Json, UnixTime
 
 __all__ = ["CACHE_S", "KeyFile"]
@@ -110,6 +111,18 @@ class KeyFile:
         signed = (ring.header + base64.urlsafe_b64encode(payload).rstrip(b"=").decode("ascii")).encode("ascii")
         signature = base64.urlsafe_b64encode(ring.key.sign(signed).signature).rstrip(b"=")
         return (signed + b"." + signature).decode("ascii")
+
+    def states(self) -> tuple[CallKey, ...]:
+        """Each published key with its state and times, in the order of `kids`."""
+        stored = self._ring.stored
+        return (
+            CallKey(kid=self.kids[0], state="next", since=stored.next.made_at),
+            CallKey(kid=self.kids[1], state="current", since=stored.current.made_at),
+            *(
+                CallKey(kid=kid, state="former", until=each.until)
+                for kid, each in zip(self.kids[2:], stored.former, strict=True)
+            ),
+        )
 
     def jwks(self) -> dict[str, Json]:
         """The JWK Set to publish (RFC 7517 section 5): public halves only. May be cached for `CACHE_S`."""

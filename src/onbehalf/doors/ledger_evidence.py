@@ -19,18 +19,22 @@ from pathlib import Path
 import orjson
 
 from onbehalf.doors.folder_sync import sync_folder
-from onbehalf.doors.ledger_reader import LedgerReader
+from onbehalf.doors.ledger_reader import LedgerReader, erased_by
 from onbehalf.doors.ledger_store import View
-from onbehalf.doors.ledger_witness import ask_witness
+from onbehalf.doors.ledger_witness import ask_quorum, ask_witness
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, controls, evidence, sample, tree
 from onbehalf.explain.leaf import Leaf, opened_facts, read
+from onbehalf.explain.quorum import Policy
 from onbehalf.explain.seal import LedgerKeys
 from onbehalf.model import Json
 
 __all__ = ["Asked", "Exported", "Place", "export"]
 
 _ROWS = 512
+_ALWAYS = frozenset({"heartbeat", "stop", "reconciled"})
+"""Kinds that are opened whatever is asked for: they say how much was sent and compared, and are about nobody."""
+_MAX_POLICIES = 900
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 Place = tuple[str, int]
@@ -44,7 +48,7 @@ class Asked:
     `open` are the names of the facts to open; `tool` and `person` narrow down whose. Leaves and proofs always
     cover the whole range, so that nothing can be left out unseen. With `sample`, so many calls are opened, chosen by
     the head and `seed`; `control` is a name in controls.py. `since` is a checkpoint that somebody kept; `witnesses`
-    are addresses of those who are to cosign the head.
+    are addresses of those who are to cosign the head, besides the quorum of `policy`.
     """
 
     start: Place = ("index", 0)
@@ -58,6 +62,7 @@ class Asked:
     control: str = ""
     since: str = ""
     witnesses: tuple[str, ...] = ()
+    policy: Policy | None = None
     words: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -73,9 +78,12 @@ class Exported:
 
 
 def export(
-    reader: LedgerReader, out: Path, asked: Asked, *, keys: Mapping[str, Json], policies: Mapping[str, bytes]
-) -> Exported:
-    """Write the bundle. `keys` are public keys, `policies` bundles by digest, for the auditor to have beside it.
+    reader: LedgerReader, out: Path, asked: Asked, *, keys: Mapping[str, Json], policies: Mapping[str, bytes],
+    kept: Callable[[str], bytes | None] = lambda _: None, sign: Callable[[checkpoint.Head], str] | None = None,
+) -> Exported:  # fmt: skip
+    """Write the bundle. `keys` are public keys, `policies` bundles by digest, for the auditor to have beside it; `kept`
+    gives others, of which those are added that opened decisions name. `sign` gives the log's further signature line
+    under the newest head.
 
     Raises LedgerCorrupt for leaves or payloads that do not hold, LedgerUnavailable where it cannot be written.
     """
@@ -83,7 +91,7 @@ def export(
     try:
         with reader.snapshot() as view, aside.open("wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as packed:
-                done = _Export(reader, view, _Files(packed), asked).run(keys, policies)
+                done = _Export(reader, view, _Files(packed), asked, sign).run(keys, policies, kept)
             file.flush()
             os.fsync(file.fileno())
         aside.rename(out)
@@ -119,7 +127,11 @@ class _Files:
 class _Export:
     """One export under way, within one snapshot."""
 
-    def __init__(self, reader: LedgerReader, view: View, files: _Files, asked: Asked) -> None:
+    def __init__(
+        self, reader: LedgerReader, view: View, files: _Files, asked: Asked,
+        sign: Callable[[checkpoint.Head], str] | None,
+    ) -> None:  # fmt: skip
+        self._sign = sign
         self._origin = reader.verifier.name
         self._verifier = reader.verifier
         self._keys = reader.keys
@@ -129,26 +141,31 @@ class _Export:
         self._summary = evidence.Summary()
         self._erased = 0
         self._note = b""
+        self._named: set[str] = set()
 
-    def run(self, keys: Mapping[str, Json], policies: Mapping[str, bytes]) -> Exported:
+    def run(
+        self, keys: Mapping[str, Json], policies: Mapping[str, bytes], kept: Callable[[str], bytes | None]
+    ) -> Exported:
         note = self._view.execute("SELECT note FROM head").fetchone()
         head = checkpoint.read(note[0] if note else "", self._verifier, origin=self._origin)
         start, end = self._span(head.size)
         files, asked = self._files, self._asked
-        lines = [ask_witness(each, note[0], head.size, self._consistency(head.size)) for each in asked.witnesses]
-        self._note = "".join((note[0], *lines)).encode()
-        files.write("checkpoint", [self._note])
+        cosigned = "".join((note[0], *self._cosignatures(head, note[0])))
+        self._note = cosigned.encode()
+        files.write("checkpoint", [(cosigned + self._own_line(head, note[0])).encode()])
         proof = self._proof(start, end, head.size)
         files.write("HOW-TO-VERIFY.txt", [evidence.HOW_TO.encode()])
-        files.write("keys.json", [_json({"log": self._verifier.vkey, **keys})])
+        files.write("keys.json", [_json({"log": self._verifier.vkey, **self._second_key(), **keys})])
         files.write("leaves.jsonl", self._leaves(start, end))
-        if asked.everything or asked.open:
+        if asked.everything or asked.open or (self._keys is not None and _ALWAYS & self._summary.kinds.keys()):
             files.write("opened.jsonl", self._opened(start, end))
         if asked.control:
             told = controls.told(controls.CONTROLS[asked.control], self._summary.kinds, asked.sample)
             files.write("CONTROL.txt", [told.encode()])
-        for digest, spelled in sorted(policies.items()):
-            files.write(f"policies/{digest.removeprefix('sha256:')}.json", [spelled])
+        for digest in sorted({*policies, *self._named}):
+            spelled = policies.get(digest) or kept(digest)
+            if spelled is not None:
+                files.write(f"policies/{digest.removeprefix('sha256:')}.json", [spelled])
         files.write("proof.json", [_json(proof)])
         if asked.since:
             files.write("start/checkpoint", [asked.since.encode()])
@@ -159,6 +176,21 @@ class _Export:
         )  # fmt: skip
         files.write("manifest.json", [said])
         return Exported(start=start, end=end, size=head.size, erased=self._erased, summary=self._summary)
+
+    def _cosignatures(self, head: checkpoint.Checkpoint, note: str) -> list[str]:
+        proof, asked = self._consistency(head.size), self._asked
+        lines = [ask_witness(each, note, head.size, proof) for each in asked.witnesses]
+        if asked.policy is not None:
+            lines += ask_quorum(asked.policy, checkpoint.Head(checkpoint=head, note=note), proof)
+        return [*dict.fromkeys(lines)]
+
+    def _own_line(self, head: checkpoint.Checkpoint, note: str) -> str:
+        """The log's further line, which chooses no sample: whoever has the key could make another one."""
+        return self._sign(checkpoint.Head(checkpoint=head, note=note)) if self._sign is not None else ""
+
+    def _second_key(self) -> dict[str, Json]:
+        own = self._keys.heads if self._keys is not None and self._sign is not None else None
+        return {"log_ml_dsa_44": own.cosigner.vkey} if own is not None else {}
 
     def _span(self, size: int) -> tuple[int, int]:
         """The range in indices: from the first leaf of that time or later, to after the last one before that time."""
@@ -230,18 +262,28 @@ class _Export:
             calls = self._calls(start, end, self._keys)
         for index, entry, sealed in self._rows(start, end, "p.sealed"):
             leaf = _read(index, entry)
-            if (calls is not None and leaf.call not in calls) or not self._wanted(leaf):
-                continue
-            if sealed is None:
-                self._erased += 1
-                yield _json({"index": index, "erased": True})
+            if (calls is not None and leaf.call not in calls and leaf.kind not in _ALWAYS) or not self._wanted(leaf):
                 continue
             facts = _facts(self._keys, index, entry, sealed)
+            if facts is None:
+                self._erased += 1
+                by = erased_by(self._keys.sealer, index, sealed)
+                yield _json({"index": index, "erased": True, **({"by": by.leaf} if by is not None else {})})
+                continue
             for name in sorted(self._wanted(leaf)):
+                if name == "decision":
+                    self._name(facts[name][0])
                 yield evidence.opened_line(index, name, *facts[name])
 
+    def _name(self, decision: str) -> None:
+        """Take note of the policies of a decision. Their number is bounded, as that of files in a bundle is."""
+        policy = orjson.loads(decision).get("policy")
+        if isinstance(policy, str) and len(self._named) < _MAX_POLICIES:
+            self._named.add(policy)
+
     def _wanted(self, leaf: Leaf) -> set[str]:
-        return set(leaf.facts) if self._asked.everything else set(self._asked.open & leaf.facts.keys())
+        every = self._asked.everything or leaf.kind in _ALWAYS
+        return set(leaf.facts) if every else set(self._asked.open & leaf.facts.keys())
 
     def _sampled(self, start: int, end: int) -> set[str]:
         """The calls that are opened because the seed says so."""
@@ -254,9 +296,10 @@ class _Export:
         found: set[str] = set()
         for index, entry, sealed in self._rows(start, end, "p.sealed"):
             leaf = _read(index, entry)
-            if leaf.kind not in sample.LEADING or sealed is None:
+            facts = _facts(keys, index, entry, sealed) if leaf.kind in sample.LEADING else None
+            if facts is None:
                 continue
-            said = {name: orjson.loads(text) for name, (text, _) in _facts(keys, index, entry, sealed).items()}
+            said = {name: orjson.loads(text) for name, (text, _) in facts.items()}
             tool, person = said.get("tool") or {}, said.get("person") or {}
             wrong_tool = self._asked.tool and tool.get("name") != self._asked.tool
             if not wrong_tool and not (self._asked.person and person.get("id") != self._asked.person):
@@ -264,9 +307,11 @@ class _Export:
         return found
 
 
-def _facts(keys: LedgerKeys, index: int, entry: bytes, sealed: bytes) -> dict[str, tuple[str, str]]:
+def _facts(keys: LedgerKeys, index: int, entry: bytes, sealed: bytes | None) -> dict[str, tuple[str, str]] | None:
+    """Facts and their salts; None where they are erased."""
     with _at(index):
-        return opened_facts(read(entry), keys.sealer.open(sealed, index=index, leaf=tree.leaf_hash(entry)))
+        payload = None if sealed is None else keys.sealer.open(sealed, index=index, leaf=tree.leaf_hash(entry))
+        return opened_facts(read(entry), payload) if payload is not None else None
 
 
 def _read(index: int, entry: bytes) -> Leaf:

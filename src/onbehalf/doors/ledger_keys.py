@@ -1,7 +1,11 @@
-"""The gateway's secrets as files in one directory: `log.key` signs checkpoints, `payload.key` seals payloads, by
-`mask.key` fields are hashed and change sets are named.
+"""The gateway's secrets as files in one directory: `log.key` signs checkpoints, `log-ml-dsa.key` some of them a second
+time, `payload.key` seals payloads and wraps the keys of people, by `mask.key` fields are hashed and change sets are
+named.
 
-`log.pub` beside them is the vkey an auditor needs. Must not hold what the keys do (explain/checkpoint.py, seal.py).
+The keys of people lie in a store of their own beside the directory, `ledger-keys.db`, made when the first of them is.
+
+`log.pub` beside them are the vkeys an auditor needs, the Ed25519 one first. Must not hold what the keys do
+(explain/checkpoint.py, cosignature.py, seal.py).
 
 Trust: whoever reads `log.key` can sign another history, whoever reads `payload.key` can read every payload; both files
 are 0600 and refused otherwise. Losing `payload.key` erases all payloads; losing `log.key` ends the log; with a
@@ -18,12 +22,19 @@ import stat
 from pathlib import Path
 
 from onbehalf.doors.folder_sync import sync_folder
+from onbehalf.doors.ledger_sealing import SubjectSealing
+from onbehalf.doors.ledger_subjects import SubjectStore
 from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.checkpoint import NoteSigner
-from onbehalf.explain.seal import LedgerKeys, Sealer
+from onbehalf.explain.cosignature import HeadSigner, ml_dsa_44
+from onbehalf.explain.seal import HouseSealing, LedgerKeys, Sealer, Wrapping
 
-__all__ = ["open_ledger_keys", "open_mask_key", "read_ledger_keys"]
+__all__ = ["SUBJECTS", "open_ledger_keys", "open_mask_key", "read_ledger_keys", "read_shared_keys"]
 
+SUBJECTS = "ledger-keys.db"
+"""The store of people's keys, beside the directory of the ledger's."""
+
+_ML_DSA = "log-ml-dsa.key"
 _KEY_BYTES = 32
 _MAX_FILE_BYTES = 1024
 
@@ -32,12 +43,11 @@ def open_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
     """The keys in `directory`, made where they are missing. `origin` names the log. Raises ConfigInvalid."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("log.key", "payload.key"):
+        for name in ("log.key", "payload.key", *((_ML_DSA,) if ml_dsa_44() else ())):
             if not (directory / name).exists():
                 _create(directory / name, base64.b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n", mode=0o600)
         keys = read_ledger_keys(directory, origin=origin)
-        if not (directory / "log.pub").exists():
-            _create(directory / "log.pub", keys.signer.verifier.vkey.encode() + b"\n", mode=0o644)
+        _publish(directory / "log.pub", keys.vkeys)
     except OSError as error:
         raise ConfigInvalid(f"keys cannot be made in `{directory}`: {error.strerror}") from error
     return keys
@@ -59,7 +69,23 @@ def read_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
         signer = NoteSigner(origin, _secret(directory / "log.key"))
     except ValueError as error:
         raise ConfigInvalid(str(error)) from error
-    return LedgerKeys(signer=signer, sealer=Sealer(_secret(directory / "payload.key")))
+    heads = None
+    if (directory / _ML_DSA).exists() and ml_dsa_44():
+        heads = HeadSigner(origin, _secret(directory / _ML_DSA))
+    payload, store = _secret(directory / "payload.key"), SubjectStore(directory.parent / SUBJECTS)
+    return LedgerKeys(
+        signer=signer, sealer=SubjectSealing(Sealer(payload), Wrapping(payload), store), heads=heads
+    )  # fmt: skip
+
+
+def read_shared_keys(directory: Path, *, origin: str) -> LedgerKeys:
+    """The keys in `directory` for a record that several machines write, none made: one payload key for everybody, for
+    keys of people would be one machine's, and no second signature. Raises ConfigInvalid."""
+    try:
+        signer = NoteSigner(origin, _secret(directory / "log.key"))
+    except ValueError as error:
+        raise ConfigInvalid(str(error)) from error
+    return LedgerKeys(signer=signer, sealer=HouseSealing(Sealer(_secret(directory / "payload.key"))))
 
 
 def _secret(path: Path) -> bytes:
@@ -86,6 +112,22 @@ def _secret(path: Path) -> bytes:
     if len(key) != _KEY_BYTES:
         raise ConfigInvalid(f"key file `{path}` does not hold {_KEY_BYTES} bytes of base64", hint="restore a backup")
     return key
+
+
+def _publish(path: Path, vkeys: tuple[str, ...]) -> None:
+    """The public keys, made where they are missing; a second key that came later is written behind the first."""
+    lines = "".join(f"{vkey}\n" for vkey in vkeys).encode()
+    try:
+        there = path.read_bytes()
+    except FileNotFoundError:
+        _create(path, lines, mode=0o644)
+        return
+    if there != lines and lines.startswith(there):
+        aside = path.with_name(f".{path.name}.new")
+        aside.unlink(missing_ok=True)
+        _create(aside, lines, mode=0o644)
+        aside.replace(path)
+        sync_folder(path.parent)
 
 
 def _create(path: Path, content: bytes, *, mode: int) -> None:

@@ -25,9 +25,9 @@ from onbehalf.doors.ledger_postgres_replica import Replica
 from onbehalf.doors.ledger_postgres_sequencer import Entry, Sequencer
 from onbehalf.doors.ledger_postgres_session import Demands, Fenced, Lost, Present, open_session
 from onbehalf.doors.ledger_postgres_store import PostgresStore
-from onbehalf.doors.ledger_reader import OpenIntent, scan
+from onbehalf.doors.ledger_reader import OpenIntent, Scan, scan
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable, OnbehalfError
-from onbehalf.explain import entries, tree
+from onbehalf.explain import entries
 from onbehalf.explain.leaf import Spelled, spell
 from onbehalf.explain.seal import LedgerKeys
 from onbehalf.model import AuditEntry, Digest, Receipt, UnixTime
@@ -86,6 +86,8 @@ class PostgresLedger:
         self._look_at = time.monotonic() + patience.look
         self._absent: dict[int, float] = {}
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self.keyed = -1
+        """The leaf that said last, when this was opened, which keys are in force; -1 for none."""
         self.recovered: tuple[OpenIntent, ...] = ()
         """The intents that this replica's last run left open, now on record as `unknown`."""
 
@@ -103,10 +105,11 @@ class PostgresLedger:
         held = Replica.hold(replica, log=keys.signer.name)
         sequencer: Sequencer | None = None
         try:
-            frontier = _checked(demands, keys)
-            sequencer = Sequencer(lambda: open_session(demands), frontier, keys=keys, failpoint=failpoint)
+            scanned = _checked(demands, keys)
+            sequencer = Sequencer(lambda: open_session(demands), scanned, keys=keys, failpoint=failpoint)
             held.become(sequencer.join(held.name))
             ledger = cls(sequencer, held, now=now, patience=patience, failpoint=failpoint)
+            ledger.keyed = scanned.keyed
             if held.earlier:
                 ledger._recover_own(held.earlier)
         except BaseException as error:
@@ -130,6 +133,10 @@ class PostgresLedger:
         reason, since = self._trouble
         late = reason and time.monotonic() - since > self._patience.record
         return self._closed or (f"the record cannot be written now ({reason})" if late else "")
+
+    def sendings(self, audience: str) -> int:
+        """How many intents to send to an upstream were ever given a number, by any replica as far as is seen here."""
+        return self._sequencer.sendings(audience)
 
     async def append(self, entry: AuditEntry) -> Receipt:
         """Put the entry on record, then say where it is.
@@ -206,7 +213,9 @@ class PostgresLedger:
     def _not_sent(self, item: _Item) -> None:
         """Where this fails the intent stays open, and is `unknown` once this replica is gone."""
         if item.spelled.kind == "intent":
-            told = entries.not_sent(item.spelled.call, at=item.spelled.at, index=item.index, leaf=item.hash)
+            told = entries.not_sent(
+                item.spelled.call, at=item.spelled.at, index=item.index, leaf=item.hash, about=item.spelled.about
+            )
             with self._gate:
                 self._waiting.append(_Item(spelled=_spelled(told)))
             self._call()
@@ -336,8 +345,8 @@ class PostgresLedger:
         _wake(batch, LedgerUnavailable(self._closed, hint=_RESTART))
 
 
-def _checked(demands: Demands, keys: LedgerKeys) -> tree.Frontier:
-    """The tree over the whole log as it stands. Raises LedgerCorrupt, ConfigInvalid, LedgerUnavailable, Lost."""
+def _checked(demands: Demands, keys: LedgerKeys) -> Scan:
+    """The whole log as it stands, read once. Raises LedgerCorrupt, ConfigInvalid, LedgerUnavailable, Lost."""
     open_session(demands).close()  # says what is wrong with the server before anything long is done
     store = PostgresStore(demands.dsn)
     try:
@@ -348,7 +357,7 @@ def _checked(demands: Demands, keys: LedgerKeys) -> tree.Frontier:
     if result.findings:
         more = f" (and {len(result.findings) - 1} more)" if len(result.findings) > 1 else ""
         raise LedgerCorrupt(f"{result.findings[0].text}{more}", hint=_VERIFY)
-    return result.frontier
+    return result
 
 
 _REACH = "see that its database can be reached and has room; nothing was done"
@@ -389,4 +398,5 @@ def _answer(items: list[_Item], error: LedgerUnavailable | None) -> None:
         if error is not None:
             item.waiter[1].set_exception(LedgerUnavailable(error.message, hint=error.hint))
         else:
-            item.waiter[1].set_result(Receipt(index=item.index, leaf=Digest("sha256:" + item.hash.hex())))
+            leaf, (channel, number) = Digest("sha256:" + item.hash.hex()), item.place
+            item.waiter[1].set_result(Receipt(index=item.index, leaf=leaf, channel=channel, number=number))

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onbehalf.doors.ledger_postgres_session import Head, Lost, Session
-from onbehalf.doors.ledger_reader import OpenIntent
+from onbehalf.doors.ledger_reader import OpenIntent, Scan
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt
 from onbehalf.explain import checkpoint, entries, tree
-from onbehalf.explain.leaf import Made, Spelled, make, read, spell
+from onbehalf.explain.channel import Numbers
+from onbehalf.explain.leaf import Spelled, make, read, spell
 from onbehalf.explain.seal import NONCE_BYTES, LedgerKeys
 from onbehalf.model import UnixTime
 
@@ -31,23 +32,26 @@ _VERIFY = "keep the database as it is; `onbehalf audit verify` lists what does n
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """An entry on its way into the log: its leaf is made once, and its index is -1 until it is on record."""
+    """An entry on its way into the log. Its id and salt are its own from the start; its leaf is made anew at each try,
+    for it may have a number. `index` is -1 until it is on record."""
 
     spelled: Spelled
-    made: Made | None = field(default=None, repr=False)
+    fresh: bytes = field(default_factory=lambda: os.urandom(32 + 16), repr=False)
     hash: bytes = b""
+    place: tuple[str, int] = ("", 0)
     index: int = -1
 
 
 class Sequencer:
-    """Used by one thread. `connect` gives a new session; `frontier` is of the log as it was checked."""
+    """Used by one thread, but for `sendings`. `connect` gives a new session; `scanned` is the log as it was checked."""
 
     def __init__(
-        self, connect: Callable[[], Session], frontier: tree.Frontier, *, keys: LedgerKeys,
-        failpoint: Callable[[str], None],
+        self, connect: Callable[[], Session], scanned: Scan, *, keys: LedgerKeys, failpoint: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._connect = connect
-        self._frontier = frontier
+        self._frontier = scanned.frontier
+        self._last = scanned.numbers
+        """The last number of each channel in the leaves of `frontier`; replaced as a whole, never changed."""
         self._keys = keys
         self._failpoint = failpoint
         self._session: Session | None = None
@@ -79,12 +83,9 @@ class Sequencer:
     def write(self, batch: Sequence[Entry]) -> None:
         """Put a batch on record, as one transaction. Raises Lost, after which the same batch must be tried again, or
         Fenced or LedgerCorrupt, after which nothing may be."""
-        for each in batch:
-            if each.made is None:
-                self._make(each)
         session, head, unseen = self._locked()
         self._failpoint("locked")
-        if self._doubt and unseen[: len(self._doubt)] == self._doubt:
+        if self._doubt and [each.hash for each in unseen[: len(self._doubt)]] == self._doubt:
             self._found = self._frontier.size
         self._doubt = []
         self._take_over(head, unseen)
@@ -98,6 +99,10 @@ class Sequencer:
             self._doubt = []
         self._failpoint("committed")
         self._number(batch, first)
+
+    def sendings(self, audience: str) -> int:
+        """How many intents to send to an upstream have a number in what this replica has seen of the log."""
+        return Numbers(self._keys.signer.name, self._last).last(audience)
 
     def look(self) -> tuple[int, ...]:
         """Replicas that seem to be gone; and see that one's own session stands. Raises Lost, Fenced."""
@@ -116,8 +121,6 @@ class Sequencer:
             return ()
         found = _open_of(session.leaves_of(other, low))
         batch = _unknown(found, at)
-        for each in batch:
-            self._make(each)
         try:
             if batch:
                 self._enter(session, head, batch, epoch=head.epoch + 1)
@@ -157,55 +160,63 @@ class Sequencer:
             self._earlier = None
         return self._session
 
-    def _locked(self) -> tuple[Session, Head, list[bytes]]:
-        """The head, locked, and the hashes of all leaves after those of the tree."""
-        session, unseen = self._ready(), list[bytes]()
+    def _locked(self) -> tuple[Session, Head, list[_Seen]]:
+        """The head, locked, and what there is to know of all leaves after those of the tree."""
+        session, unseen = self._ready(), list[_Seen]()
         while True:
             head = session.lock(self.me, self._frontier.size + len(unseen))
-            unseen += map(tree.leaf_hash, head.leaves)
+            unseen += map(_seen, head.leaves)
             if not head.leaves or self._frontier.size + len(unseen) >= head.size:
                 return session, head, unseen
             session.leave()  # they are many: others need not wait until all are read
 
-    def _take_over(self, head: Head, unseen: Sequence[bytes]) -> None:
+    def _take_over(self, head: Head, unseen: Sequence[_Seen]) -> None:
         """See that the log has only grown since, and that all of it was signed for. Raises LedgerCorrupt."""
         size = self._frontier.size
         if head.size < size:
             raise LedgerCorrupt(f"the log has {head.size} leaves, and had {size}: it was put back", hint=_VERIFY)
-        after = self._frontier
+        after, last = self._frontier, self._last
         if unseen:
             signed = checkpoint.read(head.note, self._keys.signer.verifier, origin=self._keys.signer.name)
             if (signed.size, signed.root) != (head.size, head.root):
                 raise LedgerCorrupt("the head's columns say another size or root than its signed note", hint=_VERIFY)
-            after = deepcopy(after)
-            for hash_ in unseen:
-                after.append(hash_)
+            after, last = deepcopy(after), dict(last)
+            for each in unseen:
+                after.append(each.hash)
+                if each.channel:
+                    if each.number != last.get(each.channel, 0) + 1:
+                        raise LedgerCorrupt(f"number {each.number} of a channel is out of its turn", hint=_VERIFY)
+                    last[each.channel] = each.number
         if after.size != head.size or after.root() != head.root:
             raise LedgerCorrupt(f"the leaves from {size} on are not those that were signed for", hint=_VERIFY)
-        self._frontier = after
-
-    def _make(self, entry: Entry) -> None:
-        fresh = os.urandom(32 + 16)
-        entry.made = make(entry.spelled, id_=fresh[32:].hex(), salt=fresh[:32])
-        entry.hash = tree.leaf_hash(entry.made.leaf)
+        self._frontier, self._last = after, last
 
     def _enter(self, session: Session, head: Head, batch: Sequence[Entry], *, epoch: int) -> None:
-        frontier = deepcopy(self._frontier)
+        # INVARIANT: numbers of channels, like indices, are given under the lock on the head: dense over all replicas
+        frontier, last = deepcopy(self._frontier), dict(self._last)
+        numbers = Numbers(self._keys.signer.name, last)
         leaves: list[bytes] = []
         sealed: list[bytes] = []
         for index, each in enumerate(batch, start=head.size):
-            assert each.made is not None
+            each.place = numbers.next(each.spelled.audience)
+            numbers.gave(*each.place)
+            made = make(each.spelled, id_=each.fresh[32:].hex(), salt=each.fresh[:32], place=each.place)
+            each.hash = tree.leaf_hash(made.leaf)
             frontier.append(each.hash)
-            leaves.append(each.made.leaf)
-            nonce = os.urandom(NONCE_BYTES)
-            sealed.append(self._keys.sealer.seal(each.made.payload, nonce=nonce, index=index, leaf=each.hash))
+            leaves.append(made.leaf)
+            sealed.append(self._sealed(each, made.payload, index))
+        self._keys.sealer.settle()
         root = frontier.root()
         signed = checkpoint.Checkpoint(origin=self._keys.signer.name, size=frontier.size, root=root)
         note = checkpoint.write(signed, self._keys.signer)
         self._failpoint("signed")
         self._doubt = [each.hash for each in batch]
         session.enter(self.me, (epoch, head.size), (leaves, sealed), (root, note), self._low(batch, head.size))
-        self._frontier = frontier
+        self._frontier, self._last = frontier, last
+
+    def _sealed(self, entry: Entry, payload: bytes, index: int) -> bytes:
+        about, nonce = entry.spelled.about, os.urandom(NONCE_BYTES)
+        return self._keys.sealer.seal(payload, about=about, nonce=nonce, index=index, leaf=entry.hash)
 
     def _low(self, batch: Sequence[Entry], first: int) -> int:
         """From which index on this replica may have open intents, once the batch is on record."""
@@ -220,6 +231,20 @@ class Sequencer:
                 self._open[index] = None
             elif each.spelled.of >= 0:
                 self._open.pop(each.spelled.of, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A leaf that another replica appended, or one's own whose answer was lost."""
+
+    hash: bytes
+    channel: str
+    number: int
+
+
+def _seen(entry: bytes) -> _Seen:
+    leaf = read(entry)
+    return _Seen(tree.leaf_hash(entry), leaf.ch, leaf.n)
 
 
 def _open_of(leaves: Iterable[tuple[int, bytes]]) -> tuple[OpenIntent, ...]:

@@ -9,7 +9,7 @@ whole file by an older copy is found out only by someone who kept a newer checkp
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,15 @@ from onbehalf.doors.ledger_store import LedgerStore, SqliteView, View, store_of
 from onbehalf.errors import ConfigInvalid, ExplainError, LedgerCorrupt, RecordMissing
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import NoteVerifier
+from onbehalf.explain.cosignature import ML_DSA_44, cosigner
+from onbehalf.explain.erasure import Covered, Erasure, scope_of
 from onbehalf.explain.leaf import Leaf, Record, open_payload, read
-from onbehalf.explain.seal import LedgerKeys
+from onbehalf.explain.seal import LedgerKeys, Sealing, key_id
 from onbehalf.model import Digest, Json, UnixTime
 
-__all__ = ["SCHEMA", "Finding", "InclusionProof", "LedgerReader", "OpenIntent", "Scan", "VerifyReport", "scan"]
+__all__ = [
+    "SCHEMA", "Finding", "InclusionProof", "LedgerReader", "OpenIntent", "Scan", "VerifyReport", "erased_by", "scan",
+]  # fmt: skip
 
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS leaf(idx INTEGER PRIMARY KEY, hash BLOB NOT NULL, entry BLOB NOT NULL) STRICT;
@@ -66,14 +70,20 @@ class Finding:
 
 @dataclass(slots=True)
 class Scan:
-    """All leaves, read once: the tree over them, the intents still open or of unknown end, and what is wrong."""
+    """All leaves, read once: the tree over them, the intents still open or of unknown end, and what is wrong.
+
+    `numbers` are the last of each channel (explain/channel.py)."""
 
     frontier: tree.Frontier = field(default_factory=tree.Frontier)
     open: dict[int, OpenIntent] = field(default_factory=dict)
     unknown: list[OpenIntent] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     kinds: dict[str, int] = field(default_factory=dict)
+    keyed: int = -1
+    """The newest leaf that says which keys are in force; -1 for none."""
+    numbers: dict[str, int] = field(default_factory=dict)
     erased: int = 0
+    covered: Covered = field(default_factory=Covered)
 
     def found(self, index: int, code: str, text: str) -> None:
         if len(self.findings) < _MAX_FINDINGS:
@@ -89,6 +99,7 @@ class VerifyReport:
     note: str
     kinds: dict[str, int]
     erased: int
+    erasures: tuple[Erasure, ...]
     opened: bool
     open_intents: tuple[OpenIntent, ...]
     findings: tuple[Finding, ...]
@@ -114,6 +125,14 @@ class InclusionProof:
         return checkpoint.tlog_proof(self.index, self.path, self.note)
 
 
+def _verifier(lines: str) -> NoteVerifier:
+    """The key that signs every head, of the one or two lines of log.pub. Raises ValueError."""
+    first, *others = lines.split() or [""]
+    for each in others:  # it signs some heads besides; here it must only be one
+        cosigner(each, (ML_DSA_44,))
+    return NoteVerifier(first)
+
+
 def scan(
     view: View, verifier: NoteVerifier, *, keys: LedgerKeys | None = None,
     progress: Callable[[int], None] | None = None,
@@ -130,14 +149,19 @@ def scan(
             if index != expected:
                 result.found(expected, "leaf_missing", f"leaf {expected} is missing, the next one is {index}")
                 expected = index
-            _scan_leaf(result, index, hash_, entry)
+            _scan_leaf(result, index, hash_, _blob(entry))
             if payload is None:
                 result.erased += 1
+                result.covered.missing(index, "")
             elif keys is not None:
-                _scan_payload(result, keys, index, (entry, payload))
+                _scan_payload(result, keys, index, (_blob(entry), _blob(payload)))
             expected += 1
         if progress is not None:
             progress(expected)
+    if keys is not None:
+        for index, text in result.covered.uncovered():
+            more = " (an erasure is under way: look again when it is on record)" if keys.sealer.under_way() else ""
+            result.found(index, "erased_unrecorded", f"{text}{more}")
     note = _scan_head(result, view, verifier)
     strays = (
         "SELECT idx FROM payload p WHERE NOT EXISTS (SELECT 1 FROM leaf l WHERE l.idx = p.idx) ORDER BY idx LIMIT 10"
@@ -145,6 +169,11 @@ def scan(
     for (index,) in view.execute(strays):
         result.found(index, "payload_without_leaf", f"payload {index} belongs to no leaf")
     return result, note
+
+
+def _blob(value: object) -> bytes:
+    """A column's bytes. In a damaged file it may be NULL or a number, whatever the table says: that is no leaf."""
+    return value if isinstance(value, bytes) else b""
 
 
 def _scan_leaf(result: Scan, index: int, hash_: bytes, entry: bytes) -> None:
@@ -158,6 +187,13 @@ def _scan_leaf(result: Scan, index: int, hash_: bytes, entry: bytes) -> None:
         result.found(index, "leaf_malformed", f"leaf {index} is {error.message}")
         return
     result.kinds[leaf.kind] = result.kinds.get(leaf.kind, 0) + 1
+    if "key_set" in leaf.facts:
+        result.keyed = index
+    if leaf.ch:
+        expected = result.numbers.get(leaf.ch, 0) + 1
+        if leaf.n != expected:
+            result.found(index, "number_wrong", f"intent {index} has number {leaf.n} of its channel, not {expected}")
+        result.numbers[leaf.ch] = leaf.n
     if leaf.kind == "intent":
         result.open[index] = OpenIntent(index=index, leaf=actual, call=leaf.call, at=UnixTime(leaf.at))
     elif leaf.kind in ("outcome", "unknown"):
@@ -173,9 +209,22 @@ def _scan_leaf(result: Scan, index: int, hash_: bytes, entry: bytes) -> None:
 def _scan_payload(result: Scan, keys: LedgerKeys, index: int, row: tuple[bytes, bytes]) -> None:
     entry, sealed = row
     try:
-        open_payload(read(entry), keys.sealer.open(sealed, index=index, leaf=tree.leaf_hash(entry)))
+        leaf, payload = read(entry), keys.sealer.open(sealed, index=index, leaf=tree.leaf_hash(entry))
+        if payload is None:
+            result.erased += 1
+            result.covered.missing(index, key_id(sealed).hex())
+            return
+        facts = open_payload(leaf, payload)
+        if leaf.kind == "erased" and (erasure := scope_of(facts, leaf=index, at=UnixTime(leaf.at))) is not None:
+            result.covered.erasures.append(erasure)
     except LedgerCorrupt as error:
         result.found(index, "payload_changed", f"payload {index}: {error.message}")
+
+
+def erased_by(sealer: Sealing, index: int, sealed: bytes | None) -> Erasure | None:
+    """The erasure because of which a record cannot be opened, where the key store knows it."""
+    key = key_id(sealed).hex() if sealed is not None else ""
+    return next((each for each in sealer.erasures() if each.covers(index, key)), None)
 
 
 def _scan_head(result: Scan, view: View, verifier: NoteVerifier) -> str:
@@ -185,7 +234,7 @@ def _scan_head(result: Scan, view: View, verifier: NoteVerifier) -> str:
         return ""
     size, root, note = head
     try:
-        signed = checkpoint.read(note, verifier, origin=verifier.name)
+        signed = checkpoint.read(str(note), verifier, origin=verifier.name)
     except LedgerCorrupt as error:
         result.found(-1, "head_changed", f"the signed head: {error.message}")
         return str(note)
@@ -207,7 +256,7 @@ class LedgerReader:
     def __init__(self, source: Path | LedgerStore, *, keys: LedgerKeys | None = None, vkey: str = "") -> None:
         """Raises ConfigInvalid where neither keys nor a vkey are given, LedgerUnavailable where there is no ledger."""
         try:
-            verifier = keys.signer.verifier if keys else NoteVerifier(vkey)
+            verifier = keys.signer.verifier if keys else _verifier(vkey)
         except ValueError as error:
             raise ConfigInvalid(f"the log's public key: {error}", hint="give the line in log.pub") from error
         self._keys, self._verifier = keys, verifier
@@ -240,7 +289,8 @@ class LedgerReader:
         result.findings[:0] = damage
         return VerifyReport(
             size=result.frontier.size, root=result.frontier.root(), note=note, kinds=result.kinds, erased=result.erased,
-            opened=self._keys is not None, open_intents=tuple(result.open.values()), findings=tuple(result.findings),
+            erasures=tuple(result.covered.erasures), opened=self._keys is not None,
+            open_intents=tuple(result.open.values()), findings=tuple(result.findings),
         )  # fmt: skip
 
     def _integrity(self, _: Scan, __: Callable[[int], None] | None) -> None:
@@ -284,6 +334,15 @@ class LedgerReader:
         """The newest records, oldest first."""
         return self._select("ORDER BY idx DESC LIMIT ?", max(0, min(count, 10_000)))[::-1]
 
+    def since(self, at: UnixTime) -> Iterator[Record]:
+        """All records from the first of that time or later on, oldest first, read in steps: none holds up the log."""
+        with self.snapshot() as view:
+            start = view.execute(f"SELECT min(idx) FROM leaf WHERE {view.at} >= ?", (at,)).fetchone()[0]  # noqa: S608
+        while start is not None:
+            found = self._select("WHERE idx >= ? ORDER BY idx LIMIT ?", start, _ROWS_A_STEP)
+            yield from found
+            start = found[-1].index + 1 if found else None
+
     def record(self, index: int) -> Record:
         """One record by its index. Raises RecordMissing."""
         found = self._select("WHERE idx = ?", index)
@@ -314,18 +373,24 @@ class LedgerReader:
         with self.snapshot() as view:
             return tuple(self._record(*row) for row in view.execute(query.replace("@call", view.call), values))
 
-    def _record(self, index: int, entry: bytes, sealed: bytes | None) -> Record:
-        hash_ = tree.leaf_hash(entry)
+    def _record(self, index: int, entry: object, sealed: object) -> Record:
+        hash_, sealer = tree.leaf_hash(_blob(entry)), self._keys.sealer if self._keys is not None else None
         facts: dict[str, Json] = {}
+        payload: bytes | None = None
+        erasure: Erasure | None = None
         try:
-            leaf: Leaf = read(entry)
-            if sealed is not None and self._keys is not None:
-                facts = open_payload(leaf, self._keys.sealer.open(sealed, index=index, leaf=hash_))
+            leaf: Leaf = read(_blob(entry))
+            if sealed is not None and sealer is not None:
+                payload = sealer.open(_blob(sealed), index=index, leaf=hash_)
+            if payload is not None:
+                facts = open_payload(leaf, payload)
+            elif sealer is not None:
+                erasure = erased_by(sealer, index, None if sealed is None else _blob(sealed))
         except LedgerCorrupt as error:
             raise LedgerCorrupt(f"record {index} is damaged: {error.message}", hint=_VERIFY) from error
         return Record(
             index=index, leaf=Digest(f"sha256:{hash_.hex()}"), kind=leaf.kind, call=leaf.call, at=UnixTime(leaf.at),
-            facts=facts, erased=sealed is None or self._keys is None,
+            facts=facts, erased=payload is None, of=leaf.of, erasure=erasure,
         )  # fmt: skip
 
     def snapshot(self) -> AbstractContextManager[View]:

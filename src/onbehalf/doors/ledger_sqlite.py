@@ -26,10 +26,12 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from onbehalf.doors.folder_sync import sync_folder
-from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, scan
+from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, Scan, scan
+from onbehalf.doors.ledger_settled import settle
 from onbehalf.doors.ledger_store import SqliteView
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, entries, tree
+from onbehalf.explain.channel import Numbers
 from onbehalf.explain.leaf import Spelled, make, spell
 from onbehalf.explain.seal import NONCE_BYTES, LedgerKeys
 from onbehalf.model import AuditEntry, Digest, Receipt, UnixTime
@@ -54,6 +56,7 @@ class _Item:
     entry: bytes
     sealed: bytes
     waiter: _Waiter | None
+    place: tuple[str, int] = ("", 0)
 
 
 def _pass(_: str) -> None:
@@ -64,13 +67,14 @@ class SqliteLedger:
     """The Ledger port on one file. Made by `open`, used from any number of event loops, ended by `close`."""
 
     def __init__(
-        self, connection: sqlite3.Connection, frontier: tree.Frontier, *, keys: LedgerKeys, lock: int,
+        self, connection: sqlite3.Connection, scanned: Scan, *, keys: LedgerKeys, lock: int,
         failpoint: Callable[[str], None],
     ) -> None:  # fmt: skip
-        """Only for `open`, which has checked the log that `frontier` is of."""
+        """Only for `open`, which has checked the log that was `scanned`."""
         self._connection = connection
-        self._frontier = frontier
-        self._next = frontier.size
+        self._frontier = scanned.frontier
+        self._next = scanned.frontier.size
+        self._numbers = Numbers(keys.signer.name, scanned.numbers)
         self._keys = keys
         self._lock_handle = lock
         self._failpoint = failpoint
@@ -82,6 +86,10 @@ class SqliteLedger:
         """What the writer sleeps on: True for a batch to write, False to end after it."""
         self._riding = False
         self._closed = ""
+        self.head = ""
+        """The newest signed head, "" before the first commit."""
+        self.keyed = -1
+        """The leaf that said last, when this was opened, which keys are in force; -1 for none."""
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self.recovered: tuple[OpenIntent, ...] = ()
         """The intents found without outcome at start-up, now on record as `unknown`."""
@@ -105,19 +113,32 @@ class SqliteLedger:
             raise LedgerUnavailable(f"the ledger at `{path}` cannot be made: {error.strerror}") from error
         connection: sqlite3.Connection | None = None
         try:
+            settle(path)
             connection = _connect(path, keys)
-            frontier, open_intents = _checked(connection, keys)
-            ledger = cls(connection, frontier, keys=keys, lock=lock, failpoint=failpoint)
-            ledger._recover(open_intents, now)
+            scanned = _checked(connection, keys)
+            ledger = cls(connection, scanned, keys=keys, lock=lock, failpoint=failpoint)
+            ledger.keyed = scanned.keyed
+            ledger._recover(scanned.open.values(), now)
         except BaseException as error:
             if connection is not None:
                 connection.close()
             os.close(lock)
-            if isinstance(error, sqlite3.DatabaseError | OSError):
+            if isinstance(error, sqlite3.DatabaseError | OSError | UnicodeDecodeError):
                 raise LedgerCorrupt(f"the ledger at `{path}` cannot be read: {error}", hint=_RESTORE) from error
             raise
         ledger._thread.start()
         return ledger
+
+    @property
+    def keys(self) -> LedgerKeys:
+        """What it signs and seals with."""
+        return self._keys
+
+    @property
+    def taken(self) -> int:
+        """How many entries there are, those included that are not durable yet."""
+        with self._gate:
+            return self._next + len(self._following)
 
     @property
     def closed(self) -> str:
@@ -128,6 +149,11 @@ class SqliteLedger:
     def unready(self) -> str:
         """Why an entry would be refused now."""
         return self._closed
+
+    def sendings(self, audience: str) -> int:
+        """How many intents to send to an upstream were ever given a number."""
+        with self._gate:
+            return self._numbers.last(audience)
 
     async def append(self, entry: AuditEntry) -> Receipt:
         """Make the entry durable, then say where it is. A caller that is cancelled does not undo the entry.
@@ -143,7 +169,9 @@ class SqliteLedger:
             if entry.kind == "intent":
                 # where this fails it stays open, and is `unknown` after the next start
                 with contextlib.suppress(LedgerUnavailable):
-                    told = entries.not_sent(entry.call, at=entry.at, index=item.index, leaf=item.hash)
+                    told = entries.not_sent(
+                        entry.call, at=entry.at, index=item.index, leaf=item.hash, about=entry.about
+                    )
                     self._offer(_spelled(told), None)
             raise
 
@@ -187,6 +215,13 @@ class SqliteLedger:
                 self._called = True
                 self._calls.put(True)
 
+    def stop(self, last: AuditEntry, why: str) -> None:
+        """Take no entry after `last` any more, and say why: what is queued is written, and nothing else ever."""
+        with contextlib.suppress(LedgerUnavailable):
+            self.follow(last)
+        self._followed(closing=why)
+        self._call()
+
     def close(self) -> None:
         """Commit what is queued, then close. Later entries are refused. Blocks until done."""
         self._followed(closing="the ledger is closed")
@@ -215,19 +250,22 @@ class SqliteLedger:
             del self._following[0]
 
     def _enter(self, spelled: Spelled, waiter: _Waiter | None) -> _Item:
-        # INVARIANT: indices are given out in queue order, because the gate is held from giving one to queueing it
+        # INVARIANT: indices, and numbers of channels, are given out in queue order, because the gate is held from
+        # giving one to queueing it
         item = self._item(self._next, spelled, waiter)
         self._waiting.append(item)
         self._next += 1
+        self._numbers.gave(*item.place)
         self._failpoint("queued")
         return item
 
     def _item(self, index: int, spelled: Spelled, waiter: _Waiter | None) -> _Item:
         fresh = os.urandom(32 + 16 + NONCE_BYTES)
-        made = make(spelled, id_=fresh[32:48].hex(), salt=fresh[:32])
+        place = self._numbers.next(spelled.audience)
+        made = make(spelled, id_=fresh[32:48].hex(), salt=fresh[:32], place=place)
         hash_ = tree.leaf_hash(made.leaf)
-        sealed = self._keys.sealer.seal(made.payload, nonce=fresh[48:], index=index, leaf=hash_)
-        return _Item(index, hash_, made.leaf, sealed, waiter)
+        sealed = self._keys.sealer.seal(made.payload, about=spelled.about, nonce=fresh[48:], index=index, leaf=hash_)
+        return _Item(index, hash_, made.leaf, sealed, waiter, place)
 
     def _recover(self, open_intents: Iterable[OpenIntent], now: Callable[[], UnixTime]) -> None:
         """One transaction of `unknown` records. If we stop here, the next start finds the same open intents."""
@@ -258,7 +296,7 @@ class SqliteLedger:
                     crowded = sum(item.waiter is not None for item in batch) > 1
                     self._failpoint("woken")
                     batch = [] if running else self._drain()
-        except Exception as error:  # whatever it is, nothing after it may count as recorded
+        except BaseException as error:  # whatever ends the writer, nobody may wait for it, nor count as recorded
             self._fail(batch, error)
         finally:
             try:
@@ -286,12 +324,14 @@ class SqliteLedger:
         for item in batch:
             values += (item.index, item.hash, item.entry, item.sealed, None, None)
         values[-2:] = (head.root, note)
+        self._keys.sealer.settle()  # INVARIANT: no payload is on disk before the key that opens it
         self._failpoint("before_commit")
         rows = ",".join(["(?,?,?,?,?,?)"] * len(batch))
         self._connection.execute(f"INSERT INTO entering VALUES {rows}", values)  # noqa: S608  # question marks only
+        self.head = note
         self._failpoint("committed")
 
-    def _fail(self, batch: list[_Item], error: Exception) -> None:
+    def _fail(self, batch: list[_Item], error: BaseException) -> None:
         """Close for good and refuse everyone who waits: after a failed fsync nobody knows what the disk holds."""
         with self._gate:
             self._closed = f"the record could not be written ({error})"
@@ -353,13 +393,13 @@ def _connect(path: Path, keys: LedgerKeys) -> sqlite3.Connection:
     return connection
 
 
-def _checked(connection: sqlite3.Connection, keys: LedgerKeys) -> tuple[tree.Frontier, tuple[OpenIntent, ...]]:
-    """The tree over all leaves and the open intents. Raises LedgerCorrupt where leaves and signed head disagree."""
+def _checked(connection: sqlite3.Connection, keys: LedgerKeys) -> Scan:
+    """All leaves, read once. Raises LedgerCorrupt where leaves and signed head disagree."""
     result, _ = scan(SqliteView(connection), keys.signer.verifier)
     if result.findings:
         more = f" (and {len(result.findings) - 1} more)" if len(result.findings) > 1 else ""
         raise LedgerCorrupt(f"{result.findings[0].text}{more}", hint=_RESTORE)
-    return result.frontier, tuple(result.open.values())
+    return result
 
 
 def _signed(frontier: tree.Frontier, keys: LedgerKeys) -> tuple[checkpoint.Checkpoint, str]:
@@ -387,4 +427,5 @@ def _answer(items: list[_Item], error: LedgerUnavailable | None) -> None:
         if error is not None:
             item.waiter[1].set_exception(LedgerUnavailable(error.message, hint=error.hint))
         else:
-            item.waiter[1].set_result(Receipt(index=item.index, leaf=Digest("sha256:" + item.hash.hex())))
+            leaf, (channel, number) = Digest("sha256:" + item.hash.hex()), item.place
+            item.waiter[1].set_result(Receipt(index=item.index, leaf=leaf, channel=channel, number=number))

@@ -94,14 +94,14 @@ class SqliteStore:
         try:
             uri = f"{self._path.absolute().as_uri()}?mode=ro"
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=self._seconds)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise LedgerUnavailable(f"no ledger can be read at `{self._path}`: {error}") from error
         try:
             connection.execute("BEGIN")
             yield SqliteView(connection)
         except sqlite3.OperationalError as error:
             raise LedgerUnavailable(f"the ledger cannot be read now: {error}") from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes from a damaged file
             raise LedgerCorrupt(f"the file cannot be read: {error}", hint=VERIFY) from error
         finally:
             connection.close()

@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.doors.ledger_store import LedgerStore, View, store_of
@@ -104,7 +105,14 @@ def _column(view: View, column: str, first: int, count: int) -> list[bytes]:
     return found
 
 
-def export_log(source: LedgerTiles, directory: Path, *, progress: Callable[[int], None] | None = None) -> int:
+class _Tiles(Protocol):
+    """What is written as files."""
+
+    def checkpoint(self) -> tuple[int, str]: ...
+    def read(self, tile: Tile) -> bytes: ...
+
+
+def export_log(source: _Tiles, directory: Path, *, progress: Callable[[int], None] | None = None) -> int:
     """Write the log as static files: tiles and entries first, the checkpoint last. The size of the log.
 
     Each file is written aside, synced and renamed, so that what stands there is whole; full tiles that stand there
@@ -134,7 +142,7 @@ def _all(size: int) -> Iterator[Tile]:
         level += 1
 
 
-def _patiently(source: LedgerTiles, tile: Tile) -> bytes:
+def _patiently(source: _Tiles, tile: Tile) -> bytes:
     while True:
         with contextlib.suppress(Busy):  # each time it has come a step further
             return source.read(tile)

@@ -1,6 +1,6 @@
-"""Asks a witness to cosign a head of the record (C2SP tlog-witness). Blocks; for commands, never on the way of a call.
+"""Asks witnesses to cosign a head of the record (C2SP tlog-witness). Blocks; for commands, never on the way of a call.
 
-Must not judge a cosignature: whoever holds the witness's key does, which is the verifier.
+A witness that was named by its address alone is not judged: whoever holds its key does, which is the verifier.
 
 Trust: a witness learns the log's name, size and root, and hashes. What it answers is taken as signature lines only.
 """
@@ -16,8 +16,11 @@ from http.client import HTTPException
 from typing import IO
 
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
+from onbehalf.explain.checkpoint import Head
+from onbehalf.explain.cosignature import cosigned
+from onbehalf.explain.quorum import Policy
 
-__all__ = ["ask_witness"]
+__all__ = ["ask_quorum", "ask_witness"]
 
 _SECONDS = 10
 _MAX_ANSWER = 32_768
@@ -55,6 +58,33 @@ def ask_witness(url: str, note: str, size: int, proof: Callable[[int], Sequence[
             f"the witness `{url}` did not cosign ({status})", hint="see that it knows this log's key"
         )
     return lines
+
+
+def ask_quorum(policy: Policy, head: Head, proof: Callable[[int], Sequence[bytes]]) -> list[str]:
+    """The signature lines of a policy's witnesses, checked with their keys, as many as there are.
+
+    Raises LedgerUnavailable where they are not enough, LedgerCorrupt as `ask_witness`.
+    """
+    lines: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    for each in policy.witnesses:
+        try:
+            answer = ask_witness(each.url, head.note, head.size, proof) if each.url else ""
+        except LedgerUnavailable as error:
+            missing[each.name] = error.message
+            continue
+        found = cosigned(head.note + answer, each.key, head.checkpoint)
+        if found is not None:
+            lines[each.name] = found[1]
+        else:
+            missing[each.name] = "it signed with another key" if each.url else "the policy does not say where it is"
+    if not policy.met(lines):
+        told = "; ".join(f"`{name}`: {why}" for name, why in missing.items())
+        raise LedgerUnavailable(
+            f"too few witnesses cosigned for the quorum `{policy.quorum}` ({told})",
+            hint="see that they are running, or export without them: --unwitnessed",
+        )
+    return [*lines.values()]
 
 
 def _request(old: int, steps: Sequence[bytes], note: str) -> bytes:

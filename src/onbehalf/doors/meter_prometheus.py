@@ -37,12 +37,22 @@ class PrometheusMeter:
         self._problems = Gauge(
             "onbehalf_problems", "Parts that could not be taken over or reached; the log says which.", registry=registry
         )
+        self._brought = Counter(
+            "onbehalf_client_checkpoints",
+            "Checkpoints that clients brought back, by what they say: split is a second history.",
+            ("verdict",),
+            registry=registry,
+        )
         self._decided: dict[tuple[str, str, str], Counter] = {}
         self._acted: dict[tuple[str, str], Histogram] = {}
 
     def watch_problems(self, count: Callable[[], int]) -> None:
         """Show how many parts are not as they should be, asked for at each scrape."""
         self._problems.set_function(count)
+
+    def brought(self, verdict: str) -> None:
+        """One checkpoint that a client brought back was looked at, or dropped."""
+        self._brought.labels(verdict).inc()
 
     def decided(self, *, tool: str, decision: str, code: str) -> None:
         """One call decided."""

@@ -196,6 +196,7 @@ def opened_facts(keys: LedgerKeys, index: int, entry: bytes, sealed: bytes | Non
         return None
     leaf: Leaf = read(entry)
     try:
-        return open_payload(leaf, keys.sealer.open(sealed, index=index, leaf=tree.leaf_hash(entry)))
+        payload = keys.sealer.open(sealed, index=index, leaf=tree.leaf_hash(entry))
+        return open_payload(leaf, payload) if payload is not None else None
     except LedgerCorrupt as error:
         raise LedgerCorrupt(f"record {index} is damaged: {error.message}", hint=_VERIFY) from error

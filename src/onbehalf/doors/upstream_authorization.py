@@ -10,6 +10,7 @@ https.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections import OrderedDict
@@ -26,7 +27,7 @@ from onbehalf.doors.key_file import KeyFile
 from onbehalf.model import Json, ToolCall
 from onbehalf.ports import Clock
 
-__all__ = ["AuthorizationFailed", "Authorizer", "BearerSource"]
+__all__ = ["AuthorizationFailed", "Authorizer", "BearerSource", "bearer_within"]
 
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -58,6 +59,16 @@ class AuthorizationFailed(Exception):
     def __init__(self, message: str, *, code: str = "upstream_login_failed") -> None:
         super().__init__(message)
         self.code = code
+
+
+async def bearer_within(seconds: float, source: BearerSource, call: ToolCall) -> str:
+    """The person's access token, for a call that may take so long in all. Raises AuthorizationFailed."""
+    try:
+        # Less than the call's own time, or it would not be known that nothing was sent.
+        async with asyncio.timeout(seconds * 0.9):
+            return await source.bearer(call)
+    except TimeoutError as error:
+        raise AuthorizationFailed("the person's access token for it was not given in time") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 import orjson
@@ -25,10 +26,10 @@ from pyreqwest.response import Response
 
 from onbehalf.doors.outbound import plain_client
 from onbehalf.doors.outbound_address import AddressRefused, pinned
-from onbehalf.doors.upstream_authorization import AuthorizationFailed, BearerSource
+from onbehalf.doors.upstream_authorization import AuthorizationFailed, BearerSource, bearer_within
 from onbehalf.doors.upstream_receipts import Receipts
 from onbehalf.errors import ReceiptRefused
-from onbehalf.model import CallToken, Done, Failed, Json, Outcome, ToolCall
+from onbehalf.model import CallToken, Done, Failed, Json, Outcome, ToolCall, digest
 from onbehalf.strict_json import NotStrict, strict_json
 from onbehalf.validate.api import Operation
 from onbehalf.validate.api_dry_run import Untold, require_told, unfit
@@ -152,13 +153,7 @@ class OpenapiServer:
         """The person's access token in the API's own domain. Raises _Trouble."""
         assert self._authorizer is not None
         try:
-            async with asyncio.timeout(
-                self._timeout * 0.9
-            ):  # within the call's own, or it would not be known as unsent
-                return await self._authorizer.bearer(call)
-        except TimeoutError as error:
-            message = "the person's access token for it was not given in time"
-            raise _Trouble("upstream_login_failed", message, sent=False) from error
+            return await bearer_within(self._timeout, self._authorizer, call)
         except AuthorizationFailed as error:
             raise _Trouble(error.code, str(error), sent=False) from error
 
@@ -174,14 +169,14 @@ class OpenapiServer:
         if response.get_header("content-encoding") not in (None, "identity"):
             raise _Trouble("upstream_garbage", "the answer came packed, which nobody asked for", sent=True)
         body = await self._whole(response)
-        receipt = self._receipt(response, token, body)
+        receipt, answer = self._receipt(response, token, body), digest(body)
         if not body or absent:
-            return _done(call, None, receipt)
+            return _done(call, None, receipt, answer)
         kind = (response.get_header("content-type") or "").partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise _Trouble("upstream_garbage", "the answer is not JSON", sent=True)
         try:
-            return _done(call, strict_json(body, depth=_DEPTH), receipt)
+            return _done(call, strict_json(body, depth=_DEPTH), receipt, answer)
         except NotStrict as error:
             raise _Trouble("upstream_garbage", "the answer is not one unambiguous JSON value", sent=True) from error
 
@@ -249,16 +244,16 @@ def _refused(status: int, retry_after: str | None) -> _Trouble:
     return _Trouble(code, message, sent=not 400 <= status < 500 or status == 408)
 
 
-def _done(call: ToolCall, value: Json, receipt: str = "") -> Done:
+def _done(call: ToolCall, value: Json, receipt: str = "", answer: str = "") -> Done:
     """The answer as an MCP result; that of a dry run with its digest. Raises _Trouble."""
     members: dict[str, Json] = {"content": [{"type": "text", "text": orjson.dumps(value).decode()}], "isError": False}
     if isinstance(value, dict | list):
         members["structuredContent"] = value
-    done = Done(content=members, receipt=receipt)
+    done = Done(content=members, receipt=receipt, answer=answer)
     if not call.dry:
         return done
     try:
-        return Done(content=members, digest=require_told(call.tool, value, done), receipt=receipt)
+        return replace(done, digest=require_told(call.tool, value, done))
     except Untold as error:
         raise _Trouble(
             "upstream_garbage", f"a dry run that does not say what would change: {error}", sent=True

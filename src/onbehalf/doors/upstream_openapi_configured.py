@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from onbehalf.config import OpenapiToolSettings, OpenapiUpstream
+from onbehalf.config_upstreams import audience_of
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.upstream_openapi import OpenapiServer
@@ -57,7 +58,7 @@ async def open_openapi(
         operations[remote] = read_operation(document, remote, own_headers=own)
         made.append(_tool(tool, name, settings, operations[remote]))
     door = OpenapiServer(
-        upstream.url, audience=upstream.audience or upstream.url, operations=operations, headers=headers,
+        upstream.url, audience=audience_of(name, upstream), operations=operations, headers=headers,
         timeout=upstream.timeout_seconds, response_bytes=upstream.response_bytes,
         private_network=upstream.private_network, receipts=open_receipts(upstream.receipt_keys, base=base),
         authorizer=authorizer,

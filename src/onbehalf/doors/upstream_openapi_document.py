@@ -8,7 +8,6 @@ Trust: none is needed in who holds the document; its digest stands in the config
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,11 +15,11 @@ from pyreqwest.exceptions import PyreqwestError
 
 from onbehalf.doors.outbound import plain_client
 from onbehalf.doors.outbound_address import AddressRefused, pinned
+from onbehalf.doors.pinned_file import MAX_BYTES, file_bytes, require_pinned
 from onbehalf.errors import ConfigInvalid
 
 __all__ = ["document_bytes"]
 
-_MAX_BYTES = 4 * 2**20
 _SECONDS = 10.0
 
 
@@ -29,24 +28,11 @@ async def document_bytes(place: str, *, base: Path, hosts: tuple[str, ...], dige
 
     Raises ConfigInvalid, also where its bytes do not have the `digest`.
     """
-    data = await _fetched(place, hosts) if "://" in place else await asyncio.to_thread(_read, base / place, place)
-    found = "sha256:" + hashlib.sha256(data).hexdigest()
-    if found != digest:
-        raise ConfigInvalid(
-            f"the document is not as pinned: its digest is `{found}`",
-            hint="look at what changed; if it is right, write this under `digest`",
-        )
-    return data
-
-
-def _read(path: Path, place: str) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigInvalid(f"the document `{place}` cannot be read: {error.strerror}") from error
-    if len(data) > _MAX_BYTES:
-        raise ConfigInvalid(f"the document is larger than {_MAX_BYTES} bytes")
+    if "://" in place:
+        data = await _fetched(place, hosts)
+    else:
+        data = await asyncio.to_thread(file_bytes, base / place, what=f"the document `{place}`")
+    require_pinned(data, digest, what="the document")
     return data
 
 
@@ -70,8 +56,8 @@ async def _fetched(url: str, hosts: tuple[str, ...]) -> bytes:
             data = b""
             while (chunk := await response.body_reader.read_chunk()) is not None:
                 data += bytes(chunk)
-                if len(data) > _MAX_BYTES:
-                    raise ConfigInvalid(f"the document is larger than {_MAX_BYTES} bytes")
+                if len(data) > MAX_BYTES:
+                    raise ConfigInvalid(f"the document is larger than {MAX_BYTES} bytes")
             return data
     except (AddressRefused, PyreqwestError, ValueError) as error:
         raise ConfigInvalid("the document cannot be fetched", hint="or keep a copy as a file") from error

@@ -23,7 +23,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from psycopg_pool.errors import PoolClosed
 
 from onbehalf.doors.upstream_postgres_statement import Compiled, NotBindable, bound, compile_statement
-from onbehalf.doors.wall_postgres import BEGIN_SQL, SETTINGS_SQL, Wall, WallDown
+from onbehalf.doors.wall_postgres import BEGIN_SQL, SETTINGS_SQL, TAG, Wall, WallDown
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import CallToken, Done, Failed, Json, Outcome, Predicate, ToolCall, digest
 from onbehalf.strict_json import NotStrict, strict_json
@@ -195,6 +195,7 @@ class PostgresUpstream:
         act = _Act(
             call=call, login=self._logins[statement.writes], statement=statement, compiled=compiled,
             narrowed=self._narrowed, timeout=self._timeout, max_rows=self._max_rows,
+            tag=f"{TAG}{call.id}.{token.grant.receipt.index}",
         )  # fmt: skip
         outcome = await act.done()
         unfit = isinstance(outcome, Failed) and outcome.code in _UNFIT_QUERY
@@ -217,6 +218,7 @@ class _Act:
     narrowed: OrderedDict[tuple[str, str, str], Compiled]
     timeout: float
     max_rows: int
+    tag: str
     committing: bool = False
 
     async def done(self) -> Outcome:
@@ -257,7 +259,8 @@ class _Act:
         begun = await connection.execute(f"BEGIN {mode}; {BEGIN_SQL}", prepare=False)
         begun.nextset()
         pid, started = await begun.fetchone() or (0, 0)
-        await connection.execute(SETTINGS_SQL, [self._claim(pid, started), f"{int(self.timeout * 1000)}ms"])
+        settings = [self._claim(pid, started), f"{int(self.timeout * 1000)}ms", self.tag]
+        await connection.execute(SETTINGS_SQL, settings)
         await self._require_cheap(connection, compiled, values)
         lines = await (await connection.execute(compiled.text, values)).fetchall()
         if len(lines) > self.max_rows:

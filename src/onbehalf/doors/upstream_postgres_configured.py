@@ -12,6 +12,7 @@ from pathlib import Path
 from msgspec import UnsetType
 
 from onbehalf import config
+from onbehalf.config_upstreams import audience_of
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.doors.upstream_postgres import PostgresUpstream, Role, Statement
 from onbehalf.doors.upstream_postgres_dsn import safe_dsn
@@ -44,7 +45,7 @@ async def open_postgres(
     if writes and isinstance(upstream.writer, str):
         writer = _role(upstream, upstream.writer, "writer", key, base)
     door = await PostgresUpstream.open(
-        reader, writer, audience=upstream.audience or f"postgres:{name}", statements=statements,
+        reader, writer, audience=audience_of(name, upstream), statements=statements,
         timeout=upstream.timeout_seconds, max_rows=max_rows, connections=upstream.connections,
     )  # fmt: skip
     try:

@@ -32,6 +32,11 @@ class Receipts:
         self._keys = dict(keys)
         self._clock = clock
 
+    def public(self) -> dict[str, str]:
+        """The keys as JWK members `x`, by id."""
+        encoded = {kid: base64.urlsafe_b64encode(key) for kid, key in self._keys.items()}
+        return {kid: each.rstrip(b"=").decode("ascii") for kid, each in encoded.items()}
+
     def require(self, compact: str | None, token: CallToken, *, answer: bytes, status: int) -> str:
         """The receipt, proven to be of this sending and this answer. Raises ReceiptRefused, also for none."""
         payload = token.compact.split(".")[1]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,17 +19,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from onbehalf.connecting import Account, Owner
+from onbehalf.doors.row_seal import RowSeal, SealBroken
 from onbehalf.errors import ConfigInvalid, VaultUnavailable
+from onbehalf.model import UnixTime
 
-__all__ = ["SqliteVault"]
+__all__ = ["SEAL", "SqliteVault", "whose"]
 
 Found = TypeVar("Found")
+
+SEAL = b"onbehalf/vault/v1"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS account(
@@ -39,7 +38,6 @@ CREATE TABLE IF NOT EXISTS account(
 ) STRICT, WITHOUT ROWID;
 """
 _BUSY_SECONDS = 5.0
-_NONCE_BYTES = 12
 _WHOSE = "tenant = ? AND person = ? AND upstream = ?"
 
 
@@ -48,7 +46,7 @@ class SqliteVault:
 
     def __init__(self, connection: sqlite3.Connection, secret: bytes) -> None:
         self._connection = connection
-        self._seal = AESGCM(HKDF(SHA256(), 32, salt=None, info=b"onbehalf/vault/v1").derive(secret))
+        self._seal = RowSeal(secret, SEAL)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vault")
 
     @classmethod
@@ -73,18 +71,20 @@ class SqliteVault:
 
     async def keep(self, owner: Owner, account: Account) -> None:
         """Keep it in place of what there was. Raises VaultUnavailable."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = nonce + self._seal.encrypt(nonce, msgspec.json.encode(account), _bound(owner))
-        row = (owner.tenant, owner.person, owner.upstream, sealed)
+        sealed = self._seal.seal(msgspec.json.encode(account), *whose(owner))
+        row = (*whose(owner), sealed)
         await self._in_thread(
             lambda: self._connection.execute("INSERT OR REPLACE INTO account VALUES (?, ?, ?, ?)", row)
         )
 
+    async def renewing(self, owner: Owner, *, now: UnixTime, until: UnixTime) -> bool:
+        """Whether no other gateway renews it: on one file there is none."""
+        return True
+
     async def drop(self, owner: Owner) -> bool:
         """Forget it; whether there was one. Raises VaultUnavailable."""
         statement = f"DELETE FROM account WHERE {_WHOSE}"  # noqa: S608
-        whose = (owner.tenant, owner.person, owner.upstream)
-        return await self._in_thread(lambda: self._connection.execute(statement, whose).rowcount == 1)
+        return await self._in_thread(lambda: self._connection.execute(statement, whose(owner)).rowcount == 1)
 
     def close(self) -> None:
         """End the thread and the connection, after what is under way."""
@@ -93,22 +93,22 @@ class SqliteVault:
 
     def _find(self, owner: Owner) -> Account | None:
         query = f"SELECT sealed FROM account WHERE {_WHOSE}"  # noqa: S608
-        found = self._connection.execute(query, (owner.tenant, owner.person, owner.upstream)).fetchone()
+        found = self._connection.execute(query, whose(owner)).fetchone()
         if found is None:
             return None
-        nonce, text = found[0][:_NONCE_BYTES], found[0][_NONCE_BYTES:]
-        return msgspec.json.decode(self._seal.decrypt(nonce, text, _bound(owner)), type=Account)
+        return msgspec.json.decode(self._seal.open(found[0], *whose(owner)), type=Account)
 
     async def _in_thread(self, work: Callable[[], Found]) -> Found:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        # RuntimeError: the thread is ended; ValueError: no nonce is in it; the rest: another hand wrote
-        except (sqlite3.Error, RuntimeError, ValueError, InvalidTag) as error:
+        # RuntimeError: the thread is ended; ValueError and SealBroken: another hand wrote
+        except (sqlite3.Error, RuntimeError, ValueError, SealBroken) as error:
             raise VaultUnavailable(
                 f"people's logins at upstreams cannot be read or kept ({type(error).__name__})",
                 hint="nothing was done; try again later",
             ) from error
 
 
-def _bound(owner: Owner) -> bytes:
-    return "\0".join((owner.tenant, owner.person, owner.upstream)).encode()
+def whose(owner: Owner) -> tuple[str, str, str]:
+    """What identifies a row."""
+    return owner.tenant, owner.person, owner.upstream

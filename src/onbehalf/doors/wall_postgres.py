@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 from onbehalf.validate.wall_claim import CLAIM_SETTING, ClaimKey, signed_claim
 from onbehalf.validate.wall_standing import STANDING_SQL, UNIQUE_SQL, Standing
 
-__all__ = ["BEGIN_SQL", "SETTINGS_SQL", "Wall", "WallDown"]
+__all__ = ["BEGIN_SQL", "SETTINGS_SQL", "TAG", "Wall", "WallDown"]
 
 _MAX_TOLD = 5
 _PROBE_TENANT = "onbehalf probe"
@@ -28,9 +28,12 @@ BEGIN_SQL = "SELECT pg_backend_pid(), (extract(epoch FROM transaction_timestamp(
 SETTINGS_SQL = (
     f"SELECT set_config('{CLAIM_SETTING}', $1, true), set_config('statement_timeout', $2, true), "
     "set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true), "
-    "set_config('IntervalStyle', 'iso_8601', true), set_config('row_security', 'on', true)"
+    "set_config('IntervalStyle', 'iso_8601', true), set_config('row_security', 'on', true), "
+    "set_config('application_name', $3, true)"
 )
-"""What holds for one transaction and no longer. A claim of "" is none."""
+"""What holds for one transaction and no longer. A claim of "" is none. The application name says to the server's own
+log which call it is (`TAG` and the id of its call token)."""
+TAG = "onbehalf/"
 
 
 class WallDown(Exception):
@@ -53,7 +56,7 @@ class Wall:
         """Whether the wall stands, and believes our key. The connection is in no transaction. Raises WallDown."""
         try:
             await connection.execute("BEGIN READ ONLY")
-            await connection.execute(SETTINGS_SQL, ["", f"{_LOOK_SECONDS}s"])
+            await connection.execute(SETTINGS_SQL, ["", f"{_LOOK_SECONDS}s", "onbehalf"])
             await connection.execute("SELECT set_config('search_path', 'pg_catalog, pg_temp', true)")
             holes = await (await connection.execute(STANDING_SQL, self.standing.values)).fetchall()
             if not holes:
@@ -76,7 +79,7 @@ class Wall:
         assert row is not None
         claim = self.claim(tenant=_PROBE_TENANT, principal="", pid=row[0], started=row[1], seconds=_LOOK_SECONDS)
         for shown, expected in ((claim, _PROBE_TENANT), (claim[:-1] + ("0" if claim[-1] != "0" else "1"), None)):
-            await connection.execute(SETTINGS_SQL, [shown, f"{_LOOK_SECONDS}s"])
+            await connection.execute(SETTINGS_SQL, [shown, f"{_LOOK_SECONDS}s", "onbehalf"])
             told = await (await connection.execute("SELECT onbehalf.tenant()")).fetchone()
             if told is None or told[0] != expected:
                 raise WallDown(

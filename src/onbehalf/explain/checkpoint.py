@@ -18,10 +18,11 @@ from nacl.signing import SigningKey, VerifyKey
 
 from onbehalf.errors import LedgerCorrupt
 
-__all__ = ["Checkpoint", "NoteSigner", "NoteVerifier", "read", "tlog_proof", "write"]
+__all__ = ["Checkpoint", "Head", "NoteSigner", "NoteVerifier", "read", "signatures", "tlog_proof", "write"]
 
 _ED25519 = b"\x01"
-_MAX_NOTE_BYTES = 65_536
+_MAX_NOTE_BYTES = 262_144
+"""Room for 64 cosignatures by ML-DSA-44, of 3.3 kB each."""
 _MAX_SIGNATURES = 64
 _NAME = re.compile(r"[!-*,-~]{1,200}")
 """Printable ASCII without blank and `+`: narrower than signed-note, which allows other letters."""
@@ -40,6 +41,18 @@ class Checkpoint:
     def text(self) -> str:
         """The note text that is signed."""
         return f"{self.origin}\n{self.size}\n{_base64(self.root)}\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A checkpoint with the note by which the log signed it."""
+
+    checkpoint: Checkpoint
+    note: str
+
+    @property
+    def size(self) -> int:
+        return self.checkpoint.size
 
 
 class NoteVerifier:
@@ -116,6 +129,11 @@ def read(note: str, verifier: NoteVerifier, *, origin: str) -> Checkpoint:
     if not _SIZE.fullmatch(lines[1]) or len(root) != 32:
         raise LedgerCorrupt("the checkpoint's size or root is malformed")
     return Checkpoint(origin=origin, size=int(lines[1]), root=root)
+
+
+def signatures(note: str) -> list[tuple[str, bytes]]:
+    """The signatures of a note, unchecked: name, and key id with signature. Raises LedgerCorrupt."""
+    return _split(note)[1]
 
 
 def tlog_proof(index: int, path: Sequence[bytes], note: str) -> str:

@@ -95,6 +95,12 @@ CONTROLS: Mapping[str, Control] = {
         shows="What a model asked for through the gateway, automatically recorded over its life.",
         not_shown="What the model was told, or said to people.",
     ),
+    "gdpr-17": Control(
+        clause="Regulation (EU) 2016/679 (GDPR), article 17", title="Right to erasure", kinds=("erased", "legal_hold"),
+        shows="When what the record said of somebody was erased, how much of it, on which basis and by whom, and which "
+        "holds stood; leaves are never taken out.",
+        not_shown="Whose it was, copies that were made before, and what other systems keep.",
+    ),
 }  # fmt: skip
 
 

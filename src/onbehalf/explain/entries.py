@@ -12,15 +12,19 @@ from dataclasses import dataclass
 import orjson
 
 from onbehalf.errors import OnbehalfError
+from onbehalf.explain.asked import question
+from onbehalf.explain.erasure import login_name
 from onbehalf.model import (
     Allow,
     Applied,
     Approval,
     Ask,
+    Asked,
     AuditEntry,
     Caller,
     CallId,
     Candidate,
+    Canonical,
     Deny,
     Digest,
     Done,
@@ -39,11 +43,14 @@ from onbehalf.model import (
 )  # fmt: skip
 
 __all__ = [
-    "Released", "about", "approval", "asked", "denial", "intent", "not_sent", "outcome", "refusal", "unconnected",
-    "unknown",
+    "Released", "about", "approval", "asked", "denial", "intent", "not_sent", "outcome", "owed", "refusal",
+    "unconnected", "unknown",
 ]  # fmt: skip
 
 _MAX_REFUSED_BYTES = 16_384
+_MAX_ERRORS = 10
+_NOT_PERMITTED = ("not_permitted", "policy_error")
+_MAX_ERROR = 300
 _UNTOUCHED = Applied()
 _UNKNOWN = "the gateway stopped before an outcome was on record; whether it was done is not known"
 _NOT_SENT = "the client went away, or time ran out, before anything was sent"
@@ -61,8 +68,8 @@ class Released:
     applied: Applied = _UNTOUCHED
 
 
-def intent(allow: Allow, *, purpose: str = "") -> AuditEntry:
-    """What is about to be done, and why it may be. Durable before anything is sent.
+def intent(allow: Allow, *, audience: str = "", purpose: str = "") -> AuditEntry:
+    """What is about to be done, and why it may be. Durable before anything is sent to `audience`.
 
     `purpose` is "" for what was asked for, `lookup` or `preview` for what comes before it.
     """
@@ -76,7 +83,7 @@ def intent(allow: Allow, *, purpose: str = "") -> AuditEntry:
         "resource": _ref(allow.resource),
     }
     if allow.owed:
-        decision["obligations"] = [_owed(each) for each in allow.owed]
+        decision["obligations"] = [owed(each) for each in allow.owed]
     facts["decision"] = decision
     if purpose:
         facts["purpose"] = purpose
@@ -88,7 +95,7 @@ def intent(allow: Allow, *, purpose: str = "") -> AuditEntry:
         facts["expected"] = call.expected
     if allow.approval is not None:
         facts["approval"] = _approval(allow.approval)
-    return AuditEntry(kind="intent", call=call.id, at=call.at, facts=facts)
+    return _decided("intent", call, facts, allow.asked, audience=audience)
 
 
 def asked(ask: Ask, wanted: Approval) -> AuditEntry:
@@ -101,10 +108,10 @@ def asked(ask: Ask, wanted: Approval) -> AuditEntry:
         "revision": ask.revision,
         "resource": _ref(ask.resource),
         "approvers": [*sorted(ask.approvers)],
-        "obligations": [_owed(each) for each in ask.owed],
+        "obligations": [owed(each) for each in ask.owed],
     }
     facts["approval"] = {**_approval(wanted), "until": wanted.until}
-    return AuditEntry(kind="asked", call=ask.call.id, at=ask.call.at, facts=facts)
+    return _decided("asked", ask.call, facts, ask.asked)
 
 
 def about(ask: Ask, shown: Json) -> Json:
@@ -124,21 +131,23 @@ def about(ask: Ask, shown: Json) -> Json:
 
 
 def approval(of: Approval, voter: Caller, person: str, *, approves: bool, now: UnixTime) -> AuditEntry:
-    """That a person approved or refused what a call waits for; a record of its own, before it counts."""
+    """That a person approved or refused what a call waits for; a record of its own, before it counts.
+
+    `person` is their id within the tenant."""
     facts: dict[str, Json] = {
         "caller": _caller(voter),
         "person": {"id": person},
         "approval": _approval(of),
         "vote": "approved" if approves else "refused",
     }
-    return AuditEntry(kind="approval", call=of.call, at=now, facts=facts)
+    return AuditEntry(kind="approval", call=of.call, at=now, facts=facts, about=f"{voter.tenant}/{person}")
 
 
 def unconnected(call: ToolCall) -> AuditEntry:
     """A call that is allowed, and waits for its person to connect their account at the upstream."""
     facts = _about(call)
     facts["decision"] = {"effect": "ask", "code": "connection_needed"}
-    return AuditEntry(kind="asked", call=call.id, at=call.at, facts=facts)
+    return AuditEntry(kind="asked", call=call.id, at=call.at, facts=facts, about=call.person.known_as)
 
 
 def denial(deny: Deny) -> AuditEntry:
@@ -153,8 +162,38 @@ def denial(deny: Deny) -> AuditEntry:
         "revision": deny.revision,
         "resource": _ref(deny.resource),
         "candidates": [_candidate(candidate) for candidate in deny.candidates],
+        **_answer(deny),
     }
-    return AuditEntry(kind="denial", call=deny.call.id, at=deny.call.at, facts=facts)
+    return _decided("denial", deny.call, facts, deny.asked)
+
+
+def _decided(
+    kind: str, call: ToolCall, facts: dict[str, Json], asked: Asked | None, *, audience: str = ""
+) -> AuditEntry:
+    """The record of a decision, with what its engine was asked, so that it can be made again."""
+    said: dict[str, Json | Canonical] = {**facts}
+    if asked is not None:
+        said["question"] = question(call, asked)
+        decision = facts["decision"]
+        assert isinstance(decision, dict)  # INVARIANT: every caller above made it so
+        decision["engine"] = asked.said.engine
+    return AuditEntry(
+        kind=kind, call=call.id, at=call.at, facts=said, audience=audience, about=call.person.known_as
+    )  # fmt: skip
+
+
+def _answer(deny: Deny) -> dict[str, Json]:
+    """What an engine said to what was denied, as far as it said anything: by which policies, and what went wrong; and
+    what was demanded, where it was permitted and denied for that."""
+    if deny.asked is None:
+        return {}
+    said = deny.asked.said
+    told: dict[str, Json] = {"policies": [*said.policies]} if said.policies else {}
+    if said.errors:
+        told["errors"] = [each[:_MAX_ERROR] for each in said.errors[:_MAX_ERRORS]]
+    if said.owed and deny.reason.code not in _NOT_PERMITTED:
+        told["obligations"] = [owed(each) for each in said.owed]
+    return told
 
 
 def unknown(call: str, *, at: UnixTime, index: int, leaf: bytes) -> AuditEntry:
@@ -163,18 +202,21 @@ def unknown(call: str, *, at: UnixTime, index: int, leaf: bytes) -> AuditEntry:
     return AuditEntry(kind="unknown", call=call, at=at, facts={"intent": _place(index, leaf), "outcome": told})
 
 
-def not_sent(call: str, *, at: UnixTime, index: int, leaf: bytes) -> AuditEntry:
-    """That nothing was done of the intent at `index`, whose leaf hash is `leaf`."""
+def not_sent(call: str, *, at: UnixTime, index: int, leaf: bytes, about: str = "") -> AuditEntry:
+    """That nothing was done of the intent at `index`, whose leaf hash is `leaf`, and which is `about` this person."""
     told: dict[str, Json] = {"status": "failed", "code": "not_sent", "message": _NOT_SENT, "unknown": False}
-    return AuditEntry(kind="outcome", call=call, at=at, facts={"intent": _place(index, leaf), "outcome": told})
+    facts: dict[str, Json] = {"intent": _place(index, leaf), "outcome": told}
+    return AuditEntry(kind="outcome", call=call, at=at, facts=facts, about=about)
 
 
 def _place(index: int, leaf: bytes) -> Json:
     return {"index": index, "leaf": Digest(f"sha256:{leaf.hex()}")}
 
 
-def refusal(call: CallId, error: OnbehalfError, *, caller: Caller, request: ToolRequest, now: UnixTime) -> AuditEntry:
-    """A call refused before it could be decided: unknown tool, arguments, scope, unknown person."""
+def refusal(
+    call: CallId, error: OnbehalfError, *, caller: Caller, person: Person | None, request: ToolRequest, now: UnixTime
+) -> AuditEntry:
+    """A call refused before it could be decided: unknown tool, arguments, scope, unknown person (then None)."""
     facts: dict[str, Json] = {
         "caller": _caller(caller),
         "tool": {"name": request.tool[:200]},
@@ -187,7 +229,8 @@ def refusal(call: CallId, error: OnbehalfError, *, caller: Caller, request: Tool
         sent = b""
     if len(sent) <= _MAX_REFUSED_BYTES and sent:
         facts["arguments"] = orjson.loads(sent)
-    return AuditEntry(kind="denial", call=call, at=now, facts=facts)
+    about = person.known_as if person is not None else login_name(caller.evidence.issuer, caller.subject)
+    return AuditEntry(kind="denial", call=call, at=now, facts=facts, about=about)
 
 
 def outcome(
@@ -195,9 +238,13 @@ def outcome(
 ) -> AuditEntry:
     """What came of an intent. Payload stays out: the digest of what the upstream said, and row ids."""
     facts: dict[str, Json] = {"intent": {"index": receipt.index, "leaf": receipt.leaf}}
+    if receipt.witnessed is not None:
+        facts["witnessed"] = {"size": receipt.witnessed.size, "by": dict[str, Json](receipt.witnessed.by)}
     if isinstance(result, Done):
         facts["outcome"] = {"status": "done", "code": "", "message": "", "unknown": False}
         facts["result_digest"] = digest(orjson.dumps(result.content, option=orjson.OPT_SORT_KEYS))
+        if result.answer:
+            facts["answer_digest"] = result.answer
         if result.receipt:
             facts["backend_receipt"] = result.receipt
     else:
@@ -206,8 +253,8 @@ def outcome(
     if released is not None:
         facts["rows"] = _rows(released)
         if released.applied.rows:
-            facts["obligations"] = [{**_owed(each), "rows": count} for each, count in released.applied.rows]
-    return AuditEntry(kind="outcome", call=call.id, at=now, facts=facts)
+            facts["obligations"] = [{**owed(each), "rows": count} for each, count in released.applied.rows]
+    return AuditEntry(kind="outcome", call=call.id, at=now, facts=facts, about=call.person.known_as)
 
 
 def _approval(approval: Approval) -> dict[str, Json]:
@@ -235,9 +282,9 @@ def _rows(released: Released) -> dict[str, Json]:
     return told
 
 
-def _owed(owed: Owed) -> dict[str, Json]:
+def owed(by: Owed) -> dict[str, Json]:
     """What a policy demands, by the names of its annotations."""
-    one, told = owed.obligations, dict[str, Json](policy=owed.policy)
+    one, told = by.obligations, dict[str, Json](policy=by.policy)
     if one.columns != "every":
         told["columns"] = [*sorted(one.columns)]
     if one.masks:
@@ -259,7 +306,9 @@ def _owed(owed: Owed) -> dict[str, Json]:
 
 def _about(call: ToolCall) -> dict[str, Json]:
     tool = call.tool
-    dry_run: dict[str, Json] = {"dry_run": tool.dry_run.parameter} if tool.dry_run else {}
+    more: dict[str, Json] = {"dry_run": tool.dry_run.parameter} if tool.dry_run else {}
+    if tool.durability != "durable":
+        more["durability"] = tool.durability
     return {
         "caller": _caller(call.caller),
         **_acting(call.person),
@@ -271,7 +320,7 @@ def _about(call: ToolCall) -> dict[str, Json]:
             "definition": tool.definition,
             "writes": tool.writes,
             "bound": _set_here(tool),
-            **dry_run,
+            **more,
         },
         "arguments": orjson.loads(call.arguments),
         "arguments_digest": call.digest,

@@ -32,12 +32,18 @@ HOW_TO = """HOW TO VERIFY THIS BUNDLE
 
    Exit 0: everything holds. 1: something does not. 3: the log shows different people different histories.
    4: no key was given. 5: something was erased. 6: of some calls nobody knows how they ended.
+   7: a backend's own record that you gave with --backend does not agree.
 
 4. Keep the file `checkpoint` of this bundle. Next time:
 
        onbehalf-verify NEXT.zip --key "<the line>" --kept checkpoint
 
    finds out whether anything that you were shown was taken back.
+
+5. To have the opened decisions made again, by the policies that are here:
+
+       pip install 'onbehalf-gateway[replay]'
+       onbehalf-verify BUNDLE.zip --key "<the line>" --replay
 
 What each file says, byte by byte, so that you can check it without our program: docs/auditors.md of the project.
 """

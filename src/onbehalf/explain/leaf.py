@@ -1,8 +1,9 @@
 """What one leaf of the record says, and how its facts are opened.
 
 A leaf is canonical JSON (RFC 8785) of at most 65,535 bytes: `v`, `kind`, `id`, `call`, `at`, for an outcome `of` (the
-index of its intent), and under `facts` for every fact a salted commitment, never a value: leaves are for ever, payloads
-can be erased. The salt of a fact is derived from the record's own salt, so that a fact can be opened alone.
+index of its intent), for an intent `ch` and `n` (the channel of its upstream and its number there, channel.py), and
+under `facts` for every fact a salted commitment, never a value: leaves are for ever, payloads can be erased. The salt
+of a fact is derived from the record's own salt, so that a fact can be opened alone.
 Randomness is given by the door. Must not hold the tree (tree.py), signatures (checkpoint.py) or encryption (seal.py).
 """
 
@@ -19,7 +20,9 @@ import msgspec
 import orjson
 
 from onbehalf.errors import LedgerCorrupt
-from onbehalf.model import AuditEntry, Digest, Json, UnixTime, canonical
+from onbehalf.explain.channel import CHANNEL
+from onbehalf.explain.erasure import Erasure
+from onbehalf.model import AuditEntry, Canonical, Digest, Json, UnixTime, canonical
 
 __all__ = [
     "MAX_LEAF_BYTES", "Leaf", "Made", "Record", "Spelled", "commitment", "make", "open_leaf", "open_payload",
@@ -30,7 +33,9 @@ MAX_LEAF_BYTES = 65_535
 """C2SP tlog-tiles gives a bundle entry a uint16 length."""
 _SALT_BYTES = 32
 _A_COMMITMENT = 64 + len('"":"",')
-_MOST_AROUND = len('{"at":,"call":"","facts":{},"id":"","kind":"","of":,"v":1}') + 2 * len(str(2**64)) + 32
+_MOST_AROUND = (
+    len('{"at":,"call":"","ch":"","facts":{},"id":"","kind":"","n":,"of":,"v":1}') + 3 * len(str(2**64)) + 32 + 16
+)
 _DOMAIN = b"onbehalf/leaf/v1/"
 _INNER, _INNER_REST = bytes(each ^ 0x36 for each in range(256)), b"\x36" * 32
 _OUTER, _OUTER_REST = bytes(each ^ 0x5C for each in range(256)), b"\x5c" * 32
@@ -38,7 +43,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A leaf, read. `facts` maps a fact's name to its commitment, as hex; `of` is an outcome's intent index."""
+    """A leaf, read. `facts` maps a fact's name to its commitment, as hex; `of` is an outcome's intent index; `ch` and
+    `n` are an intent's channel and number, "" and 0 in logs from before there were any."""
 
     at: int
     call: str
@@ -47,6 +53,8 @@ class Leaf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     kind: str
     v: int
     of: int = -1
+    ch: str = ""
+    n: int = 0
 
 
 class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +65,8 @@ class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spelled:
     """An entry with its facts in their one spelling (RFC 8785), sorted by name. `size` is theirs, in bytes; `of` is an
-    outcome's intent index, or -1. INVARIANT: made by `spell` only, so that `make` cannot fail for what it holds."""
+    outcome's intent index, or -1; `audience` an intent's upstream, or ""; `about` is whose key seals it. INVARIANT:
+    made by `spell` only, so that `make` cannot fail for what it holds."""
 
     kind: str
     call: str
@@ -65,6 +74,8 @@ class Spelled:
     facts: tuple[tuple[str, bytes], ...] = field(repr=False)
     of: int
     size: int
+    audience: str = ""
+    about: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +88,8 @@ class Made:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One record as a person may read it. `facts` is empty and `erased` true where the payload is gone."""
+    """One record as a person may read it. `of` is an outcome's intent index, or -1. `facts` is empty and `erased` true
+    where the payload cannot be opened; `erasure` says why, where that is on record."""
 
     index: int
     leaf: Digest
@@ -86,6 +98,8 @@ class Record:
     at: UnixTime
     facts: Mapping[str, Json] = field(repr=False)
     erased: bool = False
+    of: int = -1
+    erasure: Erasure | None = None
 
 
 _read_leaf = msgspec.json.Decoder(Leaf).decode
@@ -102,7 +116,8 @@ def spell(entry: AuditEntry) -> Spelled:
     size, around = 0, _MOST_AROUND + len(entry.kind) + len(entry.call)
     for name in sorted(entry.facts):
         _require_name(name)
-        spelled = canonical(entry.facts[name])
+        value = entry.facts[name]
+        spelled = value.spelled if isinstance(value, Canonical) else canonical(value)
         facts.append((name, spelled))
         size += len(spelled)
         around += len(name) + _A_COMMITMENT
@@ -111,13 +126,22 @@ def spell(entry: AuditEntry) -> Spelled:
     if around > MAX_LEAF_BYTES:
         raise ValueError(f"a leaf is at most {MAX_LEAF_BYTES} bytes, this one may have {around}")
     of = _intent_index(entry.facts)
-    return Spelled(kind=entry.kind, call=entry.call, at=entry.at, facts=tuple(facts), of=of, size=size)
+    return Spelled(
+        kind=entry.kind,
+        call=entry.call,
+        at=entry.at,
+        facts=tuple(facts),
+        of=of,
+        size=size,
+        audience=entry.audience,
+        about=entry.about,
+    )
 
 
-def make(spelled: Spelled, *, id_: str, salt: bytes) -> Made:
+def make(spelled: Spelled, *, id_: str, salt: bytes, place: tuple[str, int] = ("", 0)) -> Made:
     """The leaf of an entry, and the payload that opens it.
 
-    `id_` names the record, in 32 ASCII characters; `salt` is 32 fresh random bytes.
+    `id_` names the record, in 32 ASCII characters; `salt` is 32 fresh random bytes; `place` is channel and number.
     """
     _require_salt(salt)
     pads = _pads(salt)
@@ -127,8 +151,13 @@ def make(spelled: Spelled, *, id_: str, salt: bytes) -> Made:
         encoded = name.encode()
         commitments[name] = _commit(pads, encoded, value)
         opened.append(b'"%b":%b' % (encoded, value))
-    said: dict[str, Json] = {"at": spelled.at, "call": spelled.call, "facts": commitments}  # type: ignore[dict-item]  # invariance
+    said: dict[str, Json] = {"at": spelled.at, "call": spelled.call}
+    if place[0]:
+        said["ch"] = place[0]
+    said["facts"] = commitments  # type: ignore[assignment]  # invariance
     said |= {"id": id_, "kind": spelled.kind}
+    if place[0]:
+        said["n"] = place[1]
     if spelled.of >= 0:
         said["of"] = spelled.of
     said["v"] = 1
@@ -144,6 +173,8 @@ def read(entry: bytes) -> Leaf:
         raise LedgerCorrupt(f"not a leaf: {error}") from error
     if leaf.v != 1:
         raise LedgerCorrupt(f"expected leaf version 1, found {leaf.v}", hint="read it with a newer release")
+    if (leaf.ch or leaf.n) and not (leaf.kind == "intent" and leaf.n > 0 and CHANNEL.fullmatch(leaf.ch)):
+        raise LedgerCorrupt("not a leaf: a number and its channel belong together, to an intent")
     return leaf
 
 
@@ -220,7 +251,7 @@ def _hmac(pads: tuple[bytes, bytes], message: bytes) -> bytes:
     return sha256(pads[1] + sha256(pads[0] + message).digest()).digest()
 
 
-def _intent_index(facts: Mapping[str, Json]) -> int:
+def _intent_index(facts: Mapping[str, Json | Canonical]) -> int:
     """The index an `intent` fact names, -1 where there is none."""
     intent = facts.get("intent")
     index = intent.get("index") if isinstance(intent, dict) else None

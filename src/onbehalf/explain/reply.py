@@ -25,6 +25,7 @@ _CLASSES = {
     "approval_refused": "a person was asked to approve this, and refused",
     "connection_needed": "this needs your own account at the system behind this tool",
     "purpose_not_shown": "this is permitted for a stated purpose only",
+    "witnesses_unavailable": "its record must be witnessed from outside first, and too few witnesses answered",
     "obligation_unmet": "what may be shown of this cannot be told from what may not",
 }
 _AS: Mapping[Mask, str] = {

@@ -12,15 +12,23 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from onbehalf.explain.leaf import Record
+from onbehalf.explain.reconcile import Grade, end_of, grade_of
 from onbehalf.model import Json, canonical
 
 __all__ = ["Line", "Story", "story"]
 
 _MAX_VALUE = 300
+_NOTHING: Mapping[int, str] = {}
 _HELD: Mapping[bool | None, str] = {True: "held", False: "did not hold", None: "could not be evaluated"}
 _PROVEN: Mapping[str, str] = {"dpop": "the key", "mtls": "the certificate"}
 """What a client proved with a bound token; a bearer token proves nothing of who shows it."""
-_Role = Literal["who", "asked", "looked_up", "decided", "condition", "remedy", "came_back", "recorded", "missing"]
+_GRADES: Mapping[Grade, str] = {
+    "R3": "The backend signed for its answer", "R2": "The backend's own record has it",
+    "R1": "The gateway saw the answer", "R0": "Nobody saw an answer",
+}  # fmt: skip
+_Role = Literal[
+    "who", "asked", "looked_up", "decided", "condition", "remedy", "replayed", "came_back", "recorded", "missing"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +43,8 @@ class Line:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
     """A call told in order. `ending` is `denied`, `done`, `failed`, `unknown`, `open`, `tried` (and taken back, or by a
-    dry run), `waiting` (for an approval), `refused` (by a person), or `none` (no call)."""
+    dry run), `waiting` (for an approval), `refused` (by a person), `erased` (or closed to who reads), or `none` (no
+    call)."""
 
     call: str
     ending: str
@@ -51,8 +60,9 @@ class Story:
         return "\n".join(("  - " if line.role == "condition" else "") + line.text for line in self.lines)
 
 
-def story(records: Sequence[Record]) -> Story:
-    """The story of one call, from all its records in log order."""
+def story(records: Sequence[Record], replayed: Mapping[int, str] = _NOTHING) -> Story:
+    """The story of one call, from all its records in log order. `replayed` says, by the index of a record, what comes
+    of its decision when it is made again."""
     lines: list[Line] = []
     ending = "none"
     answered = {index for record in records if (index := _intent(record)) is not None}
@@ -62,6 +72,9 @@ def story(records: Sequence[Record]) -> Story:
         of = _intent(record)
         aside = asides.get(record.index if of is None else of, "")
         lines += _lines(record, told=told, aside=aside)
+        if record.index in replayed:
+            # before the line that says where it is on record
+            lines.insert(len(lines) - 1, Line(role="replayed", text=_clean(replayed[record.index]), index=record.index))
         told = told or record.kind in ("intent", "denial", "asked")
         if aside in _TRIES and record.kind == "outcome":
             ending = "tried" if _ending(record, answered) == "done" else "failed"
@@ -80,7 +93,7 @@ def _lines(record: Record, *, told: bool, aside: str) -> list[Line]:
         lines.append(Line(role=role, text=_one_line(text), index=record.index))
 
     if record.erased:
-        say("missing", f"What this {record.kind} says cannot be read here; its leaf still proves that it was recorded.")
+        say("missing", _gone(record))
     elif record.kind in ("intent", "denial", "asked"):
         if not told:
             say("who", _who(facts))
@@ -106,9 +119,10 @@ def _lines(record: Record, *, told: bool, aside: str) -> list[Line]:
     elif record.kind == "approval":
         say("decided", _voted(facts))
     elif record.kind in ("outcome", "unknown"):
-        say("came_back", _came_back(record.kind, facts, aside=aside) + _signed(facts))
+        say("came_back", _came_back(record.kind, facts, aside=aside))
         for owed in map(_map, _list(facts.get("obligations"))):
             say("condition", f"{_text(owed, 'policy')} had {_demands(owed)}: in {_value(owed.get('rows'))} rows")
+        say("recorded", _grade(record.kind, facts))
     else:
         say("recorded", f"{record.kind.replace('_', ' ')}: {_value(dict(facts))}.")
     say("recorded", f"On record as {record.kind} {record.index}, {_time(record.at)}, leaf {record.leaf}.")
@@ -231,8 +245,18 @@ def _deny(decision: Mapping[str, Json], say: Callable[[_Role, str], None]) -> No
         say("remedy", f"What to do: {_clean(remedy).rstrip('.')}.")
 
 
-def _signed(facts: Mapping[str, Json]) -> str:
-    return " The backend signed for its answer." if "backend_receipt" in facts else ""
+def _gone(record: Record) -> str:
+    proves = "its leaf still proves that it was recorded"
+    if record.erasure is None:
+        return f"What this {record.kind} says cannot be read here; {proves}."
+    by = f"erased on {_time(record.erasure.at)}, as record {record.erasure.leaf} says"
+    return f"What this {record.kind} said was {by}; {proves}."
+
+
+def _grade(kind: str, facts: Mapping[str, Json]) -> str:
+    """How well the record alone knows what came of it. That the backend's own record has it, a comparison says."""
+    grade = grade_of(end_of(kind, facts.get("outcome")), receipt="backend_receipt" in facts, row=False)
+    return f"{_GRADES[grade]}: grade {grade}."
 
 
 def _came_back(kind: str, facts: Mapping[str, Json], *, aside: str) -> str:
@@ -298,8 +322,10 @@ def _ending(record: Record, answered: set[int]) -> str:
         return "refused" if record.facts.get("vote") == "refused" else ""
     if record.kind == "unknown":
         return "unknown"
-    if record.kind != "outcome" or record.erased:
-        return "unknown" if record.kind == "outcome" else ""
+    if record.kind != "outcome":
+        return ""
+    if record.erased:
+        return "erased"
     outcome = _map(record.facts.get("outcome"))
     if outcome.get("unknown") is True:
         return "unknown"
@@ -309,6 +335,8 @@ def _ending(record: Record, answered: set[int]) -> str:
 def _intent(record: Record) -> int | None:
     if record.kind not in ("outcome", "unknown"):
         return None
+    if record.of >= 0:  # which the leaf itself says, whatever became of the payload
+        return record.of
     index = _map(record.facts.get("intent")).get("index")
     return index if isinstance(index, int) else None
 

@@ -38,6 +38,16 @@ class Frontier:
         for each in hashes:
             self.append(each)
 
+    def copy(self) -> Frontier:
+        """The same tree, to grow by itself."""
+        other = Frontier()
+        other.size, other._peaks = self.size, [*self._peaks]
+        return other
+
+    def peaks(self) -> dict[tuple[int, int], bytes]:
+        """The roots of the complete subtrees, by the leaves [start, end) that each is over."""
+        return dict(zip(_aligned(0, self.size), self._peaks, strict=True))
+
     def append(self, hash_: bytes) -> None:
         """Add one leaf hash at the right edge."""
         size = self.size

@@ -28,7 +28,8 @@ MAX_VIEW_BYTES = 64 * 2**20
 _FREE: Mapping[str, frozenset[str]] = {
     "approval": frozenset(),
     "caller": frozenset(),
-    "decision": frozenset({"text"}),
+    "decision": frozenset({"errors", "text"}),
+    "erasure": frozenset(),
     "intent": frozenset(),
     "obligations": frozenset(),
     "outcome": frozenset({"message"}),
@@ -49,11 +50,12 @@ _DECISION = ("effect", "resource", "policies")
 
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The document as it is written. `of` is -1 where there is none."""
+    """The document as it is written. `of` is -1 where there is none, `ch` and `n` are "" and 0."""
 
     about: dict[str, Any]
     at: int
     call: str
+    ch: str = ""
     commitments: dict[str, str]
     erased: bool
     facts: dict[str, Any]
@@ -62,6 +64,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     kind: str
     leaf: str
     log: str
+    n: int = 0
     of: int
     v: int
     withheld: tuple[str, ...]
@@ -132,6 +135,7 @@ def document(view: View) -> dict[str, Json]:
         "about": dict(view.about),
         "at": leaf.at,
         "call": leaf.call,
+        "ch": leaf.ch,
         "commitments": dict(leaf.facts),
         "erased": view.erased,
         "facts": dict(view.facts),
@@ -140,6 +144,7 @@ def document(view: View) -> dict[str, Json]:
         "kind": leaf.kind,
         "leaf": view.hash,
         "log": view.log,
+        "n": leaf.n,
         "of": leaf.of,
         "v": 1,
         "withheld": list(view.withheld),
@@ -175,7 +180,10 @@ def read_document(value: Json) -> View:
         read = msgspec.convert(value, _Document)
     except msgspec.ValidationError as error:
         raise LedgerCorrupt(f"not a view: {error}") from error
-    leaf = Leaf(at=read.at, call=read.call, facts=read.commitments, id=read.id, kind=read.kind, v=read.v, of=read.of)
+    leaf = Leaf(
+        at=read.at, call=read.call, facts=read.commitments, id=read.id, kind=read.kind, v=read.v, of=read.of,
+        ch=read.ch, n=read.n,
+    )  # fmt: skip
     entry = _entry(leaf)
     if read.v != 1 or read.index < 0 or len(entry) > MAX_LEAF_BYTES:
         raise LedgerCorrupt("not a view of version 1")
@@ -211,4 +219,7 @@ def _entry(leaf: Leaf) -> bytes:
     said: dict[str, Any] = msgspec.to_builtins(leaf)
     if leaf.of < 0:
         del said["of"]
+    for name in ("ch", "n"):
+        if not said[name]:
+            del said[name]
     return orjson.dumps(said, option=orjson.OPT_SORT_KEYS)

@@ -11,13 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import orjson
+
 from onbehalf.errors import PolicyInvalid
-from onbehalf.model import Digest, Json, Obligations, canonical, digest
+from onbehalf.model import Json, Obligations, canonical
 from onbehalf.validate import demands
 
 __all__ = [
-    "WALLS", "Est", "Policy", "Source", "conditions", "conjuncts", "covering", "digest_of", "permit", "policies_of",
-    "require_clean", "require_shallow", "speaks_to", "spelled", "tidy",
+    "WALLS", "Est", "Files", "Policy", "Source", "conditions", "conjuncts", "covering", "permit",
+    "policies_of", "require_clean", "require_shallow", "speaks_to", "spelled", "tidy", "unspelled",
 ]  # fmt: skip
 
 Est: TypeAlias = dict[str, Any]
@@ -55,6 +57,16 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """All that is in force with a bundle."""
+
+    policies: tuple[Source, ...]
+    schemas: tuple[Source, ...]
+    core: str
+    walls: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """One policy with its annotations, in Cedar's JSON form. `obligations` is what it demands of what it permits."""
 
@@ -65,16 +77,28 @@ class Policy:
     est: Est
 
 
-def digest_of(policies: Sequence[Source], schemas: Sequence[Source], *, core: str) -> Digest:
-    """The digest of a bundle: every file by name and text, the core schema and the walls."""
-    return digest(spelled(policies, schemas, core=core))
-
-
 def spelled(policies: Sequence[Source], schemas: Sequence[Source], *, core: str) -> bytes:
     """The bytes that the digest of a bundle is of, as canonical JSON: all that was in force, for later readers."""
     pairs: list[list[Json]] = [[[each.name, each.text] for each in files] for files in (policies, schemas)]
     value: Json = {"core": core, "policies": pairs[0], "schemas": pairs[1], "walls": WALLS}
     return canonical(value)
+
+
+def unspelled(spelled: bytes) -> Files:
+    """The files of a bundle that `spelled` gave. Raises ValueError for what it did not give."""
+    try:
+        said = orjson.loads(spelled)
+        pairs = {kind: [(name, text) for name, text in said[kind]] for kind in ("policies", "schemas")}
+        core, walls = said["core"], said["walls"]
+    except (TypeError, KeyError) as error:
+        raise ValueError("it is no bundle") from error
+    texts = [core, walls, *(each for found in pairs.values() for pair in found for each in pair)]
+    if not all(isinstance(each, str) for each in texts):
+        raise ValueError("it is no bundle")
+    sources = {kind: tuple(Source(name=name, text=text) for name, text in found) for kind, found in pairs.items()}
+    for source in (*sources["policies"], *sources["schemas"], Source(name="walls", text=walls)):
+        require_shallow(source)
+    return Files(policies=sources["policies"], schemas=sources["schemas"], core=core, walls=walls)
 
 
 def policies_of(est: Est) -> tuple[Policy, ...]:

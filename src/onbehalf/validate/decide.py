@@ -18,6 +18,7 @@ from onbehalf.model import (
     Approval,
     Approver,
     Ask,
+    Asked,
     Caller,
     Candidate,
     Conjunct,
@@ -34,7 +35,7 @@ from onbehalf.model import (
     ToolCall,
     UnixTime,
 )
-from onbehalf.validate import obligations, route
+from onbehalf.validate import obligations, questions, route
 
 __all__ = [
     "DEFAULT_REMEDY", "approved", "as_tried", "asking", "decide", "looked_up", "may", "narrowed", "offered", "owing",
@@ -64,7 +65,7 @@ def asking(decision: Allow | Ask, approvers: frozenset[Approver]) -> Allow | Ask
     one = _allow(decision)
     return Ask(
         call=one.call, resource=one.resource, policies=one.policies, policy=one.policy, revision=one.revision,
-        owed=one.owed, approvers=approvers | have,
+        owed=one.owed, approvers=approvers | have, asked=one.asked,
     )  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def unapproved(ask: Ask, *, code: str, remedy: str) -> Deny:
         reason=Reason(
             code=code, text=f"{permits} with the approval of {whose}, which {said}.", policy=by.policy if by else ""
         ),
-        remedy=remedy, candidates=(), policy=ask.policy, revision=ask.revision,
+        remedy=remedy, candidates=(), policy=ask.policy, revision=ask.revision, asked=ask.asked,
     )  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def step_up_needed(deny: Deny, needs: StepUp) -> StepUpNeeded:
 def _allow(decision: Allow | Ask) -> Allow:
     return Allow(
         call=decision.call, resource=decision.resource, policies=decision.policies, policy=decision.policy,
-        revision=decision.revision, owed=decision.owed,
+        revision=decision.revision, owed=decision.owed, asked=decision.asked,
     )  # fmt: skip
 
 
@@ -154,6 +155,7 @@ def decide(
     own = _is_about(call, question)
     permitted = own and may(judgement)
     unmet = obligations.unmet(judgement.owed, tool=call.tool, caller=call.caller, now=call.at) if permitted else None
+    asked = Asked(questions=_asked(call, question), said=judgement)
     if permitted and unmet is None:
         allow = Allow(
             call=call,
@@ -162,6 +164,7 @@ def decide(
             policy=policy,
             revision=call.person.revision,
             owed=judgement.owed,
+            asked=asked,
         )
         return asking(allow, obligations.approvers(judgement.owed))
     named = tuple(each for each in candidates() if _speaks(each))
@@ -174,7 +177,15 @@ def decide(
         policy=policy,
         revision=call.person.revision,
         step_up=unmet.step_up if unmet else None,
+        asked=asked,
     )
+
+
+def _asked(call: ToolCall, question: Question) -> tuple[Question, ...]:
+    """All that this decision rests on: whoever is asked about a resource was asked about the tool before."""
+    if question.resource.type == "Tool":
+        return (question,)
+    return questions.about_tool(call.person, call.caller, call.tool, call.at), question
 
 
 def _unmet(unmet: obligations.Unmet) -> Reason:

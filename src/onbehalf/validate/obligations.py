@@ -11,19 +11,17 @@ import hmac
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from onbehalf.model import (
     Allow,
     Applied,
     Approver,
-    Caller,
     Json,
     Mask,
     Obligations,
     Owed,
     StepUp,
-    Tool,
     UnixTime,
     canonical,
 )
@@ -32,7 +30,10 @@ from onbehalf.validate.rows import Row, showing
 
 __all__ = [
     "NOTHING_KEPT",
+    "By",
     "Kept",
+    "Login",
+    "Of",
     "Unmet",
     "approvers",
     "demanded_scopes",
@@ -61,7 +62,36 @@ class Unmet:
     step_up: StepUp | None = None
 
 
-def unmet(owed: Sequence[Owed], *, tool: Tool, caller: Caller, now: UnixTime) -> Unmet | None:
+class Login(Protocol):
+    """How a caller logged in; `Evidence` says so, and so does a record."""
+
+    @property
+    def acr(self) -> str: ...
+    @property
+    def auth_time(self) -> UnixTime | None: ...
+
+
+class By(Protocol):
+    """What of a caller demands are held against; `Caller` is one."""
+
+    @property
+    def scopes(self) -> frozenset[str]: ...
+    @property
+    def evidence(self) -> Login: ...
+
+
+class Of(Protocol):
+    """What of a tool demands are held against; `Tool` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def scopes(self) -> frozenset[str]: ...
+    @property
+    def rows(self) -> object | None: ...
+
+
+def unmet(owed: Sequence[Owed], *, tool: Of, caller: By, now: UnixTime) -> Unmet | None:
     """The first of these demands that cannot be met for this tool and caller, if there is one.
 
     1 fields or rows of an answer that is not mapped; 2 a purpose that the access token was not given for; 3 scopes that
@@ -81,7 +111,7 @@ def unmet(owed: Sequence[Owed], *, tool: Tool, caller: Caller, now: UnixTime) ->
     return _step_up(owed, demands, tool, caller, now)  # 3
 
 
-def _step_up(owed: Sequence[Owed], demands: Obligations, tool: Tool, caller: Caller, now: UnixTime) -> Unmet | None:
+def _step_up(owed: Sequence[Owed], demands: Obligations, tool: Of, caller: By, now: UnixTime) -> Unmet | None:
     """What of the token or login is lacking, told whole: whatever a new login brings must do for all of it."""
     lacking = [f"the scope `{each}`" for each in sorted(demands.scopes - caller.scopes)]
     if demands.acr != "every" and caller.evidence.acr not in demands.acr:
@@ -115,7 +145,7 @@ def _asks_of_login(demands: Obligations) -> bool:
     return bool(demands.scopes) or demands.acr != "every" or demands.max_age != "every"
 
 
-def _recent(caller: Caller, max_age: int, now: UnixTime) -> bool:
+def _recent(caller: By, max_age: int, now: UnixTime) -> bool:
     at = caller.evidence.auth_time
     return at is not None and at <= now + _TOLERANCE_S and now <= at + max_age + _TOLERANCE_S
 
@@ -125,7 +155,7 @@ def approvers(owed: Sequence[Owed]) -> frozenset[Approver]:
     return frozenset(approver for each in owed for approver in each.obligations.approve)
 
 
-def _not_mapped(by: Owed, tool: Tool) -> Unmet:
+def _not_mapped(by: Owed, tool: Of) -> Unmet:
     return Unmet(
         code="obligation_unmet",
         text=f"`{by.policy}` permits a part of the answer, and the answer of `{tool.name}` cannot be told into parts.",
@@ -150,7 +180,7 @@ def _no_purpose(by: Owed, wanted: frozenset[str]) -> Unmet:
     )
 
 
-def _shown(demands: Obligations, caller: Caller) -> frozenset[str]:
+def _shown(demands: Obligations, caller: By) -> frozenset[str]:
     """The purposes demanded that the caller's token was given for: scopes such as `purpose:audit`, so that a person
     and the issuer state a purpose and never a model."""
     if demands.purposes == "every":

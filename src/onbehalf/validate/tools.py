@@ -75,6 +75,7 @@ def sketch(name: str, upstream: str, settings: ToolSettings, dialect: Dialect | 
         scoped=_scoped(name, settings),
         explores=_explores(name, settings, dialect),
         pages=_pages(name, settings, dialect),
+        durability=settings.durability,
     )
 
 
@@ -347,6 +348,8 @@ def _pinned(tool: Tool, settings: ToolSettings, upstream: Mapping[str, Json] | N
     """The tool with its definition's digest, which must be the pinned one where one is pinned. Raises ConfigInvalid."""
     own = msgspec.to_builtins(settings)
     own.pop("pin")
+    if own["durability"] == "durable":  # the default says nothing new: a digest that is pinned stays as it is
+        own.pop("durability")
     try:
         found = digest(canonical({"name": tool.name, "settings": own, "upstream": dict(upstream or {})}))
     except ValueError as error:

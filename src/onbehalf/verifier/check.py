@@ -2,8 +2,9 @@
 
 1 the zip file is one that a bundle can be; 2 manifest and names; 3 the log's key; 4 the newest head's signature; 5 an
 earlier head's; 6 each leaf: its spelling, its intent, what was opened of it; 7 all leaves under the newest head, and
-every earlier head a beginning of it; 8 what the manifest says of the leaves, and that a sample is the one of its seed;
-9 policies by their digests; 10 each file's hash. What fails is found and the check goes on, where that makes sense.
+every earlier head a beginning of it; 8 what is called erased by the leaves that say so, what the manifest says of the
+leaves, and that a sample is the one of its seed; 9 policies by their digests; 10 each file's hash. What fails is found
+and the check goes on, where that makes sense.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ from pathlib import Path
 
 from onbehalf.verifier import merkle
 from onbehalf.verifier.archive import Archive
-from onbehalf.verifier.cosign import cosigned_at, witness_key
+from onbehalf.verifier.besides import NOTHING_BESIDES, Besides
+from onbehalf.verifier.complete import Completeness
 from onbehalf.verifier.leaves import MAX_LEAF, Leaf, Pairing, read_leaf
 from onbehalf.verifier.manifest import Manifest, Proof, read_manifest, read_proof
-from onbehalf.verifier.note import Checkpoint, LogKey, checkpoint, log_key
+from onbehalf.verifier.note import Checkpoint, LogKey, checkpoint
 from onbehalf.verifier.opened import Opened, Reading, opened_lines, wanted
+from onbehalf.verifier.policy import Policy
 from onbehalf.verifier.receipts import Receipts, key_set
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Report
 from onbehalf.verifier.sample import Sample, asked_sample
+from onbehalf.verifier.signers import Demanded, LogKeys, chosen, demanded, log_keys, look, without_own
 from onbehalf.verifier.strict import strict
 
 __all__ = ["MAX_BYTES", "check"]
@@ -36,16 +40,18 @@ _LISTED = 1000
 
 
 def check(
-    path: Path, *, key: str = "", kept: bytes = b"", witnesses: Sequence[str] = (), max_bytes: int = MAX_BYTES
-) -> Report:
-    """Check the bundle at `path`. `key` is the log's vkey, if known; `kept` a checkpoint that was kept elsewhere;
-    `witnesses` are the vkeys of those who must have cosigned the newest head.
+    path: Path, *, key: str = "", kept: bytes = b"", witnesses: Sequence[str] = (), policy: Policy | None = None,
+    besides: Besides = NOTHING_BESIDES, max_bytes: int = MAX_BYTES,
+) -> Report:  # fmt: skip
+    """Check the bundle at `path`. `key` are the log's vkeys, if known; `kept` a checkpoint that was kept elsewhere;
+    `witnesses` are the vkeys of those who must have cosigned the newest head, `policy` says who of several is enough;
+    `besides` is what else to check.
 
     Raises Unusable for what is no bundle.
     """
     archive = Archive(path, max_bytes=max_bytes)  # 1
     try:
-        return _Check(archive, key=key, kept=kept, witnesses=witnesses).run()
+        return _Check(archive, asked=demanded(key, witnesses, policy), kept=kept, besides=besides).run()
     finally:
         archive.close()
 
@@ -53,11 +59,14 @@ def check(
 class _Check:
     """One check under way."""
 
-    def __init__(self, archive: Archive, *, key: str, kept: bytes, witnesses: Sequence[str]) -> None:
+    def __init__(
+        self, archive: Archive, *, asked: Demanded, kept: bytes, besides: Besides
+    ) -> None:  # fmt: skip
         self._archive = archive
-        self._given = key
+        self._asked = asked
+        self._backends = besides.backends
+        self._besides = besides.begin(self._policy_file)
         self._kept = kept
-        self._witnesses = [witness_key(each) for each in witnesses]
         self._report = Report()
         self._roots: dict[int, bytes] = {0: merkle.Range(0, ()).root()}
         self._sample: Sample | None = None
@@ -66,25 +75,38 @@ class _Check:
         report, archive = self._report, self._archive
         manifest = self._manifest()  # 2
         keys = self._keys()
-        log = self._log_key(keys)  # 3
+        log_and_more = self._log_keys(keys)  # 3
+        log = log_and_more.key
         note = archive.whole("checkpoint", limit=_SMALL)
         end = self._head("checkpoint", note, log)  # 4
         if end is not None and (end.size, log.name) != (manifest.size, manifest.origin):
             report.found("manifest_wrong", "manifest.json", "it names another origin or size than the newest head")
         if end is not None:
-            self._cosigned(end, log)
-        self._sample = self._asked_sample(manifest, note)
+            look(report, end, log_and_more, self._asked)
+        self._sample = self._asked_sample(manifest, without_own(note, log.name))
         proof = self._proof()
         earlier = self._earlier(log)  # 5
+        if self._besides is not None:
+            for code, text in self._besides.keys(keys.get("calls"), manifest.start, manifest.end):
+                report.found(code, "call tokens", text)
         pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
+        self._complete = Completeness(manifest.origin, manifest.start, manifest.size, self._backends)
         self._leaves(manifest, proof, pairing, reading, sizes={each.size for _, each in earlier})  # 6
         self._trees(manifest, proof, end, earlier)  # 7
         report.answered_before, report.opened, report.receipts = pairing.before, reading.facts, reading.signed
-        report.erased = reading.erased
+        report.erased, report.statements = reading.erased, self._complete.statements(manifest.end)
+        report.erasures = reading.erasures.as_json()
+        for index, text in reading.erasures.problems(manifest.start, manifest.end):
+            report.found("erasure_wrong", "opened.jsonl", text, index)
+        if self._besides is not None:
+            report.replay, report.call_tokens = self._besides.told()
         self._said(manifest)  # 8
         self._sampled()
         self._policies(reading.policies)  # 9
         self._hashes(manifest)  # 10
+        if report.findings or report.diverged:
+            for each in report.statements:
+                each.against("the bundle itself does not hold")
         return report
 
     def _manifest(self) -> Manifest:
@@ -107,13 +129,10 @@ class _Check:
             raise Unusable("keys.json does not name the log's key")
         return keys
 
-    def _log_key(self, keys: dict[str, object]) -> LogKey:
-        brought = log_key(str(keys["log"]))
-        log = log_key(self._given) if self._given else brought
-        self._report.key, self._report.pinned = log.text, bool(self._given)
-        if log.text != brought.text:
-            self._report.found("key_other", "keys.json", f"it brings the key {brought.text}, not the one you gave")
-        return log
+    def _log_keys(self, keys: dict[str, object]) -> LogKeys:
+        second = keys.get("log_ml_dsa_44")
+        text = f"{keys['log']}\n{second}" if isinstance(second, str) else str(keys["log"])
+        return chosen(self._asked, log_keys(text), self._report)
 
     def _receipt_keys(self, keys: dict[str, object]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -134,18 +153,6 @@ class _Check:
             self._report.found("head_invalid", place, str(error))
             return None
         return head
-
-    def _cosigned(self, end: Checkpoint, log: LogKey) -> None:
-        """Whether the witnesses that were named cosigned the newest head, and who else says that they did."""
-        known = {(each.name, each.id) for each in self._witnesses}
-        for witness in self._witnesses:
-            try:
-                at = cosigned_at(end, witness, log.name)
-            except ValueError as error:
-                self._report.found("cosignature_invalid", "checkpoint", str(error))
-                continue
-            self._report.witnesses[witness.name] = at
-        self._report.others = tuple(name for name, each in end.signatures if (name, each[:4]) not in known)
 
     def _proof(self) -> Proof | None:
         try:
@@ -182,6 +189,8 @@ class _Check:
                 try:
                     leaf = read_leaf(line)
                     summary.take(index, leaf)
+                    if leaf.kind == "erased":
+                        reading.erasures.leaf(index, leaf.at)
                     self._one(index, leaf, hash_, here, pairing, reading, whole=manifest.whole)
                 except ValueError as error:
                     self._report.found("leaf_invalid", "leaves.jsonl", str(error), index)
@@ -223,13 +232,21 @@ class _Check:
         except ValueError as error:
             self._report.found("outcome_unpaired", "leaves.jsonl", str(error), index)
             intent = None
+        reading.begin(leaf)
+        problems = [*reading.take(leaf, here, intent)] if here is not None else []
+        if hole := self._complete.take(index, leaf, hash_, here, sound=not problems):
+            self._report.found("channel_hole", "leaves.jsonl", hole, index)
         if here is not None:
             reading.erased += here.erased
-            for text in reading.take(leaf, here, intent):
+            for text in problems:
                 self._report.found("opened_invalid", "opened.jsonl", text, index)
             if index in pairing.open:
                 opened = wanted({name: text for name, (text, _) in here.facts.items()})
                 pairing.open[index] = pairing.open[index]._replace(opened=opened)
+        if self._besides is not None:
+            said = reading.said if here is not None else {}
+            for code, text in self._besides.take(index, leaf, hash_, said, erased=here is not None and here.erased):
+                self._report.found(code, "call tokens" if code.startswith("token") else "opened.jsonl", text, index)
         if self._sample is None and not whole:
             return
         all_here = not leaf.names or (here is not None and (here.erased or here.facts.keys() == {*leaf.names}))
@@ -303,6 +320,12 @@ class _Check:
         for index in self._sample.withheld():
             text = "the seed chooses this call, and not all of it is opened"
             self._report.found("sample_withheld", "opened.jsonl", text, index)
+
+    def _policy_file(self, digest: str) -> bytes | None:
+        """The policy bundle of a digest, where it is here and has that digest."""
+        name = f"policies/{digest.removeprefix('sha256:')}.json"
+        data = self._archive.whole(name, limit=_POLICY) if name in self._archive.names else None
+        return data if data is not None and f"sha256:{hashlib.sha256(data).hexdigest()}" == digest else None
 
     def _policies(self, named: set[str]) -> None:
         here = set()

@@ -8,21 +8,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from onbehalf.verifier.backend_rows import BackendRecord, read_rows
+from onbehalf.verifier.besides import Besides
 from onbehalf.verifier.check import MAX_BYTES, check
+from onbehalf.verifier.policy import MAX_POLICY, read_policy
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Verdict
 
 __all__ = ["entry", "main"]
 
-_MAX_NOTE = 65_536
+_MAX_NOTE = 262_144
 _CODES = """exit codes:
   0 verified   everything holds, under the key you gave
   1 invalid    something does not hold
   2 unusable   no bundle, over a bound, or wrong arguments
   3 diverged   two signed heads of one log, and one is no beginning of the other
-  4 unpinned   everything holds, but the key is the bundle's own, or a witness did not cosign
+  4 unpinned   everything holds, but the key is the bundle's own, or a witness, or the policy's quorum, did not cosign
   5 erased     everything holds; some of what was to be opened is erased
   6 unknown    everything holds; some calls have no known end
+  7 incomplete everything holds; a backend's own record does not agree with it
 """
 
 
@@ -39,6 +43,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--witness", action="append", default=[], help="the vkey of one who must have cosigned, or a file"
     )
+    parser.add_argument("--policy", type=Path, help="a policy file (C2SP tlog-policy): its quorum must have cosigned")
+    parser.add_argument(
+        "--backend", action="append", default=[], metavar="AUDIENCE=FILE",
+        help="what a backend itself kept of its calls, one JSON row a line, got from its own people",
+    )  # fmt: skip
+    parser.add_argument("--replay", action="store_true", help="make opened decisions again; needs the extra `replay`")
+    parser.add_argument("--call-tokens", type=Path, help="a file of call tokens that a backend kept, one a line")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="most bytes to unpack (default %(default)s)")
     given = parser.parse_args(arguments)
@@ -46,7 +57,12 @@ def main(arguments: Sequence[str]) -> int:
         key = given.key or (_small(given.key_file).decode("ascii", "replace") if given.key_file else "")
         kept = _small(given.kept) if given.kept else b""
         witnesses = [each if "+" in each else _small(Path(each)).decode("ascii", "replace") for each in given.witness]
-        report = check(given.bundle, key=key, kept=kept, witnesses=witnesses, max_bytes=given.max_bytes)
+        policy = read_policy(_small(given.policy, limit=MAX_POLICY)) if given.policy else None
+        backends = [_backend(each) for each in given.backend]
+        report = check(
+            given.bundle, key=key, kept=kept, witnesses=witnesses, policy=policy, max_bytes=given.max_bytes,
+            besides=Besides(replay=given.replay, tokens=given.call_tokens, backends=backends),
+        )  # fmt: skip
     except Unusable as error:
         text = "".join(each if each.isprintable() else "?" for each in str(error))
         if given.json:
@@ -62,14 +78,21 @@ def main(arguments: Sequence[str]) -> int:
     return int(report.verdict)
 
 
-def _small(path: Path) -> bytes:
+def _backend(text: str) -> BackendRecord:
+    audience, equals, file = text.rpartition("=")
+    if not (audience and equals and file):
+        raise Unusable(f"`{text}` is no audience and file, such as https://orders.example.com=orders.jsonl")
+    return read_rows(audience, Path(file))
+
+
+def _small(path: Path, *, limit: int = _MAX_NOTE) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_NOTE + 1)
+            data = file.read(limit + 1)
     except OSError as error:
         raise Unusable(f"`{path}` cannot be read: {error.strerror}") from error
-    if not 0 < len(data) <= _MAX_NOTE:
-        raise Unusable(f"`{path}` is empty, or too long for a key or checkpoint")
+    if not 0 < len(data) <= limit:
+        raise Unusable(f"`{path}` is empty, or too long for what it should be")
     return data
 
 

@@ -21,8 +21,10 @@ _MAX_OPEN = 1_000_000
 _NUMBER = rb"(0|[1-9][0-9]{0,14})"
 _WORD = rb"[ !#-\[\]-~]{0,1000}"
 """Printable ASCII without `"` and `\\`, which nothing in a leaf holds, so that no escape has to be understood."""
-_HEAD = re.compile(rb'\{"at":%b,"call":"(%b)","facts":\{' % (_NUMBER, _WORD))
-_TAIL = re.compile(rb'\},"id":"%b","kind":"(%b)"(?:,"of":%b)?,"v":1\}' % (_WORD, _WORD, _NUMBER))
+_HEAD = re.compile(rb'\{"at":%b,"call":"(%b)"(?:,"ch":"([0-9a-f]{16})")?,"facts":\{' % (_NUMBER, _WORD))
+_TAIL = re.compile(
+    rb'\},"id":"%b","kind":"(%b)"(?:,"n":([1-9][0-9]{0,14}))?(?:,"of":%b)?,"v":1\}' % (_WORD, _WORD, _NUMBER)
+)
 _NAME = re.compile(rb"[a-z][a-z0-9_]{0,63}")
 _HEX = b"0123456789abcdef"
 _LENGTHS = {64}
@@ -30,7 +32,8 @@ _LENGTHS = {64}
 
 class Leaf(NamedTuple):
     """A leaf. `names` are those of its facts, in order, and `commitments` theirs, in hex; `of` is the index of an
-    answer's intent, -1 for other kinds."""
+    answer's intent, -1 for other kinds; `channel` and `number` are an intent's, "" and 0 in logs from before there were
+    any."""
 
     kind: str
     call: str
@@ -38,6 +41,8 @@ class Leaf(NamedTuple):
     of: int
     names: tuple[str, ...]
     commitments: list[bytes]
+    channel: str = ""
+    number: int = 0
 
     def commitment(self, name: str) -> bytes | None:
         """What the leaf commits to under this name, in hex; None where it has no such fact."""
@@ -69,7 +74,7 @@ class Pairing:
 
     def take(self, index: int, leaf: Leaf, hash_: bytes) -> Intent | None:
         """Take note of the next leaf. The intent that it answers, where that is in the range. Raises ValueError."""
-        kind, call, at, of, _, _ = leaf
+        kind, call, at, of, _, _, _, _ = leaf
         if kind == "intent":
             if len(self.open) >= _MAX_OPEN:
                 raise Unusable(f"more than {_MAX_OPEN} calls are without outcome")
@@ -99,10 +104,15 @@ def read_leaf(line: bytes) -> Leaf:
     tail = _TAIL.fullmatch(line, end) if end >= 0 else None
     if head is None or tail is None:
         raise ValueError("it is no leaf of version 1 in the spelling of RFC 8785")
-    at, call = head.groups()
-    kind, of = tail.groups()
+    at, call, channel = head.groups()
+    kind, number, of = tail.groups()
     names, commitments = _facts(line[head.end() : end])
-    return Leaf(kind.decode(), call.decode(), int(at), -1 if of is None else int(of), names, commitments)
+    answers = -1 if of is None else int(of)
+    if channel is None and number is None:
+        return Leaf(kind.decode(), call.decode(), int(at), answers, names, commitments)
+    if channel is None or number is None or kind != b"intent":
+        raise ValueError("a number and its channel belong together, to an intent")
+    return Leaf(kind.decode(), call.decode(), int(at), answers, names, commitments, channel.decode(), int(number))
 
 
 def _facts(text: bytes) -> tuple[tuple[str, ...], list[bytes]]:

@@ -15,7 +15,8 @@ from onbehalf.verifier.refused import Unusable
 
 __all__ = ["Checkpoint", "LogKey", "checkpoint", "log_key"]
 
-_MAX_NOTE = 65_536
+_MAX_NOTE = 262_144
+"""Room for 64 cosignatures by ML-DSA-44, of 3.3 kB each."""
 _MAX_LINES = 128
 _VKEY = re.compile(r"([!-*,-~]{1,200})\+([0-9a-f]{8})\+([A-Za-z0-9+/]{1,100}={0,2})")
 _LINE = re.compile(r"— ([^ +\n]{1,1000}) ([A-Za-z0-9+/]{1,20000}={0,2})")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from onbehalf.verifier.erasures import Erasures
 from onbehalf.verifier.leaves import Intent, Leaf
 from onbehalf.verifier.receipts import Receipts
 from onbehalf.verifier.strict import strict
@@ -22,15 +23,17 @@ __all__ = ["Opened", "Reading", "opened_lines"]
 _DOMAIN = b"onbehalf/leaf/v1/"
 _SALT = re.compile(r"[0-9a-f]{64}")
 _DEPTH = 256
+_KEYED = ("start", "key_change")
 _MAX_POLICIES = 10_000
 
 
 @dataclass(slots=True)
 class Opened:
-    """What was opened of one leaf: JSON text and salt by fact's name."""
+    """What was opened of one leaf: JSON text and salt by fact's name. An erased one may name the leaf that says so."""
 
     index: int
     erased: bool = False
+    by: int = -1
     facts: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
@@ -39,7 +42,7 @@ def opened_lines(lines: Iterator[bytes]) -> Iterator[Opened]:
     found: Opened | None = None
     for number, line in enumerate(lines, start=1):
         try:
-            index, one = _line(line)
+            index, one, by = _line(line)
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
         if found is not None and index != found.index:
@@ -51,24 +54,27 @@ def opened_lines(lines: Iterator[bytes]) -> Iterator[Opened]:
         if found.erased or (one is None and found.facts) or (one is not None and one[0] in found.facts):
             raise ValueError(f"line {number}: leaf {index} says two things about one fact")
         if one is None:
-            found.erased = True
+            found.erased, found.by = True, by
         else:
             found.facts[one[0]] = (one[1], one[2])
     if found is not None:
         yield found
 
 
-def _line(line: bytes) -> tuple[int, tuple[str, str, str] | None]:
+def _line(line: bytes) -> tuple[int, tuple[str, str, str] | None, int]:
     said = strict(line, depth=2)
     index = said.get("index") if isinstance(said, dict) else None
     if type(index) is not int or index < 0:
         raise ValueError("it names no leaf")
-    if said.keys() == {"index", "erased"} and said["erased"] is True:
-        return index, None
+    if said.keys() - {"by"} == {"index", "erased"} and said["erased"] is True:
+        by = said.get("by", -1)
+        if type(by) is not int or ("by" in said and by <= index):
+            raise ValueError("it names no later leaf that says what was erased")
+        return index, None, by
     values = (said.get("fact"), said.get("json"), said.get("salt"))
     if said.keys() != {"index", "fact", "json", "salt"} or not all(isinstance(each, str) for each in values):
         raise ValueError("it is no opened fact")
-    return index, values
+    return index, values, -1
 
 
 @dataclass(slots=True)
@@ -80,10 +86,13 @@ class Reading:
     erased: int = 0
     signed: int = 0
     policies: set[str] = field(default_factory=set)
+    erasures: Erasures = field(default_factory=Erasures)
+    said: dict[str, Any] = field(default_factory=dict)
+    """The facts of the last leaf that were opened and hold."""
 
     def take(self, leaf: Leaf, opened: Opened, intent: Intent | None) -> Iterator[str]:
         """What does not hold of one leaf's opened facts, as sentences. `intent` is what the leaf answers."""
-        said: dict[str, Any] = {}  # Any: JSON
+        said = self.said = {}
         for name, (text, salt) in opened.facts.items():
             problem = _commitment(leaf, name, text, salt)
             if problem:
@@ -95,7 +104,16 @@ class Reading:
             except ValueError as error:
                 yield f"fact `{name}` is committed to, and is no JSON of one meaning ({error})"
         texts = {name: text for name, (text, _) in opened.facts.items() if name in said}
+        if opened.erased:
+            self.erasures.erased(opened.index, opened.by)
+        if leaf.kind == "erased" and "erasure" in said:
+            self.erasures.told(opened.index, said["erasure"])
         yield from self._together(leaf, said, texts, intent)
+
+    def begin(self, leaf: Leaf) -> None:
+        """A leaf that says which keys are in force ends what an earlier one said, opened or not."""
+        if leaf.kind in _KEYED and "key_set" in leaf.names:
+            self.receipts.in_force(None)
 
     def _together(
         self, leaf: Leaf, said: dict[str, Any], texts: dict[str, str], intent: Intent | None
@@ -110,6 +128,8 @@ class Reading:
             and len(self.policies) < _MAX_POLICIES
         ):
             self.policies.add(decision["policy"])
+        if leaf.kind in _KEYED and "key_set" in said:
+            self.receipts.in_force(said["key_set"])
         about = said.get("intent")
         if leaf.kind in ("outcome", "unknown") and about is not None:
             index, digest = (about.get("index"), about.get("leaf")) if isinstance(about, dict) else (None, None)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from onbehalf.verifier.leaves import Intent, Leaf
 from onbehalf.verifier.strict import strict
 
-__all__ = ["Receipts", "key_set"]
+__all__ = ["Receipts", "decoded", "key_set", "parts_of"]
 
 _MAX = 4096
 _MAX_KEYS = 1000
@@ -37,7 +37,7 @@ def key_set(jwks: object, *, thumbprints: bool = True) -> dict[str, bytes]:
         if not isinstance(each, dict) or (each.get("kty"), each.get("crv")) != ("OKP", "Ed25519"):
             continue
         x, kid = each.get("x"), each.get("kid")
-        public = _decoded(x) if isinstance(x, str) else b""
+        public = decoded(x) if isinstance(x, str) else b""
         bare = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": x}, separators=(",", ":")).encode()
         if len(public) != 32 or not isinstance(kid, str):
             raise ValueError("a key is malformed")
@@ -52,15 +52,28 @@ class Receipts:
 
     def __init__(self, keys: dict[str, bytes]) -> None:
         self._keys = keys
+        self._in_force: dict[str, str] | None = None
         self._names: dict[str, str] = {}
+
+    def in_force(self, key_set: object) -> None:
+        """From here on these keys are those that the gateway took; None where the record does not say here."""
+        sets = key_set.get("receipts") if isinstance(key_set, dict) else None
+        if not isinstance(sets, dict):
+            self._in_force = None
+            return
+        each_of = [each for each in sets.values() if isinstance(each, dict)]
+        self._in_force = {kid: x for each in each_of for kid, x in each.items() if isinstance(x, str)}
 
     def problem(self, compact: str, leaf: Leaf, intent: Intent | None) -> str:
         """Why a receipt does not belong to this outcome; "" where it does."""
-        parts = compact.split(".") if 0 < len(compact) <= _MAX else []
-        if len(parts) != 3 or not all(map(_PART.fullmatch, parts)):
+        if len(compact) > _MAX:
             return "it is no compact JWS"
         try:
-            head, said, signature = strict(_decoded(parts[0]), depth=4), strict(_decoded(parts[1]), depth=4), parts[2]
+            parts = parts_of(compact)
+        except ValueError as error:
+            return str(error)
+        try:
+            head, said, signature = strict(decoded(parts[0]), depth=4), strict(decoded(parts[1]), depth=4), parts[2]
         except ValueError:
             return "it is no strict JSON"
         if not isinstance(head, dict) or not isinstance(said, dict) or head.keys() != {"typ", "alg", "kid"}:
@@ -71,8 +84,10 @@ class Receipts:
         key = self._keys.get(kid) if isinstance(kid, str) else None
         if key is None:
             return "its key is not in keys.json"
+        if self._in_force is not None and self._in_force.get(kid) != _encoded(key):
+            return "its key was none of those on record as in force then"
         try:
-            Ed25519PublicKey.from_public_bytes(key).verify(_decoded(signature), f"{parts[0]}.{parts[1]}".encode())
+            Ed25519PublicKey.from_public_bytes(key).verify(decoded(signature), f"{parts[0]}.{parts[1]}".encode())
         except (InvalidSignature, ValueError):
             return "its signature does not verify"
         return self._about(said, kid, leaf, intent)
@@ -98,7 +113,16 @@ def _encoded(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def _decoded(part: str) -> bytes:
+def parts_of(compact: str) -> list[str]:
+    """The three parts of a compact JWS, as they stand. Raises ValueError."""
+    parts = compact.split(".")
+    if len(parts) != 3 or not all(map(_PART.fullmatch, parts)):
+        raise ValueError("it is no compact JWS")
+    return parts
+
+
+def decoded(part: str) -> bytes:
+    """The bytes of one part; none where it is not the one spelling of any."""
     try:
         data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except (binascii.Error, ValueError):

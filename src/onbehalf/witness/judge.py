@@ -1,8 +1,7 @@
 """What a witness answers to `add-checkpoint` (C2SP tlog-witness). Pure: state and time come in, a verdict goes out.
 
 In order: 1 the request's form; 2 the origin is one of ours (404); 3 the log's signature (403); 4 the old size is at
-most the new one (400); 5 it is the size that was cosigned last (409); 6 the proof (422), or at one size the same root
-(409).
+most the new one (400); 5 it is the size that was cosigned last (409); 6 the proof, or at one size the same root (422).
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def judge(request: bytes, *, logs: Mapping[str, LogKey], seen: Callable[[str], S
     if old > head.size:  # 4
         return Answer(status=400, body="the old size is larger than the checkpoint's\n")
     last = seen(origin)
-    if old != last.size or (old == head.size and old and head.root != last.root):  # 5, 6
+    if old != last.size:  # 5
         return Answer(status=409, body=f"{last.size}\n", kind=_SIZE_TYPE)
     if old and not merkle.consistent(old=old, old_root=last.root, size=head.size, root=head.root, path=steps):  # 6
         return Answer(status=422, body="the proof does not show that the old head is a beginning of this one\n")

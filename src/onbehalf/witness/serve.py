@@ -24,8 +24,9 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from onbehalf.verifier.cosign import ML_DSA_44, WitnessKey, witness_key, witness_vkey
-from onbehalf.verifier.note import LogKey, log_key
+from onbehalf.verifier.note import LogKey
 from onbehalf.verifier.refused import Unusable
+from onbehalf.verifier.signers import log_keys
 from onbehalf.witness.judge import MAX_REQUEST, Answer, Seen, cosignature, judge
 
 __all__ = ["Witness", "entry", "main", "server"]
@@ -39,7 +40,7 @@ class Witness:
 
     def __init__(self, folder: Path, *, name: str, logs: Sequence[str], clock: Callable[[], float] = time.time) -> None:
         """Makes the folder and key where there are none. Raises Unusable, also where another process has the folder."""
-        self._logs: dict[str, LogKey] = {key.name: key for key in map(log_key, logs)}
+        self._logs: dict[str, LogKey] = {each.key.name: each.key for each in map(log_keys, logs)}
         self._clock = clock
         self._folder = folder
         self._gate = threading.Lock()
@@ -144,33 +145,41 @@ def server(witness: Witness, host: str, port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         timeout = _TIMEOUT_S
         server_version, sys_version = "onbehalf-witness", ""
+        protocol_version = "HTTP/1.1"  # a log keeps its connection (C2SP tlog-witness)
+        wbufsize, disable_nagle_algorithm = 65_536, True  # an answer leaves at once, and as one
 
         def do_POST(self) -> None:
-            length = self.headers.get("Content-Length", "")
+            lengths = self.headers.get_all("Content-Length", [])
+            length = lengths[0] if len(lengths) == 1 and "Transfer-Encoding" not in self.headers else ""
             if self.path != "/add-checkpoint":
-                self._send(Answer(status=404, body="not found\n"))
+                self._send(Answer(status=404, body="not found\n"), last=True)
             elif not (length.isascii() and length.isdigit() and 0 < int(length[:9]) <= MAX_REQUEST and len(length) < 9):
-                self._send(Answer(status=413, body=f"give a body of 1 to {MAX_REQUEST} bytes, with its length\n"))
+                self._send(
+                    Answer(status=413, body=f"give a body of 1 to {MAX_REQUEST} bytes, with its length\n"), last=True
+                )
             elif not room.acquire(blocking=False):
-                self._send(Answer(status=503, body="too many at once\n"))
+                self._send(Answer(status=503, body="too many at once\n"), last=True)
             else:
                 try:
                     self._send(witness.add_checkpoint(self.rfile.read(int(length))))
                 except OSError:  # the disk, or a client that sends too slowly: nothing was cosigned
-                    self._send(Answer(status=500, body="not kept, so not cosigned\n"))
+                    self._send(Answer(status=500, body="not kept, so not cosigned\n"), last=True)
                 finally:
                     room.release()
 
-        def _send(self, answer: Answer) -> None:
+        def _send(self, answer: Answer, *, last: bool = False) -> None:
+            """Answer; `last` where the request was not read to its end, so that no other can follow it."""
             body = answer.body.encode()
-            self.close_connection = True
+            self.close_connection = self.close_connection or last
             with contextlib.suppress(OSError):  # nobody is there any more
                 self.send_response(answer.status)
                 self.send_header("Content-Type", answer.kind)
                 self.send_header("Content-Length", str(len(body)))
-                self.send_header("Connection", "close")
+                if self.close_connection:
+                    self.send_header("Connection", "close")
                 self.end_headers()
                 self.wfile.write(body)
+                self.wfile.flush()
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing: a request's bytes do not go to the terminal."""
@@ -183,7 +192,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="onbehalf-witness", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("folder", type=Path, help="where its key and what it has seen are kept")
     parser.add_argument("--name", required=True, help="such as witness.audit.example/1")
-    parser.add_argument("--log", action="append", required=True, help="the vkey of a log to witness; may stand again")
+    parser.add_argument(
+        "--log", action="append", required=True, help="the line or lines of a log's log.pub; may stand again"
+    )
     parser.add_argument("--listen", default="127.0.0.1:8200", help="host:port (default %(default)s)")
     given = parser.parse_args(arguments)
     host, _, port = given.listen.rpartition(":")
