@@ -14,6 +14,7 @@ from faults.fault_house import Place, needs_strace
 from faults.recorded import strace
 
 LONG = "ONBEHALF_SOAK" in os.environ
+CHANCE = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID"))  # all workers of a run must choose alike
 MANY = 12 if LONG else 2
 
 
@@ -29,7 +30,7 @@ def injected(fault: str, tmp_path: Path, *, refused: bool = True) -> Place:
 
 
 @needs_strace
-@pytest.mark.parametrize("nth", sorted({1, *random.sample(range(3, 30), MANY)}))
+@pytest.mark.parametrize("nth", sorted({1, *CHANCE.sample(range(3, 30), MANY)}))
 def test_when_the_nth_sync_fails_nothing_more_is_taken_and_nothing_acknowledged_is_gone(
     tmp_path: Path, nth: int
 ) -> None:
@@ -44,7 +45,7 @@ def test_a_failed_sync_of_the_folder_is_no_error_of_sqlites_and_need_be_none(tmp
 
 @needs_strace
 @pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT", "EROFS", "EIO"])
-@pytest.mark.parametrize("nth", random.sample(range(1, 60), MANY))
+@pytest.mark.parametrize("nth", CHANCE.sample(range(1, 60), MANY))
 def test_when_the_nth_write_fails_nothing_more_is_taken_and_nothing_acknowledged_is_gone(
     tmp_path: Path, error: str, nth: int
 ) -> None:

@@ -16,7 +16,7 @@ import orjson
 
 from onbehalf.broker.grant import Code, Granted, Reused
 from onbehalf.broker.refused import BrokerUnavailable
-from onbehalf.doors.broker_sqlite import IDLE_S, MOST_CLIENTS, UNUSED_S, digest, too_many
+from onbehalf.doors.broker_sqlite import IDLE_S, MOST_CLIENTS, UNUSED_S, digest, granted, too_many
 from onbehalf.doors.state_postgres import State, StateDown
 from onbehalf.model import Json, UnixTime
 
@@ -104,7 +104,7 @@ class PostgresBroker:
         redirect_uri, challenge, until, key = taken[0][11:]
         if until <= now or taken[0][9]:
             return None
-        return Code(granted=_read(taken[0][:11]), redirect_uri=redirect_uri, challenge=challenge, key=key)
+        return Code(granted=granted(taken[0][:11]), redirect_uri=redirect_uri, challenge=challenge, key=key)
 
     async def keep_refresh(self, refresh: str, family: str) -> None:
         """Keep the first refresh token of a grant."""
@@ -113,7 +113,7 @@ class PostgresBroker:
     async def find_refresh(self, refresh: str, *, now: UnixTime) -> Granted | None:
         """The grant of a refresh token that is good, unused or not. None for one that is unknown or over."""
         found = await self._run(_FIND, digest(refresh))
-        return _read(found[0]) if found and not found[0][9] and found[0][7] > now else None
+        return granted(found[0]) if found and not found[0][9] and found[0][7] > now else None
 
     async def rotate(self, refresh: str, fresh: str) -> bool:
         """Put a fresh refresh token in place of one; whether that was unused. Where not, its grant is over."""
@@ -145,12 +145,3 @@ class PostgresBroker:
             return await self._state.run(text, *values)
         except StateDown as error:
             raise BrokerUnavailable(f"grants cannot be read or kept: {error}", hint="try again later") from error
-
-
-def _read(row: tuple[Any, ...]) -> Granted:
-    family, client, subject, tenant, resource, scope, at, until, told, _, key = row
-    return Granted(
-        family=family, client=client, subject=subject, tenant=tenant, resource=resource,
-        scope=tuple(scope.split(" ")) if scope else (), at=UnixTime(at), until=UnixTime(until), told=orjson.loads(told),
-        key=key,
-    )  # fmt: skip

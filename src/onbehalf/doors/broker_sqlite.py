@@ -26,7 +26,7 @@ from onbehalf.broker.refused import BrokerUnavailable, OauthRefused
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json, UnixTime
 
-__all__ = ["IDLE_S", "MOST_CLIENTS", "UNUSED_S", "SqliteBroker", "digest", "too_many"]
+__all__ = ["IDLE_S", "MOST_CLIENTS", "UNUSED_S", "SqliteBroker", "digest", "granted", "too_many"]
 
 Found = TypeVar("Found")
 
@@ -190,12 +190,12 @@ class SqliteBroker:
         self._connection.execute("UPDATE code SET used = 1 WHERE digest = ?", (digest(code),))
         if until <= now or found[9]:
             return None
-        return Code(granted=_read(found[:11]), redirect_uri=redirect_uri, challenge=challenge, key=key)
+        return Code(granted=granted(found[:11]), redirect_uri=redirect_uri, challenge=challenge, key=key)
 
     def _find_refresh(self, refresh: str, now: UnixTime) -> Granted | None:
         query = f"SELECT {_GRANT} FROM refresh JOIN granted USING (family) WHERE digest = ?"  # noqa: S608
         found = self._connection.execute(query, (digest(refresh),)).fetchone()
-        return _read(found) if found is not None and not found[9] and found[7] > now else None
+        return granted(found) if found is not None and not found[9] and found[7] > now else None
 
     def _rotate(self, refresh: str, fresh: str) -> bool:
         run = self._connection.execute
@@ -240,7 +240,8 @@ class SqliteBroker:
             ) from error
 
 
-def _read(row: tuple[Any, ...]) -> Granted:  # Any: SQLite's columns, whose types the table checks
+def granted(row: tuple[Any, ...]) -> Granted:  # Any: a database's columns, whose types its table checks
+    """What a row says that was granted, whichever database it is of."""
     family, client, subject, tenant, resource, scope, at, until, told, _, key = row
     return Granted(
         family=family, client=client, subject=subject, tenant=tenant, resource=resource,
