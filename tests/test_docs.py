@@ -11,6 +11,7 @@ import pytest
 from onbehalf import (
     config,
     config_directory,
+    config_ledger,
     config_proof,
     config_signals,
     config_sinks,
@@ -39,7 +40,7 @@ STRUCTS = (
     config_state.StateSettings, config_state.PostgresState,
     config_signals.StreamSettings, config_signals.PollSettings, config_signals.VerificationSettings,
     config_sinks.FileSink, config_sinks.StdoutSink, config_sinks.SyslogSink, config_sinks.OtlpSink,
-    config_sinks.HttpSink, config_sinks.ParquetSink,
+    config_sinks.HttpSink, config_sinks.ParquetSink, config_ledger.LedgerSettings, config_ledger.PostgresLedgerSettings,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 

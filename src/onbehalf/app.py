@@ -14,6 +14,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
@@ -26,11 +27,12 @@ from onbehalf.build_broker import open_broker, pages_login, serve_broker
 from onbehalf.build_exchange import open_exchange
 from onbehalf.build_further import open_further
 from onbehalf.build_keys import keys_in_force, keys_on_record
+from onbehalf.build_ledger import ledger_store, open_erasing, open_ledger, public_log
 from onbehalf.build_people import load_people, open_people
 from onbehalf.build_proof import open_proofs
 from onbehalf.build_signals import open_signals
 from onbehalf.build_state import open_stores
-from onbehalf.build_witnesses import Heads, open_heads, open_watched, open_witnesses
+from onbehalf.build_witnesses import open_heads, open_watched, open_witnesses
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.config_upstreams import audience_of
 from onbehalf.doors import policies_kept
@@ -44,30 +46,29 @@ from onbehalf.doors.engine_cedar_values import engine_name
 from onbehalf.doors.inbound_admin import AdminApp
 from onbehalf.doors.inbound_approve_login import Logins
 from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
-from onbehalf.doors.inbound_log import LogApp
 from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.issuer_introspection import introspection_clients
 from onbehalf.doors.issuer_metadata import IssuerMetadata
 from onbehalf.doors.key_file import KeyFile
-from onbehalf.doors.ledger_erase import Erasing
 from onbehalf.doors.ledger_heartbeat import Heart
-from onbehalf.doors.ledger_keys import open_ledger_keys, open_mask_key
-from onbehalf.doors.ledger_signing import SignedTiles
+from onbehalf.doors.ledger_keys import open_mask_key
 from onbehalf.doors.ledger_spool import Spool, taking
 from onbehalf.doors.ledger_sqlite import SqliteLedger
-from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.meter_prometheus import PrometheusMeter
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
 from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, LedgerUnavailable, OnbehalfError
 from onbehalf.explain.key_set import changed
-from onbehalf.explain.seal import LedgerKeys
 from onbehalf.gateway import Gateway, Offer, Standing
 from onbehalf.model import AuditEntry, Json, Tool
+from onbehalf.ports import House
 from onbehalf.validate import route, tools
 from onbehalf.validate.claims_people import kept_claims
+
+if TYPE_CHECKING:
+    from onbehalf.doors.ledger_postgres import PostgresLedger
 
 __all__ = [
     "VERSION", "App", "Paths", "building", "load_people", "load_settings", "log_origin", "make_data", "mcp_server",
@@ -117,7 +118,7 @@ class App:
     admin: AdminApp
     callers: IssuerCallers
     directory: SqliteDirectory
-    ledger: SqliteLedger
+    ledger: SqliteLedger | PostgresLedger
     signer: FileSigner
     sketches: Mapping[str, Tool]
     state: _State
@@ -285,16 +286,18 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         require_alone(settings.directory, known)
         make_data(places)
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
-        ledger, log_keys = await asyncio.to_thread(_ledger, places, settings)
-        erasing = Erasing(ledger, places.ledger, now=now)
-        stack.callback(erasing.close)
+        ledger, log_keys = await asyncio.to_thread(open_ledger, places, settings, origin=log_origin(settings))
+        erasing = open_erasing(places, stack, ledger)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
-        await erasing.begin()
+        if erasing is not None:
+            await erasing.begin()
         policies_kept.keep(places.kept, engine.spelled)
-        heads = await open_heads(places, stack, ledger=ledger, keys=log_keys)
-        witnesses = await open_witnesses(
-            settings, places, stack, ledger=ledger, keys=log_keys, heads=heads.heads
-        )  # fmt: skip
+        heads = witnesses = None
+        if isinstance(ledger, SqliteLedger):  # neither is there for a record in PostgreSQL (config_ledger.py)
+            heads = await open_heads(places, stack, ledger=ledger, keys=log_keys)
+            witnesses = await open_witnesses(
+                settings, places, stack, ledger=ledger, keys=log_keys, heads=heads.heads
+            )  # fmt: skip
         stores = await open_stores(settings, places, stack)
         told = open_people(
             settings, places, stack, known=known, stopped=stores.revocations,
@@ -346,14 +349,16 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
                 broker, settings, places, stack, ports=ports, callers=callers, scopes=catalogue.scopes,
                 dpop=proofs.dpop,
             )  # fmt: skip
-        watched = await open_watched(
-            gateway, settings, places, stack, ledger=ledger, keys=log_keys, count=meter.brought
-        )  # fmt: skip
+        watched: House = gateway
+        if isinstance(ledger, SqliteLedger):
+            watched = await open_watched(
+                gateway, settings, places, stack, ledger=ledger, keys=log_keys, count=meter.brought
+            )  # fmt: skip
         public = PublicApp(
             watched, settings, catalogue=catalogue, meter=meter, pages=pages, scim=told.pushed, oauth=oauth,
             connect=accounts.pages if accounts is not None else None,
             signals=signals.pushed, assertions=chained.app if chained is not None else None,
-            log=_public_log(places, settings, stack, heads),
+            log=public_log(places, settings, stack, heads.signing if heads is not None else None),
             txn=open_further(settings, places, issuer=trust_domain(settings), signer=signer, ports=ports),
             server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), proving=proofs.proving,
         )  # fmt: skip
@@ -366,7 +371,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
             problems=problems, logins=logins, broker=broker.keys if broker is not None else None,
             keys=keys_in_force(settings, places.config.resolve().parent, keys=log_keys, signer=signer),
         )  # fmt: skip
-        before = await asyncio.to_thread(keys_on_record, ledger, places, log_keys)
+        before = await asyncio.to_thread(keys_on_record, ledger, ledger_store(places, settings), log_keys)
         if before is not None and (change := changed(before, app.keys(), at=now())) is not None:
             await app.ledger.append(change)
         await app.ledger.append(_start(app))
@@ -375,7 +380,10 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
             audiences={audience_of(name, each) for name, each in settings.upstreams.items()}, ledger=ledger, clock=now,
         )  # fmt: skip
         stack.push_async_callback(heart.stop)
-        for each in (heart.beat(), taking(Spool(places.spool), ledger), erasing.watch(problems)):
+        watches = [heart.beat(), taking(Spool(places.spool), ledger)]
+        if erasing is not None:
+            watches.append(erasing.watch(problems))
+        for each in watches:
             stack.push_async_callback(_cancelled, asyncio.create_task(each))
         signals.begin(stack, note=app._note, problems=problems)
         sources = (chained, accounts, exchange)
@@ -444,21 +452,6 @@ def make_data(places: Paths) -> None:
         raise ConfigInvalid(f"`{places.data}` cannot be made: {error.strerror}", hint="`data` names another") from error
 
 
-def _ledger(places: Paths, settings: Settings) -> tuple[SqliteLedger, LedgerKeys]:
-    origin = log_origin(settings)
-    keys = open_ledger_keys(places.keys, origin=origin)
-    return SqliteLedger.open(places.ledger, keys=keys, origin=origin, now=now), keys
-
-
-def _public_log(places: Paths, settings: Settings, stack: contextlib.AsyncExitStack, heads: Heads) -> LogApp | None:
-    public = settings.gateway.public_log
-    if public == "none":
-        return None
-    tiles = LedgerTiles(places.ledger)
-    stack.callback(tiles.close)
-    return LogApp(SignedTiles(tiles, heads.signing) if heads.signing is not None else tiles, public=public)
-
-
 def _catalogue(
     sketches: Mapping[str, Tool], state: _State, signer: FileSigner, mirror: IssuerMetadata | None
 ) -> Catalogue:
@@ -474,10 +467,10 @@ def _catalogue(
     return Catalogue(tool=tool, scopes=asked, jwks=signer.jwks, issuer=mirror.document if mirror is not None else None)
 
 
-def _ready(ledger: SqliteLedger, callers: IssuerCallers) -> dict[str, Callable[[], str]]:
+def _ready(ledger: SqliteLedger | PostgresLedger, callers: IssuerCallers) -> dict[str, Callable[[], str]]:
     """What makes this gateway unfit for any call. An upstream that is down, or policies that could not be reloaded, do
     not: the one fails its own calls, the other leaves the old ones in force."""
-    return {"ledger": lambda: ledger.closed, "issuers": lambda: "; ".join(callers.problems())}
+    return {"ledger": lambda: ledger.unready, "issuers": lambda: "; ".join(callers.problems())}
 
 
 def _entry(kind: str, facts: dict[str, Json]) -> AuditEntry:

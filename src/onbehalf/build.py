@@ -89,6 +89,11 @@ class Paths:
         return self.data / "ledger.db"
 
     @property
+    def replica(self) -> Path:
+        """Which replica of a shared record this folder's last run was."""
+        return self.data / "replica.json"
+
+    @property
     def heads(self) -> Path:
         """Heads of the record that were cosigned."""
         return self.data / "heads.db"

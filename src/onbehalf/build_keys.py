@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from onbehalf.build import Paths
 from onbehalf.config import Settings
 from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.doors.ledger_sqlite import SqliteLedger
+from onbehalf.doors.ledger_store import LedgerStore
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_receipts import open_receipts
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable, RecordMissing
 from onbehalf.explain.key_set import key_set
 from onbehalf.explain.seal import LedgerKeys
 from onbehalf.model import Json
+
+if TYPE_CHECKING:
+    from onbehalf.doors.ledger_postgres import PostgresLedger
 
 __all__ = ["keys_in_force", "keys_on_record"]
 
@@ -31,12 +35,12 @@ def keys_in_force(
     return lambda: key_set(log=keys.vkeys, calls=signer.keys.states(), receipts=receipts)
 
 
-def keys_on_record(ledger: SqliteLedger, places: Paths, keys: LedgerKeys) -> Json:
+def keys_on_record(ledger: SqliteLedger | PostgresLedger, store: LedgerStore, keys: LedgerKeys) -> Json:
     """The keys that were recorded last; None where there are none, or where that can be read no longer."""
     if ledger.keyed < 0:
         return None
     try:
-        reader = LedgerReader(places.ledger, keys=keys)
+        reader = LedgerReader(store, keys=keys)
         try:
             return reader.record(ledger.keyed).facts.get("key_set")
         finally:

@@ -17,6 +17,7 @@ from msgspec import Struct
 from onbehalf.config_broker import BrokerClient, BrokerLogin, BrokerSettings
 from onbehalf.config_directory import ClaimsSettings, DirectorySettings, FeedSettings, ScimSettings, TenantClaim
 from onbehalf.config_introspection import IntrospectionSettings
+from onbehalf.config_ledger import LedgerSettings, PostgresLedgerSettings
 from onbehalf.config_proof import CertificateSettings, DpopSettings
 from onbehalf.config_services import ServicesSettings, WorkloadSettings
 from onbehalf.config_settings import (
@@ -163,6 +164,8 @@ def _keys(struct: type[Struct]) -> list[str]:
 _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$", (Settings,)),
     (r"\$\.gateway", (GatewaySettings,)),
+    (r"\$\.gateway\.ledger", (LedgerSettings,)),
+    (r"\$\.gateway\.ledger\.postgres", (PostgresLedgerSettings,)),
     (r"\$\.gateway\.limits", (Limits,)),
     (r"\$\.gateway\.approvals", (ApprovalSettings,)),
     (r"\$\.gateway\.dpop", (DpopSettings,)),

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType, field
 from onbehalf.config_broker import BrokerLogin, BrokerSettings
 from onbehalf.config_directory import Algorithm, DirectorySettings, Keys, Place, Reference, TenantClaim
 from onbehalf.config_introspection import IntrospectionSettings
+from onbehalf.config_ledger import LedgerSettings
 from onbehalf.config_proof import CertificateSettings, Demand, DpopSettings
 from onbehalf.config_services import ServicesSettings, WorkloadSettings
 from onbehalf.config_signals import StreamSettings
@@ -79,6 +80,7 @@ class GatewaySettings(Keys, frozen=True):
     """How often it goes on record that the gateway lives, so that silence says something."""
     insecure_http_for_tests: bool = False
     """Accept http:// issuers and upstreams beyond loopback. Danger: tokens and data travel in the clear."""
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
     limits: Limits = field(default_factory=Limits)
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
     dpop: DpopSettings = field(default_factory=DpopSettings)

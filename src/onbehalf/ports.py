@@ -127,7 +127,7 @@ class Engine(Protocol):
 
 
 class Ledger(Protocol):
-    """The record. Closed for good after a write error: the process must restart and verify."""
+    """The record. Closed for good once it is not known what is on it: the process must restart and verify."""
 
     async def append(self, entry: AuditEntry) -> Receipt:
         """Make the entry durable, then say where it is; an intent with an `audience` gets the next number of its

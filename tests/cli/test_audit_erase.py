@@ -66,13 +66,13 @@ def test_a_persons_records_are_erased_and_everything_else_holds(recorded: Compan
     answer = said("audit", "erase", "-c", recorded.config, "--subject", "acme/alice", *BASIS, "--yes")
     assert answer.code == 0, answer.err
     assert answer.out.startswith(
-        "2 payloads of acme/alice, in records 1 to 2.\n2 payloads are erased. Record 5 says so"
+        "2 payloads of acme/alice, in records 1 to 2.\n2 payloads are erased. Record 6 says so"
     )
     assert people(recorded) == ["acme/bob", "nobody-at-login"]
     report = told(recorded, "verify")
     assert (report["ok"], report["erased"], report["findings"]) == (True, 2, [])
-    assert [(each["leaf"], each["count"]) for each in report["erasures"]] == [(5, 2)]
-    assert "record 5: 2 payloads of one person were erased" in said("audit", "verify", "-c", recorded.config).out
+    assert [(each["leaf"], each["count"]) for each in report["erasures"]] == [(6, 2)]
+    assert "record 6: 2 payloads of one person were erased" in said("audit", "verify", "-c", recorded.config).out
     assert said("audit", "export", "-c", recorded.config, "--open", "all", tmp_path / "all.zip").code == 0
     key = (recorded.directory / "data" / "keys" / "log.pub").read_text().strip()
     assert check(tmp_path / "all.zip", key=key).verdict is Verdict.erased
@@ -83,7 +83,7 @@ def test_an_erased_call_is_explained_by_what_is_left_of_it(recorded: Company) ->
     assert said("audit", "erase", "-c", recorded.config, "--subject", "acme/alice", *BASIS, "--yes").code == 0
     story = said("explain", call, "-c", recorded.config).out
     assert "What this intent said was erased on" in story
-    assert "as record 5 says; its leaf still proves that it was recorded." in story
+    assert "as record 6 says; its leaf still proves that it was recorded." in story
     assert "under way" not in story
     assert json.loads(said("explain", call, "-c", recorded.config, "--json").out)["ending"] == "erased"
 
@@ -121,7 +121,7 @@ def test_what_somebody_did_before_the_directory_knew_them_is_erased_with_the_res
 def test_a_hold_blocks_erasure_until_it_is_lifted(recorded: Company) -> None:
     erase = ("audit", "erase", "-c", recorded.config, "--subject", "acme/alice", *BASIS, "--yes")
     made = said("audit", "hold", "add", "acme/alice", "-c", recorded.config, "--reason", "case 4711")
-    assert (made.code, made.out) == (0, "Hold 1 on acme/alice stands. Record 5 says so.\n")
+    assert (made.code, made.out) == (0, "Hold 1 on acme/alice stands. Record 6 says so.\n")
     assert [(each["whom"], each["reason"]) for each in told(recorded, "hold", "list")["holds"]] == [
         ("acme/alice", "case 4711")
     ]
@@ -129,7 +129,7 @@ def test_a_hold_blocks_erasure_until_it_is_lifted(recorded: Company) -> None:
     assert (answer.code, "a legal hold stands" in answer.err) == (2, True)
     assert "acme/alice" in people(recorded)
     lifted = said("audit", "hold", "lift", "1", "-c", recorded.config, "--reason", "closed")
-    assert (lifted.code, lifted.out) == (0, "The hold on acme/alice is lifted. Record 6 says so.\n")
+    assert (lifted.code, lifted.out) == (0, "The hold on acme/alice is lifted. Record 7 says so.\n")
     assert said("audit", "hold", "list", "-c", recorded.config).out == "No legal hold stands.\n"
     assert said(*erase).code == 0
     assert "acme/alice" not in people(recorded)
@@ -138,7 +138,7 @@ def test_a_hold_blocks_erasure_until_it_is_lifted(recorded: Company) -> None:
 
 def test_a_machine_is_told_as_json(recorded: Company) -> None:
     found = told(recorded, "erase", "--subject", "acme/bob", *BASIS, "--yes")["erased"]
-    assert (found["leaf"], found["count"], found["first"], found["last"]) == (5, 1, 3, 3)
+    assert (found["leaf"], found["count"], found["first"], found["last"]) == (6, 1, 3, 3)
 
 
 def test_a_gateway_that_serves_erases_while_calls_go_on(tmp_path: Path) -> None:

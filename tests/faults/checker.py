@@ -202,7 +202,7 @@ class _Roots:
 @cache
 def _checkpoint(note: str, vkey: str) -> tuple[int, bytes, str]:
     """Size and root of a checkpoint, and what is wrong with it."""
-    name, _, encoded = vkey.strip().split("+", 2)
+    name, _, encoded = vkey.split()[0].split("+", 2)
     text, blank, tail = note.rpartition("\n\n")
     said = [line.split(" ") for line in tail.splitlines() if line.startswith(f"— {name} ")]
     if not blank or len(said) != 1:

@@ -135,13 +135,14 @@ def _recovery_of_everything() -> None:
     checked = ledger_sqlite._checked
 
     def all_open(connection: sqlite3.Connection, keys: Any) -> Any:
-        frontier, _ = checked(connection, keys)
+        scanned = checked(connection, keys)
         rows = connection.execute(
             'SELECT idx, hash, entry FROM leaf WHERE CAST(entry AS TEXT) LIKE \'%"kind":"intent"%\''
         )
         found = [(index, hash_, json.loads(entry)["call"]) for index, hash_, entry in rows]
         make = ledger_sqlite.OpenIntent
-        return frontier, tuple(make(index=i, leaf=h, call=c, at=UnixTime(1)) for i, h, c in found)
+        scanned.open = {i: make(index=i, leaf=h, call=c, at=UnixTime(1)) for i, h, c in found}
+        return scanned
 
     ledger_sqlite._checked = all_open
 

@@ -1,15 +1,18 @@
-"""What every Ledger promises, asked of the SQLite door and of the in-memory one that the house's tests stand on."""
+"""What every Ledger promises, asked of the doors to SQLite and PostgreSQL, and of the one in memory that the house's
+tests stand on."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from doors.ledger_postgres_house import Record
 from house import Doors
 from onbehalf.doors.ledger_keys import open_ledger_keys
+from onbehalf.doors.ledger_postgres import PostgresLedger
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.errors import LedgerUnavailable
 from onbehalf.model import AuditEntry, UnixTime
@@ -25,7 +28,7 @@ class Breaking:
         self.broken = False
 
     def at(self, step: str) -> None:
-        if self.broken and step == "before_commit":
+        if self.broken and step in ("before_commit", "signed"):
             raise OSError("no space is left")
 
 
@@ -41,18 +44,29 @@ def memory_ledger(_: Path) -> tuple[Ledger, Callable[[], None]]:
     return doors, lambda: doors.broken.update({"ledger_full", "ledger_full_later"})
 
 
-DOORS = pytest.mark.parametrize("made", [sqlite_ledger, memory_ledger])
+def postgres_ledger(path: Path, dsn: str) -> tuple[Ledger, Callable[[], None]]:
+    disk = Breaking()
+    ledger = Record(path, dsn).replica(failpoint=disk.at)
+    return ledger, lambda: setattr(disk, "broken", True)
+
+
+@pytest.fixture(params=["sqlite", "postgres", "memory"])
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Ledger, Callable[[], None]]]:
+    if request.param == "postgres":
+        ledger, break_it = postgres_ledger(tmp_path, request.getfixturevalue("database"))
+    else:
+        ledger, break_it = {"sqlite": sqlite_ledger, "memory": memory_ledger}[request.param](tmp_path)
+    yield ledger, break_it
+    if isinstance(ledger, SqliteLedger | PostgresLedger):
+        ledger.close()
 
 
 def entry(number: int) -> AuditEntry:
     return AuditEntry(kind="denial", call=f"call_{number:032x}", at=UnixTime(number), facts={"number": number})
 
 
-@DOORS
-def test_receipts_count_up_and_differ_and_followers_take_their_place(
-    tmp_path: Path, made: Callable[[Path], tuple[Ledger, Callable[[], None]]]
-) -> None:
-    ledger, _ = made(tmp_path)
+def test_receipts_count_up_and_differ_and_followers_take_their_place(made: tuple[Ledger, Callable[[], None]]) -> None:
+    ledger, _ = made
 
     async def write() -> list[int]:
         first = await ledger.append(entry(1))
@@ -65,11 +79,8 @@ def test_receipts_count_up_and_differ_and_followers_take_their_place(
     assert asyncio.run(write()) == [0, 2]
 
 
-@DOORS
-def test_what_cannot_be_made_durable_is_an_error_and_stays_one(
-    tmp_path: Path, made: Callable[[Path], tuple[Ledger, Callable[[], None]]]
-) -> None:
-    ledger, break_it = made(tmp_path)
+def test_what_cannot_be_made_durable_is_an_error_and_stays_one(made: tuple[Ledger, Callable[[], None]]) -> None:
+    ledger, break_it = made
 
     async def write() -> None:
         await ledger.append(entry(1))
@@ -83,11 +94,10 @@ def test_what_cannot_be_made_durable_is_an_error_and_stays_one(
     asyncio.run(write())
 
 
-@DOORS
 def test_what_is_sent_to_one_upstream_is_numbered_without_a_hole_and_nothing_else_is(
-    tmp_path: Path, made: Callable[[Path], tuple[Ledger, Callable[[], None]]]
+    made: tuple[Ledger, Callable[[], None]],
 ) -> None:
-    ledger, _ = made(tmp_path)
+    ledger, _ = made
 
     async def write() -> list[tuple[str, int]]:
         found = []

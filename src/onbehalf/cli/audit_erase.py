@@ -214,6 +214,11 @@ def lift(
 
 def _house(config: Path) -> _House:
     settings = load_settings(config)
+    if settings.gateway.ledger.postgres is not None:
+        raise ConfigInvalid(
+            "erasure by person is there for a record in SQLite; this one is in PostgreSQL, sealed with one key for all",
+            hint="docs/replicas.md says what a shared record does without",
+        )
     places, origin = paths(config, settings), log_origin(settings)
     sealing = read_ledger_keys(places.keys, origin=origin).sealer
     assert isinstance(sealing, SubjectSealing)  # INVARIANT: ledger_keys.py makes no other

@@ -15,6 +15,7 @@ import orjson
 import typer
 
 from onbehalf.app import Paths, load_settings, paths, trust_domain
+from onbehalf.build_ledger import ledger_store
 from onbehalf.build_witnesses import read_policy
 from onbehalf.cli.explain import opened
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
@@ -62,7 +63,7 @@ def export_log(
     """
     settings = load_settings(config)
     places = paths(config, settings)
-    source = LedgerTiles(places.ledger)
+    source = LedgerTiles(ledger_store(places, settings))
     try:
         with _signing(places, opened(config)) as sign:
             size = write_log(SignedTiles(source, sign) if sign is not None else source, directory)

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from onbehalf.app import load_settings, log_origin, paths
+from onbehalf.build_ledger import ledger_store, reading_keys
 from onbehalf.cli.plain import plain
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_tell import team_members
-from onbehalf.doors.ledger_keys import read_ledger_keys
 from onbehalf.doors.query_duckdb import Answer, Desk
 from onbehalf.doors.query_records import Span, from_ledger, from_parquet
 from onbehalf.errors import ConfigInvalid, QueryFailed
@@ -95,7 +95,8 @@ def _records(config: Path, parquet: Path | None, span: Span) -> Any:
         return from_parquet(parquet, span)
     settings = load_settings(config)
     places = paths(config, settings)
-    return from_ledger(places.ledger, read_ledger_keys(places.keys, origin=log_origin(settings)), span, _progress)
+    keys = reading_keys(places, settings, origin=log_origin(settings))
+    return from_ledger(ledger_store(places, settings), keys, span, _progress)
 
 
 def _moment(text: str, default: int) -> int:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from onbehalf.app import Paths, load_settings, log_origin, paths
+from onbehalf.build_ledger import open_ledger
 from onbehalf.cli.audit_export import place_of
 from onbehalf.cli.explain import opened
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
@@ -19,11 +20,9 @@ from onbehalf.config import Settings
 from onbehalf.config_upstreams import audience_of
 from onbehalf.doors.backend_records import Records, read_records
 from onbehalf.doors.clock_system import now
-from onbehalf.doors.ledger_keys import open_ledger_keys
 from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.doors.ledger_sendings import Sent, denied, holds, sent
 from onbehalf.doors.ledger_spool import Spool
-from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.errors import ConfigInvalid, LedgerUnavailable
 from onbehalf.explain.channel import channel_of
 from onbehalf.explain.reconcile import Account, Asked, Row, account, reconciled
@@ -162,7 +161,7 @@ def _recorded(config: Path, settings: Settings, entry: AuditEntry, wait: float) 
     until = time.monotonic() + wait
     while spool.holds(name):
         try:
-            _append(spool, places, log_origin(settings))
+            _append(spool, places, settings)
         except LedgerUnavailable:  # a gateway has it open, and takes what is in the spool
             if time.monotonic() >= until:
                 return None
@@ -175,10 +174,9 @@ def _recorded(config: Path, settings: Settings, entry: AuditEntry, wait: float) 
     return found[-1] if found else None
 
 
-def _append(spool: Spool, places: Paths, origin: str) -> None:
+def _append(spool: Spool, places: Paths, settings: Settings) -> None:
     """Where no gateway serves: put on record what is in the spool. Raises LedgerUnavailable."""
-    keys = open_ledger_keys(places.keys, origin=origin)
-    ledger = SqliteLedger.open(places.ledger, keys=keys, origin=origin, now=now)
+    ledger, _ = open_ledger(places, settings, origin=log_origin(settings))
     try:
         asyncio.run(spool.take(ledger))
     finally:

@@ -13,13 +13,13 @@ from typing import Annotated
 import typer
 
 from onbehalf.app import VERSION, Paths, load_settings, log_origin, paths, trust_domain
+from onbehalf.build_ledger import ledger_store, reading_keys
 from onbehalf.cli.plain import plain
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json
 from onbehalf.config import Settings
-from onbehalf.doors.ledger_keys import read_ledger_keys
 from onbehalf.doors.sink_configured import configured
 from onbehalf.doors.sink_send import Sending, send
-from onbehalf.doors.sink_source import Cursor, Source, reading
+from onbehalf.doors.sink_source import Cursor, Source
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, OnbehalfError, SinkUnavailable
 
 __all__ = ["send_"]
@@ -57,7 +57,7 @@ def send_(
         raise ConfigInvalid("there is nowhere to send to", hint="list sinks in onbehalf.yaml: docs/audit-views.md")
     places = paths(config, settings)
     if status:
-        _print_status(wanted, places, as_json)
+        _print_status(wanted, places, settings, as_json)
         return
     ends = _all(wanted, settings, places, once=once)
     told = dict(sorted(ends.sent.items()))
@@ -104,10 +104,10 @@ def _one(name: str, settings: Settings, places: Paths, once: bool, stop: threadi
 
 def _sent(name: str, settings: Settings, places: Paths, *, once: bool, stop: threading.Event) -> int:
     one, origin = settings.sinks[name], log_origin(settings)
-    keys = read_ledger_keys(places.keys, origin=origin)
-    cursor = Cursor(_cursor(places, name), log=origin)
+    keys = reading_keys(places, settings, origin=origin)
+    cursor, store = Cursor(_cursor(places, name), log=origin), ledger_store(places, settings)
     try:
-        source = Source(places.ledger, keys=keys, payload=one.payload, cursor=cursor)
+        source = Source(store, keys=keys, payload=one.payload, cursor=cursor)
         sink = configured(
             name, one, base=places.config.resolve().parent, issuer=trust_domain(settings), version=VERSION,
             next_=cursor.next,
@@ -118,6 +118,7 @@ def _sent(name: str, settings: Settings, places: Paths, *, once: bool, stop: thr
         finally:
             sink.close()
     finally:
+        store.close()
         cursor.close()
 
 
@@ -125,9 +126,9 @@ def _cursor(places: Paths, name: str) -> Path:
     return places.data / "sinks" / f"{name}.json"
 
 
-def _print_status(names: list[str], places: Paths, as_json: bool) -> None:
-    with reading(places.ledger) as connection:
-        row = connection.execute("SELECT size FROM head").fetchone()
+def _print_status(names: list[str], places: Paths, settings: Settings, as_json: bool) -> None:
+    with ledger_store(places, settings).reading() as log:
+        row = log.execute("SELECT size FROM head").fetchone()
     size = row[0] if row else 0
     reached = {name: Cursor.look(_cursor(places, name)) for name in names}
     if as_json:

@@ -1,4 +1,7 @@
-"""`onbehalf db`: the wall inside a database, and the tables of the gateways' own, as SQL for whoever owns them."""
+"""`onbehalf db`: what stands inside databases, and the tables of the gateways' own, as SQL for whoever owns them.
+
+The record is in db_ledger.py.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Annotated
 import typer
 
 from onbehalf.app import load_settings
+from onbehalf.cli.db_ledger import ledger
 from onbehalf.cli.screen import ConfigFile
 from onbehalf.config import PostgresUpstream, Settings
 from onbehalf.doors.secret_reference import resolved
@@ -20,9 +24,10 @@ from onbehalf.validate.wall_claim import claim_key
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Print the wall between tenants in a database, and the tables gateways share.",
+    help="Print what stands inside databases: walls between tenants, tables gateways share, the record.",
     no_args_is_help=True,
 )
+app.command("ledger")(ledger)
 
 
 @app.callback()

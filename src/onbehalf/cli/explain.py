@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from onbehalf.app import Paths, load_settings, log_origin, paths
+from onbehalf.build_ledger import ledger_store, reading_keys
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
-from onbehalf.doors.ledger_keys import read_ledger_keys
 from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.errors import RecordMissing
 from onbehalf.explain.leaf import Record
@@ -23,7 +23,8 @@ def opened(config: Path) -> LedgerReader:
     """The gateway's record for reading, payloads included; it may be in use. Raises an OnbehalfError."""
     settings = load_settings(config)
     places = paths(config, settings)
-    return LedgerReader(places.ledger, keys=read_ledger_keys(places.keys, origin=log_origin(settings)))
+    keys = reading_keys(places, settings, origin=log_origin(settings))
+    return LedgerReader(ledger_store(places, settings), keys=keys)
 
 
 def explain(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from onbehalf.app import App, building, load_settings
+from onbehalf.build_ledger import ledger_where
 from onbehalf.cli.plain import exit_code, plain
 from onbehalf.config import Settings
 from onbehalf.doors import serve_uvicorn
@@ -124,7 +125,9 @@ def _say(house: App) -> None:
     gateway = house.settings.gateway
     offered = sorted(house.state.standing.offers)
     _log.info("clients connect to %s, which listens on %s", gateway.resource, gateway.listen)
-    _log.info("health and metrics are on %s; the record is %s", gateway.admin, house.paths.ledger)
+    _log.info(
+        "health and metrics are on %s; the record is %s", gateway.admin, ledger_where(house.paths, house.settings)
+    )
     _log.info("tools offered: %s", ", ".join(offered) or "none")
     if house.ledger.recovered:
         _log.warning(

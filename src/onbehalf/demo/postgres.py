@@ -1,8 +1,8 @@
 """A PostgreSQL server of one's own: on a free port of loopback, empty, and gone when it is no longer needed.
 
 Debian's packages bring the programs; no service of the machine is used or changed. A server refuses to run as root, so
-as root it runs as `postgres` or `nobody`, with its data in a directory of that user. For demos and tests only: nothing
-is synced to disk.
+as root it runs as `postgres` or `nobody`, with its data in a directory of that user. For demos and tests only: unless
+asked for, nothing is synced to disk.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = ["ServerFailed", "programs", "server"]
 _SECONDS = 60
 _SUPERUSER = "tester"
 _SETTINGS = (
-    "listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "synchronous_commit=off",
-    "full_page_writes=off", "max_connections=60", "shared_buffers=64MB", "log_min_messages=fatal", "log_statement=none",
-    "autovacuum=off", "jit=off", "timezone=UTC",
+    "listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=60", "shared_buffers=64MB",
+    "log_min_messages=fatal", "log_statement=none", "autovacuum=off", "jit=off", "timezone=UTC",
 )  # fmt: skip
+_FLEETING = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
 
 class ServerFailed(Exception):
@@ -50,10 +50,11 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def server(more: Sequence[str] = ()) -> Iterator[str]:
+def server(more: Sequence[str] = (), *, durable: bool = False) -> Iterator[str]:
     """The DSN of a superuser at a new server, whose database `postgres` is empty. Passwords are asked for (SCRAM).
 
-    `more` are settings of it, beside those that it gets in any case. Raises ServerFailed.
+    `more` are settings of it, beside those that it gets in any case. With `durable` what it commits is synced to disk.
+    Raises ServerFailed.
     """
     found = programs()
     if found is None:
@@ -69,7 +70,8 @@ def server(more: Sequence[str] = ()) -> Iterator[str]:
             dsn = make_conninfo(
                 host="127.0.0.1", port=_free_port(), user=_SUPERUSER, password=password, dbname="postgres"
             )
-            with _running(found, place, dsn, whom, more=more, last=last) as ready:
+            settings = (*_SETTINGS, *(() if durable else _FLEETING), *more)
+            with _running(found, place, dsn, whom, settings, last=last) as ready:
                 if ready:
                     yield dsn
                     return
@@ -111,16 +113,16 @@ def _initialised(found: Path, place: Path, password: str, whom: dict[str, Any]) 
 
 @contextmanager
 def _running(
-    found: Path, place: Path, dsn: str, whom: dict[str, Any], *, more: Sequence[str], last: bool
+    found: Path, place: Path, dsn: str, whom: dict[str, Any], settings: tuple[str, ...], *, last: bool
 ) -> Iterator[bool]:
     """The server, ended with the context. False where its port was taken."""
     port = conninfo_to_dict(dsn)["port"]
-    settings = [part for each in (*_SETTINGS, f"port={port}", *more) for part in ("-c", each)]
+    given = [part for each in (*settings, f"port={port}") for part in ("-c", each)]
     # The shell ends the server when its input closes, which it also does when this process is killed.
     watched = '"$@" & pid=$!; (cat > /dev/null; kill -QUIT $pid) <&3 & wait $pid'
     with open(place / "log", "wb") as log:
         process = subprocess.Popen(  # noqa: S603  # our own words
-            ("/bin/sh", "-c", f"exec 3<&0; {watched}", "sh", found / "postgres", "-D", place / "data", *settings),
+            ("/bin/sh", "-c", f"exec 3<&0; {watched}", "sh", found / "postgres", "-D", place / "data", *given),
             stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=place, start_new_session=True, **whom,
         )  # fmt: skip
     try:

@@ -9,7 +9,6 @@ Trust: who gets a bundle learns what was opened in it, for ever; leaves and proo
 from __future__ import annotations
 
 import os
-import sqlite3
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import orjson
 
 from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.doors.ledger_reader import LedgerReader, erased_by
+from onbehalf.doors.ledger_store import View
 from onbehalf.doors.ledger_witness import ask_quorum, ask_witness
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, controls, evidence, sample, tree
@@ -31,7 +31,6 @@ from onbehalf.model import Json
 
 __all__ = ["Asked", "Exported", "Place", "export"]
 
-_AT = "json_extract(CAST(entry AS TEXT), '$.at')"
 _ROWS = 512
 _ALWAYS = frozenset({"heartbeat", "stop", "reconciled"})
 """Kinds that are opened whatever is asked for: they say how much was sent and compared, and are about nobody."""
@@ -90,9 +89,9 @@ def export(
     """
     aside = out.with_name(f".{out.name}.new")
     try:
-        with reader.snapshot() as connection, aside.open("wb") as file:
+        with reader.snapshot() as view, aside.open("wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as packed:
-                done = _Export(reader, connection, _Files(packed), asked, sign).run(keys, policies, kept)
+                done = _Export(reader, view, _Files(packed), asked, sign).run(keys, policies, kept)
             file.flush()
             os.fsync(file.fileno())
         aside.rename(out)
@@ -129,14 +128,14 @@ class _Export:
     """One export under way, within one snapshot."""
 
     def __init__(
-        self, reader: LedgerReader, connection: sqlite3.Connection, files: _Files, asked: Asked,
+        self, reader: LedgerReader, view: View, files: _Files, asked: Asked,
         sign: Callable[[checkpoint.Head], str] | None,
     ) -> None:  # fmt: skip
         self._sign = sign
         self._origin = reader.verifier.name
         self._verifier = reader.verifier
         self._keys = reader.keys
-        self._connection = connection
+        self._view = view
         self._files = files
         self._asked = asked
         self._summary = evidence.Summary()
@@ -147,7 +146,7 @@ class _Export:
     def run(
         self, keys: Mapping[str, Json], policies: Mapping[str, bytes], kept: Callable[[str], bytes | None]
     ) -> Exported:
-        note = self._connection.execute("SELECT note FROM head").fetchone()
+        note = self._view.execute("SELECT note FROM head").fetchone()
         head = checkpoint.read(note[0] if note else "", self._verifier, origin=self._origin)
         start, end = self._span(head.size)
         files, asked = self._files, self._asked
@@ -198,17 +197,17 @@ class _Export:
         asked = self._asked
         start = asked.start[1]
         if asked.start[0] == "time":
-            start = self._one(f"SELECT min(idx) FROM leaf WHERE {_AT} >= ?", start, otherwise=size)  # noqa: S608
+            start = self._one(f"SELECT min(idx) FROM leaf WHERE {self._view.at} >= ?", start, otherwise=size)  # noqa: S608
         end = size if asked.end is None else asked.end[1]
         if asked.end is not None and asked.end[0] == "time":
-            end = self._one(f"SELECT max(idx) + 1 FROM leaf WHERE {_AT} < ?", end, otherwise=0)  # noqa: S608
+            end = self._one(f"SELECT max(idx) + 1 FROM leaf WHERE {self._view.at} < ?", end, otherwise=0)  # noqa: S608
         end = max(min(end, size), min(start, size)) if asked.end is None or asked.end[0] == "time" else end
         if not 0 <= start <= end <= size:
             raise ConfigInvalid(f"there are no leaves {start} to {end}: the log has {size}", hint="ask for fewer")
         return start, end
 
     def _one(self, query: str, value: int, *, otherwise: int) -> int:
-        found = self._connection.execute(query, (value,)).fetchone()[0]
+        found = self._view.execute(query, (value,)).fetchone()[0]
         return otherwise if found is None else int(found)
 
     def _proof(self, start: int, end: int, size: int) -> dict[str, Json]:
@@ -232,7 +231,7 @@ class _Export:
 
     def _hashes(self, spans: Iterable[tuple[int, int]]) -> list[bytes]:
         query = "SELECT hash FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx"
-        return [tree.root(row[0] for row in self._connection.execute(query, span)) for span in spans]
+        return [tree.root(row[0] for row in self._view.walk(query, span)) for span in spans]
 
     def _leaves(self, start: int, end: int) -> Iterator[bytes]:
         for index, entry, _ in self._rows(start, end, "NULL"):
@@ -242,7 +241,7 @@ class _Export:
             yield entry + b"\n"
 
     def _rows(self, start: int, end: int, payload: str) -> Iterator[tuple[int, bytes, bytes | None]]:
-        rows = self._connection.execute(
+        rows = self._view.walk(
             f"SELECT l.idx, l.entry, {payload} FROM leaf l LEFT JOIN payload p USING (idx)"  # noqa: S608  # our words
             " WHERE l.idx >= ? AND l.idx < ? ORDER BY l.idx",
             (start, end),

@@ -27,9 +27,9 @@ from onbehalf.doors.ledger_subjects import SubjectStore
 from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.checkpoint import NoteSigner
 from onbehalf.explain.cosignature import HeadSigner, ml_dsa_44
-from onbehalf.explain.seal import LedgerKeys, Sealer, Wrapping
+from onbehalf.explain.seal import HouseSealing, LedgerKeys, Sealer, Wrapping
 
-__all__ = ["SUBJECTS", "open_ledger_keys", "open_mask_key", "read_ledger_keys"]
+__all__ = ["SUBJECTS", "open_ledger_keys", "open_mask_key", "read_ledger_keys", "read_shared_keys"]
 
 SUBJECTS = "ledger-keys.db"
 """The store of people's keys, beside the directory of the ledger's."""
@@ -76,6 +76,16 @@ def read_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
     return LedgerKeys(
         signer=signer, sealer=SubjectSealing(Sealer(payload), Wrapping(payload), store), heads=heads
     )  # fmt: skip
+
+
+def read_shared_keys(directory: Path, *, origin: str) -> LedgerKeys:
+    """The keys in `directory` for a record that several machines write, none made: one payload key for everybody, for
+    keys of people would be one machine's, and no second signature. Raises ConfigInvalid."""
+    try:
+        signer = NoteSigner(origin, _secret(directory / "log.key"))
+    except ValueError as error:
+        raise ConfigInvalid(str(error)) from error
+    return LedgerKeys(signer=signer, sealer=HouseSealing(Sealer(_secret(directory / "payload.key"))))
 
 
 def _secret(path: Path) -> bytes:

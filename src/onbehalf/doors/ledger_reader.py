@@ -1,6 +1,6 @@
-"""The ledger in SQLite, for reading: its tables, its start-up check, and what people ask of it.
+"""A ledger, for reading: its tables in SQLite, its start-up check, and what people ask of it.
 
-Reads while a gateway writes, each question in one snapshot. Must not write.
+Reads while a gateway writes, each question in one view of whatever store holds it. Must not write.
 
 Trust: what is read is believed only as far as the signed head and the leaf hashes carry it; whoever can replace the
 whole file by an older copy is found out only by someone who kept a newer checkpoint.
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onbehalf.errors import ConfigInvalid, ExplainError, LedgerCorrupt, LedgerUnavailable, RecordMissing
+from onbehalf.doors.ledger_store import VERIFY as _VERIFY
+from onbehalf.doors.ledger_store import LedgerStore, SqliteView, View, store_of
+from onbehalf.errors import ConfigInvalid, ExplainError, LedgerCorrupt, RecordMissing
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import NoteVerifier
 from onbehalf.explain.cosignature import ML_DSA_44, cosigner
@@ -27,13 +29,12 @@ __all__ = [
     "SCHEMA", "Finding", "InclusionProof", "LedgerReader", "OpenIntent", "Scan", "VerifyReport", "erased_by", "scan",
 ]  # fmt: skip
 
-_CALL = "json_extract(CAST(entry AS TEXT), '$.call')"
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS leaf(idx INTEGER PRIMARY KEY, hash BLOB NOT NULL, entry BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS payload(idx INTEGER PRIMARY KEY, sealed BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS head(one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL,
     note TEXT NOT NULL) STRICT;
-CREATE INDEX IF NOT EXISTS leaf_call ON leaf({_CALL});
+CREATE INDEX IF NOT EXISTS leaf_call ON leaf({SqliteView.call});
 CREATE VIEW IF NOT EXISTS entering AS
     SELECT idx, hash, entry, sealed, NULL AS root, NULL AS note FROM leaf JOIN payload USING (idx);
 CREATE TRIGGER IF NOT EXISTS enter INSTEAD OF INSERT ON entering BEGIN
@@ -45,7 +46,6 @@ CREATE TRIGGER IF NOT EXISTS sign INSTEAD OF INSERT ON entering WHEN NEW.note IS
 END;
 """  # noqa: S608  # of our own words only
 _MAX_FINDINGS = 1000
-_VERIFY = "keep the file as it is; `onbehalf audit verify` lists all that does not hold"
 _ROWS_A_STEP = 512
 
 
@@ -134,13 +134,13 @@ def _verifier(lines: str) -> NoteVerifier:
 
 
 def scan(
-    connection: sqlite3.Connection, verifier: NoteVerifier, *, keys: LedgerKeys | None = None,
+    view: View, verifier: NoteVerifier, *, keys: LedgerKeys | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Scan, str]:  # fmt: skip
-    """Read the whole log and its head within the caller's transaction; also payloads where `keys` are given."""
+    """Read the whole log and its head within one view; also payloads where `keys` are given."""
     result = Scan()
     sealed = "p.sealed" if keys else "p.idx"
-    rows = connection.execute(
+    rows = view.walk(
         f"SELECT l.idx, l.hash, l.entry, {sealed} FROM leaf l LEFT JOIN payload p USING (idx) ORDER BY l.idx"  # noqa: S608
     )
     expected = 0
@@ -162,9 +162,11 @@ def scan(
         for index, text in result.covered.uncovered():
             more = " (an erasure is under way: look again when it is on record)" if keys.sealer.under_way() else ""
             result.found(index, "erased_unrecorded", f"{text}{more}")
-    note = _scan_head(result, connection, verifier)
-    strays = connection.execute("SELECT idx FROM payload WHERE idx NOT IN (SELECT idx FROM leaf) ORDER BY idx LIMIT 10")
-    for (index,) in strays:
+    note = _scan_head(result, view, verifier)
+    strays = (
+        "SELECT idx FROM payload p WHERE NOT EXISTS (SELECT 1 FROM leaf l WHERE l.idx = p.idx) ORDER BY idx LIMIT 10"
+    )
+    for (index,) in view.execute(strays):
         result.found(index, "payload_without_leaf", f"payload {index} belongs to no leaf")
     return result, note
 
@@ -225,8 +227,8 @@ def erased_by(sealer: Sealing, index: int, sealed: bytes | None) -> Erasure | No
     return next((each for each in sealer.erasures() if each.covers(index, key)), None)
 
 
-def _scan_head(result: Scan, connection: sqlite3.Connection, verifier: NoteVerifier) -> str:
-    head = connection.execute("SELECT size, root, note FROM head").fetchone()
+def _scan_head(result: Scan, view: View, verifier: NoteVerifier) -> str:
+    head = view.execute("SELECT size, root, note FROM head").fetchone()
     if head is None:
         result.found(-1, "head_missing", "the log has no signed head")
         return ""
@@ -251,22 +253,19 @@ def _scan_head(result: Scan, connection: sqlite3.Connection, verifier: NoteVerif
 class LedgerReader:
     """A ledger, opened for reading. With `keys` payloads can be opened; with a vkey only the log is checked."""
 
-    def __init__(self, path: Path, *, keys: LedgerKeys | None = None, vkey: str = "") -> None:
+    def __init__(self, source: Path | LedgerStore, *, keys: LedgerKeys | None = None, vkey: str = "") -> None:
         """Raises ConfigInvalid where neither keys nor a vkey are given, LedgerUnavailable where there is no ledger."""
         try:
             verifier = keys.signer.verifier if keys else _verifier(vkey)
         except ValueError as error:
             raise ConfigInvalid(f"the log's public key: {error}", hint="give the line in log.pub") from error
         self._keys, self._verifier = keys, verifier
-        try:
-            uri = f"{path.absolute().as_uri()}?mode=ro"
-            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
-            self._connection.execute("SELECT 1 FROM leaf LIMIT 1")
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise LedgerUnavailable(f"no ledger can be read at `{path}`: {error}") from error
+        self._store = store_of(source)
+        with self._store.reading() as view:
+            view.execute("SELECT 1 FROM leaf LIMIT 1")
 
     def close(self) -> None:
-        self._connection.close()
+        self._store.close()
 
     @property
     def verifier(self) -> NoteVerifier:
@@ -295,42 +294,41 @@ class LedgerReader:
         )  # fmt: skip
 
     def _integrity(self, _: Scan, __: Callable[[int], None] | None) -> None:
-        with self.snapshot() as connection:
-            for (text,) in connection.execute("PRAGMA integrity_check(10)").fetchall():
-                if text != "ok":
-                    raise LedgerCorrupt(f"SQLite says: {text}")
+        with self.snapshot() as view:
+            view.check()
 
     def _scanned(self, _: Scan, progress: Callable[[int], None] | None) -> tuple[Scan, str]:
-        with self.snapshot() as connection:
-            return scan(connection, self._verifier, keys=self._keys, progress=progress)
+        with self.snapshot() as view:
+            return scan(view, self._verifier, keys=self._keys, progress=progress)
 
     def open_intents(self) -> tuple[OpenIntent, ...]:
         """Intents without outcome, oldest first; on a running gateway these are the calls under way."""
-        with self.snapshot() as connection:
-            return tuple(scan(connection, self._verifier)[0].open.values())
+        with self.snapshot() as view:
+            return tuple(scan(view, self._verifier)[0].open.values())
 
     def unsettled(self) -> tuple[tuple[OpenIntent, ...], tuple[OpenIntent, ...]]:
         """Intents under way, and those on record as `unknown`, oldest first. Raises LedgerCorrupt for a damaged log."""
-        with self.snapshot() as connection:
-            result, _ = scan(connection, self._verifier)
+        with self.snapshot() as view:
+            result, _ = scan(view, self._verifier)
         if result.findings:
             raise LedgerCorrupt(result.findings[0].text, hint=_VERIFY)
         return tuple(result.open.values()), tuple(result.unknown)
 
     def records(self, call: str) -> tuple[Record, ...]:
         """All records of one call, oldest first. Raises RecordMissing."""
-        found = self._select(f"WHERE {_CALL} = ? ORDER BY idx LIMIT 1000", call) if call else ()
+        found = self._select("WHERE @call = ? ORDER BY idx LIMIT 1000", call) if call else ()
         if not found:
             raise RecordMissing(f"no call `{call}` is on record", hint="`onbehalf audit list` shows the latest")
         return found
 
     def find(self, prefix: str) -> tuple[str, ...]:
         """Call ids that begin with `prefix`, at most 20."""
-        query = f"SELECT DISTINCT {_CALL} FROM leaf WHERE {_CALL} >= ? AND {_CALL} < ? ORDER BY 1 LIMIT 20"  # noqa: S608
         if not prefix:
             return ()
-        with self.snapshot() as connection:
-            return tuple(call for (call,) in connection.execute(query, (prefix, prefix + "\U0010ffff")))
+        with self.snapshot() as view:
+            query = f"SELECT DISTINCT {view.call} FROM leaf WHERE {view.call} >= ? AND {view.call} < ?"  # noqa: S608
+            found = view.execute(f"{query} ORDER BY 1 LIMIT 20", (prefix, prefix + "\U0010ffff"))
+            return tuple(call for (call,) in found)
 
     def latest(self, count: int) -> tuple[Record, ...]:
         """The newest records, oldest first."""
@@ -338,9 +336,8 @@ class LedgerReader:
 
     def since(self, at: UnixTime) -> Iterator[Record]:
         """All records from the first of that time or later on, oldest first, read in steps: none holds up the log."""
-        with self.snapshot() as connection:
-            query = "SELECT min(idx) FROM leaf WHERE json_extract(CAST(entry AS TEXT), '$.at') >= ?"
-            start = connection.execute(query, (at,)).fetchone()[0]
+        with self.snapshot() as view:
+            start = view.execute(f"SELECT min(idx) FROM leaf WHERE {view.at} >= ?", (at,)).fetchone()[0]  # noqa: S608
         while start is not None:
             found = self._select("WHERE idx >= ? ORDER BY idx LIMIT ?", start, _ROWS_A_STEP)
             yield from found
@@ -355,11 +352,11 @@ class LedgerReader:
 
     def proof(self, index: int) -> InclusionProof:
         """Proof that the leaf at `index` is under the newest signed head. Raises RecordMissing, LedgerCorrupt."""
-        with self.snapshot() as connection:
-            note = connection.execute("SELECT note FROM head").fetchone()
+        with self.snapshot() as view:
+            note = view.execute("SELECT note FROM head").fetchone()
             signed = checkpoint.read(note[0] if note else "", self._verifier, origin=self._verifier.name)
-            hashes = [row[0] for row in connection.execute("SELECT hash FROM leaf ORDER BY idx")]
-            entry = connection.execute("SELECT entry FROM leaf WHERE idx = ?", (index,)).fetchone()
+            hashes = [row[0] for row in view.walk("SELECT hash FROM leaf ORDER BY idx")]
+            entry = view.execute("SELECT entry FROM leaf WHERE idx = ?", (index,)).fetchone()
         if entry is None and index < signed.size:
             raise LedgerCorrupt(f"leaf {index} was signed for and is missing", hint=_VERIFY)
         if entry is None or index >= len(hashes):
@@ -373,8 +370,8 @@ class LedgerReader:
 
     def _select(self, where: str, *values: Json) -> tuple[Record, ...]:
         query = f"SELECT idx, entry, (SELECT sealed FROM payload p WHERE p.idx = leaf.idx) FROM leaf {where}"  # noqa: S608
-        with self.snapshot() as connection:
-            return tuple(self._record(*row) for row in connection.execute(query, values))
+        with self.snapshot() as view:
+            return tuple(self._record(*row) for row in view.execute(query.replace("@call", view.call), values))
 
     def _record(self, index: int, entry: object, sealed: object) -> Record:
         hash_, sealer = tree.leaf_hash(_blob(entry)), self._keys.sealer if self._keys is not None else None
@@ -396,16 +393,6 @@ class LedgerReader:
             facts=facts, erased=payload is None, of=leaf.of, erasure=erasure,
         )  # fmt: skip
 
-    @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """One unchanging view of the log, head and leaves alike."""
-        try:
-            self._connection.execute("BEGIN")
-            yield self._connection
-        except sqlite3.OperationalError as error:
-            raise LedgerUnavailable(f"the ledger cannot be read now: {error}") from error
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes from a damaged file
-            raise LedgerCorrupt(f"the file cannot be read: {error}", hint=_VERIFY) from error
-        finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+    def snapshot(self) -> AbstractContextManager[View]:
+        """One unchanging view of the log, head and leaves alike. Raises LedgerUnavailable, LedgerCorrupt."""
+        return self._store.reading()

@@ -7,11 +7,11 @@ Trust: as ledger_reader.py; each payload is checked against its leaf when it is 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from onbehalf.doors.ledger_reader import LedgerReader
+from onbehalf.doors.ledger_store import View
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt
 from onbehalf.explain import tree
 from onbehalf.explain.leaf import Leaf, open_payload, read
@@ -23,8 +23,6 @@ __all__ = ["Place", "Sent", "denied", "holds", "sent"]
 
 Place = tuple[str, int]
 """Where a range begins or ends: (`index`, a leaf's index) or (`time`, seconds since 1970)."""
-_AT = "json_extract(CAST(entry AS TEXT), '$.at')"
-_CALL = "json_extract(CAST(entry AS TEXT), '$.call')"
 _ROW = "SELECT l.idx, l.entry, p.sealed FROM leaf l LEFT JOIN payload p USING (idx)"
 _MAX = 1_000_000
 
@@ -47,16 +45,16 @@ def sent(reader: LedgerReader, start: Place, end: Place | None) -> Sent:
     """Raises ConfigInvalid for a range that is none or too large, LedgerCorrupt where a record does not hold."""
     if reader.keys is None:
         raise ConfigInvalid("payloads cannot be opened without the gateway's keys")
-    with reader.snapshot() as connection:
-        size = int(connection.execute("SELECT size FROM head").fetchone()[0])
-        made = Sent(start=_index(connection, start, size), end=_index(connection, end, size), size=size)
+    with reader.snapshot() as view:
+        size = int(view.execute("SELECT size FROM head").fetchone()[0])
+        made = Sent(start=_index(view, start, size), end=_index(view, end, size), size=size)
         if not made.start <= made.end <= size:
             raise ConfigInvalid(
                 f"there are no leaves {made.start} to {made.end}: the log has {size}", hint="ask for others"
             )
         intents: dict[int, Sending] = {}
         waiting: set[int] = set()
-        for index, entry, sealed in connection.execute(f"{_ROW} WHERE l.idx >= ? ORDER BY l.idx", (made.start,)):
+        for index, entry, sealed in view.walk(f"{_ROW} WHERE l.idx >= ? ORDER BY l.idx", (made.start,)):
             if index >= made.end and not waiting:
                 break
             _take(made, intents, waiting, index, (read(entry), *_opened(reader.keys, index, entry, sealed)))
@@ -109,29 +107,29 @@ def _opened(keys: LedgerKeys, index: int, entry: bytes, sealed: bytes | None) ->
         raise LedgerCorrupt(f"record {index} is damaged: {error.message}", hint=error.hint) from error
 
 
-def _index(connection: sqlite3.Connection, place: Place | None, size: int) -> int:
+def _index(view: View, place: Place | None, size: int) -> int:
     """Of a time, the first leaf of then or later."""
     if place is None:
         return size
     if place[0] == "index":
         return place[1]
-    found = connection.execute(f"SELECT min(idx) FROM leaf WHERE {_AT} >= ?", (place[1],)).fetchone()[0]  # noqa: S608
+    found = view.execute(f"SELECT min(idx) FROM leaf WHERE {view.at} >= ?", (place[1],)).fetchone()[0]  # noqa: S608
     return size if found is None else int(found)
 
 
 def holds(reader: LedgerReader, indices: Iterable[int]) -> set[int]:
     """Which of these the log has by now."""
-    with reader.snapshot() as connection:
-        size = int(connection.execute("SELECT size FROM head").fetchone()[0])
+    with reader.snapshot() as view:
+        size = int(view.execute("SELECT size FROM head").fetchone()[0])
     return {each for each in indices if 0 <= each < size}
 
 
 def denied(reader: LedgerReader, calls: Iterable[str]) -> set[str]:
     """Which of these calls the record refused."""
     found: set[str] = set()
-    with reader.snapshot() as connection:
+    with reader.snapshot() as view:
         for call in set(calls):
-            rows = connection.execute(f"SELECT entry FROM leaf WHERE {_CALL} = ?", (call,)).fetchall()  # noqa: S608
+            rows = view.execute(f"SELECT entry FROM leaf WHERE {view.call} = ?", (call,)).fetchall()  # noqa: S608
             if any(read(row[0]).kind == "denial" for row in rows):
                 found.add(call)
     return found

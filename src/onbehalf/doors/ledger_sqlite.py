@@ -28,6 +28,7 @@ from queue import SimpleQueue
 from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, Scan, scan
 from onbehalf.doors.ledger_settled import settle
+from onbehalf.doors.ledger_store import SqliteView
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, entries, tree
 from onbehalf.explain.channel import Numbers
@@ -142,6 +143,11 @@ class SqliteLedger:
     @property
     def closed(self) -> str:
         """Why no entry is taken any more; "" while they are."""
+        return self._closed
+
+    @property
+    def unready(self) -> str:
+        """Why an entry would be refused now."""
         return self._closed
 
     def sendings(self, audience: str) -> int:
@@ -389,7 +395,7 @@ def _connect(path: Path, keys: LedgerKeys) -> sqlite3.Connection:
 
 def _checked(connection: sqlite3.Connection, keys: LedgerKeys) -> Scan:
     """All leaves, read once. Raises LedgerCorrupt where leaves and signed head disagree."""
-    result, _ = scan(connection, keys.signer.verifier)
+    result, _ = scan(SqliteView(connection), keys.signer.verifier)
     if result.findings:
         more = f" (and {len(result.findings) - 1} more)" if len(result.findings) > 1 else ""
         raise LedgerCorrupt(f"{result.findings[0].text}{more}", hint=_RESTORE)

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote
 
 from onbehalf.doors.folder_sync import sync_folder
-from onbehalf.errors import Busy, LedgerUnavailable, RecordMissing
+from onbehalf.doors.ledger_store import LedgerStore, View, store_of
+from onbehalf.errors import Busy, LedgerCorrupt, LedgerUnavailable, RecordMissing
 from onbehalf.explain import tiles
 from onbehalf.explain.tiles import WIDTH, Tile
 
@@ -31,50 +30,45 @@ _STEP = 1024
 class LedgerTiles:
     """Tiles and the newest checkpoint. Used from any thread, one at a time."""
 
-    def __init__(self, path: Path, *, step: int = _STEP) -> None:
+    def __init__(self, source: Path | LedgerStore, *, step: int = _STEP) -> None:
         """Raises LedgerUnavailable where there is no ledger."""
-        try:
-            self._connection = sqlite3.connect(
-                f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False,
-                timeout=2,
-            )  # fmt: skip
-            self._connection.execute("SELECT 1 FROM leaf LIMIT 1")
-        except sqlite3.Error as error:
-            raise LedgerUnavailable(f"no ledger can be read at `{path}`: {error}") from error
+        self._store = store_of(source)
         self._gate = threading.Lock()
         self._step = step
         self._above: list[bytearray] = []
         """By level from 1 on: the hashes of that level, one after another."""
+        with self._reading() as view:
+            view.execute("SELECT 1 FROM leaf LIMIT 1")
 
     def close(self) -> None:
         with self._gate:
-            self._connection.close()
+            self._store.close()
 
     def checkpoint(self) -> tuple[int, str]:
         """The newest signed head and its size. Raises LedgerUnavailable."""
-        with self._reading() as connection:
-            row = connection.execute("SELECT size, note FROM head").fetchone()
+        with self._reading() as view:
+            row = view.execute("SELECT size, note FROM head").fetchone()
         if row is None:
             raise LedgerUnavailable("the log has no signed head")
         return row[0], row[1]
 
     def read(self, tile: Tile) -> bytes:
         """A tile's bytes. Raises RecordMissing where the log is not that large, Busy where catching up takes longer."""
-        with self._reading() as connection:
-            size = connection.execute("SELECT size FROM head").fetchone()
+        with self._reading() as view:
+            size = view.execute("SELECT size FROM head").fetchone()
             if size is None or tile.end > size[0]:
                 raise RecordMissing(f"the log has no `{tile.path}` yet", hint="ask for its checkpoint first")
             if tile.level == 0:
                 column = "entry" if tile.entries else "hash"
-                found = _column(connection, column, tile.first, tile.width)
+                found = _column(view, column, tile.first, tile.width)
                 return tiles.bundle(found) if tile.entries else b"".join(found)
-            return self._high(connection, tile)
+            return self._high(view, tile)
 
-    def _high(self, connection: sqlite3.Connection, tile: Tile) -> bytes:
+    def _high(self, view: View, tile: Tile) -> bytes:
         goal = tile.end // WIDTH  # full tiles of level 0 that it is made of
         have = len(self._above[0]) // 32 if self._above else 0
         for number in range(have, min(goal, have + self._step)):
-            self._grow(tiles.subtree(_column(connection, "hash", number * WIDTH, WIDTH)))
+            self._grow(tiles.subtree(_column(view, "hash", number * WIDTH, WIDTH)))
         if goal > have + self._step:
             raise Busy("the tiles of this log are being made", hint="ask again")
         hashes = self._above[tile.level - 1]
@@ -94,22 +88,18 @@ class LedgerTiles:
             level += 1
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def _reading(self) -> Iterator[View]:
         with self._gate:
             try:
-                self._connection.execute("BEGIN")
-                yield self._connection
-            except sqlite3.Error as error:
-                raise LedgerUnavailable(f"the ledger cannot be read now: {error}") from error
-            finally:
-                with contextlib.suppress(sqlite3.Error):
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
+                with self._store.reading() as view:
+                    yield view
+            except LedgerCorrupt as error:  # whoever asks here asks for what is public: they may come again
+                raise LedgerUnavailable(error.message) from error
 
 
-def _column(connection: sqlite3.Connection, column: str, first: int, count: int) -> list[bytes]:
+def _column(view: View, column: str, first: int, count: int) -> list[bytes]:
     query = f"SELECT {column} FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx"  # noqa: S608  # of our own words
-    found = [row[0] for row in connection.execute(query, (first, first + count))]
+    found = [row[0] for row in view.execute(query, (first, first + count))]
     if len(found) != count:
         raise LedgerUnavailable(f"leaves are missing between {first} and {first + count}")
     return found

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from onbehalf.doors.ledger_store import LedgerStore, store_of
 from onbehalf.doors.sink_parquet import needed, schema, table
-from onbehalf.doors.sink_source import opened_facts, reading
+from onbehalf.doors.sink_source import opened_facts
 from onbehalf.errors import QueryFailed
 from onbehalf.explain.leaf import read
 from onbehalf.explain.seal import LedgerKeys
@@ -37,19 +38,19 @@ class Span:
 
 
 def from_ledger(
-    path: Path, keys: LedgerKeys, span: Span, progress: Callable[[int], None] = lambda _: None
+    source: Path | LedgerStore, keys: LedgerKeys, span: Span, progress: Callable[[int], None] = lambda _: None
 ) -> Iterator[Any]:
     """Arrow tables of all records of the span, payloads opened. No transaction is held between two of them.
 
     Raises QueryFailed for too many, LedgerCorrupt where a record does not hold.
     """
     needed()
-    first, found = 0, 0
-    with reading(path) as connection:
-        row = connection.execute("SELECT size FROM head").fetchone()
+    first, found, store = 0, 0, store_of(source)
+    with store.reading() as log:
+        row = log.execute("SELECT size FROM head").fetchone()
     size = row[0] if row else 0
     while first < size:
-        views = _views(path, keys, span, first, min(first + _CHUNK, size))
+        views = _views(store, keys, span, first, min(first + _CHUNK, size))
         first += _CHUNK
         found += len(views)
         if found > span.most:
@@ -62,14 +63,12 @@ def from_ledger(
             yield table(views)
 
 
-def _views(path: Path, keys: LedgerKeys, span: Span, first: int, end: int) -> list[View]:
+def _views(store: LedgerStore, keys: LedgerKeys, span: Span, first: int, end: int) -> list[View]:
     row = "SELECT idx, entry, (SELECT sealed FROM payload p WHERE p.idx = leaf.idx) FROM leaf WHERE "
     found: list[View] = []
     intents: dict[int, dict[str, Json] | None] = {}
-    with reading(path) as connection:
-        for index, entry, sealed in connection.execute(
-            f"{row} idx >= ? AND idx < ? ORDER BY idx", (first, end)
-        ).fetchall():
+    with store.reading() as log:
+        for index, entry, sealed in log.execute(f"{row} idx >= ? AND idx < ? ORDER BY idx", (first, end)).fetchall():
             leaf = read(entry)
             if not span.since <= leaf.at < span.until:
                 continue
@@ -77,7 +76,7 @@ def _views(path: Path, keys: LedgerKeys, span: Span, first: int, end: int) -> li
             if leaf.kind == "intent":
                 intents[index] = facts
             if leaf.of >= 0 and leaf.of not in intents:
-                of = connection.execute(f"{row} idx = ?", (leaf.of,)).fetchone()
+                of = log.execute(f"{row} idx = ?", (leaf.of,)).fetchone()
                 intents[leaf.of] = opened_facts(keys, *of) if of else None
             intent = intents.get(leaf.of)
             found.append(view(leaf, facts, log=keys.signer.name, index=index, payload=True, intent=intent))

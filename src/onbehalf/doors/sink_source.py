@@ -1,7 +1,7 @@
 """The record as its followers read it: from a durable cursor on, in order, each read ended before anything is sent.
 
-Opens the ledger's file for each read, read-only: no transaction is held while a sink takes its time, so the ledger's
-own log can always be folded in, and a file that was replaced is seen. The cursor is the index of the next record and
+Reads one view of the ledger for each batch: no transaction is held while a sink takes its time, so a store's own log
+can always be folded in, and a file that was replaced is seen. The cursor is the index of the next record and
 the root of the tree over all before it: a record that was cut, rolled back or rewritten since is noticed, and nothing
 more is sent. Must not know where records go.
 
@@ -14,26 +14,26 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import sqlite3
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
 import msgspec
 
 from onbehalf.doors.folder_sync import sync_folder
-from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable, SinkUnavailable
+from onbehalf.doors.ledger_store import VERIFY as _VERIFY
+from onbehalf.doors.ledger_store import LedgerStore, View, store_of
+from onbehalf.errors import ConfigInvalid, LedgerCorrupt, SinkUnavailable
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.leaf import Leaf, open_payload, read
 from onbehalf.explain.seal import LedgerKeys
-from onbehalf.explain.views import View, view
+from onbehalf.explain.views import View as Said
+from onbehalf.explain.views import view
 from onbehalf.explain.views_batch import Batch
 from onbehalf.model import Json
 
-__all__ = ["Cursor", "Source", "opened_facts", "reading"]
+__all__ = ["Cursor", "Source", "opened_facts"]
 
 _ROW = "SELECT idx, entry, (SELECT sealed FROM payload p WHERE p.idx = leaf.idx) FROM leaf"
-_VERIFY = "keep the file as it is; `onbehalf audit verify` lists all that does not hold"
 _MAX_CURSOR_BYTES = 4096
 
 
@@ -117,12 +117,12 @@ class Cursor:
 class Source:
     """Batches of one ledger for one sink."""
 
-    def __init__(self, path: Path, *, keys: LedgerKeys, payload: bool, cursor: Cursor) -> None:
+    def __init__(self, source: Path | LedgerStore, *, keys: LedgerKeys, payload: bool, cursor: Cursor) -> None:
         """Checks that what was sent before is still what stands there. Raises LedgerCorrupt, LedgerUnavailable."""
-        self._path, self._keys, self._payload, self.cursor = path, keys, payload, cursor
+        self._store, self._keys, self._payload, self.cursor = store_of(source), keys, payload, cursor
         self._verifier = keys.signer.verifier
-        with reading(path) as connection:
-            rows = connection.execute("SELECT hash FROM leaf WHERE idx < ? ORDER BY idx", (cursor.next,))
+        with self._store.reading() as log:
+            rows = log.walk("SELECT hash FROM leaf WHERE idx < ? ORDER BY idx", (cursor.next,))
             self._frontier = tree.Frontier(row[0] for row in rows)
         if self._frontier.size != cursor.next or self._frontier.root() != cursor.root:
             raise LedgerCorrupt(f"the {cursor.next} records that were sent are not those that stand here", hint=_VERIFY)
@@ -135,8 +135,8 @@ class Source:
         Raises LedgerCorrupt where they are not what was signed for, LedgerUnavailable where they cannot be read now.
         """
         first = self.cursor.next
-        with reading(self._path) as connection:
-            note = connection.execute("SELECT note FROM head").fetchone()
+        with self._store.reading() as log:
+            note = log.execute("SELECT note FROM head").fetchone()
             head = checkpoint.read(note[0] if note else "", self._verifier, origin=self._verifier.name)
             if head.size < first:
                 raise LedgerCorrupt(
@@ -144,15 +144,15 @@ class Source:
                     hint=_VERIFY,
                 )
             end = min(first + most, head.size)
-            rows = connection.execute(f"{_ROW} WHERE idx >= ? AND idx < ? ORDER BY idx", (first, end)).fetchall()
+            rows = log.execute(f"{_ROW} WHERE idx >= ? AND idx < ? ORDER BY idx", (first, end)).fetchall()
             if [row[0] for row in rows] != [*range(first, end)]:
                 raise LedgerCorrupt(f"records between {first} and {end} are missing", hint=_VERIFY)
             after = deepcopy(self._frontier)
             for _, entry, _ in rows:
                 after.append(tree.leaf_hash(entry))
-            self._under_head(connection, after, head)
+            self._under_head(log, after, head)
             intents: dict[int, dict[str, Json] | None] = {}
-            views = tuple(self._view(connection, intents, *row) for row in rows)
+            views = tuple(self._view(log, intents, *row) for row in rows)
         self._frontier_after = after
         if not views:
             return None
@@ -163,28 +163,28 @@ class Source:
         self.cursor.move(batch.end, self._frontier_after.root())
         self._frontier = self._frontier_after
 
-    def _under_head(self, connection: sqlite3.Connection, after: tree.Frontier, head: checkpoint.Checkpoint) -> None:
+    def _under_head(self, log: View, after: tree.Frontier, head: checkpoint.Checkpoint) -> None:
         """See that the records so far are those the head was signed over, before any of them is sent."""
         if self._checked >= after.size and after.size != head.size:
             return  # a head that covers these was seen to hold when the first of them was read
         rest = deepcopy(after)
-        for (entry,) in connection.execute("SELECT entry FROM leaf WHERE idx >= ? ORDER BY idx", (after.size,)):
+        for (entry,) in log.walk("SELECT entry FROM leaf WHERE idx >= ? ORDER BY idx", (after.size,)):
             rest.append(tree.leaf_hash(entry))
         if rest.size != head.size or rest.root() != head.root:
             raise LedgerCorrupt("the records are not those that the head was signed over", hint=_VERIFY)
         self._checked = head.size
 
     def _view(
-        self, connection: sqlite3.Connection, intents: dict[int, dict[str, Json] | None], index: int, entry: bytes,
+        self, log: View, intents: dict[int, dict[str, Json] | None], index: int, entry: bytes,
         sealed: bytes | None,
-    ) -> View:  # fmt: skip
+    ) -> Said:  # fmt: skip
         """One view. `intents` are the facts of this batch's, opened already: most outcomes follow closely."""
         leaf = read(entry)
         facts = opened_facts(self._keys, index, entry, sealed)
         if leaf.kind == "intent":
             intents[index] = facts
         elif 0 <= leaf.of < index and leaf.of not in intents:
-            of = connection.execute(f"{_ROW} WHERE idx = ?", (leaf.of,)).fetchone()
+            of = log.execute(f"{_ROW} WHERE idx = ?", (leaf.of,)).fetchone()
             intents[leaf.of] = opened_facts(self._keys, *of) if of is not None else None
         intent = intents.get(leaf.of)
         return view(leaf, facts, log=self._verifier.name, index=index, payload=self._payload, intent=intent)
@@ -200,22 +200,3 @@ def opened_facts(keys: LedgerKeys, index: int, entry: bytes, sealed: bytes | Non
         return open_payload(leaf, payload) if payload is not None else None
     except LedgerCorrupt as error:
         raise LedgerCorrupt(f"record {index} is damaged: {error.message}", hint=_VERIFY) from error
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """One unchanging view of the ledger, for as long as it is read. Raises LedgerUnavailable, LedgerCorrupt."""
-    try:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)
-    except sqlite3.Error as error:
-        raise LedgerUnavailable(f"no ledger can be read at `{path}`: {error}") from error
-    try:
-        connection.execute("BEGIN")
-        yield connection
-    except sqlite3.OperationalError as error:
-        raise LedgerUnavailable(f"the ledger cannot be read now: {error}") from error
-    except sqlite3.Error as error:
-        raise LedgerCorrupt(f"the file cannot be read: {error}", hint=_VERIFY) from error
-    finally:
-        connection.close()

@@ -22,7 +22,17 @@ from onbehalf.explain.checkpoint import NoteSigner
 from onbehalf.explain.cosignature import HeadSigner
 from onbehalf.explain.erasure import Erasure
 
-__all__ = ["KEY_ID_BYTES", "NONCE_BYTES", "LedgerKeys", "Sealer", "Sealing", "SubjectSealer", "Wrapping", "key_id"]
+__all__ = [
+    "KEY_ID_BYTES",
+    "NONCE_BYTES",
+    "HouseSealing",
+    "LedgerKeys",
+    "Sealer",
+    "Sealing",
+    "SubjectSealer",
+    "Wrapping",
+    "key_id",
+]
 
 NONCE_BYTES = 12
 KEY_ID_BYTES = 16
@@ -86,6 +96,28 @@ class Sealer:
             return self._aead.decrypt(sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :], _place(index, leaf))
         except InvalidTag as error:
             raise LedgerCorrupt(_WRONG) from error
+
+
+class HouseSealing:
+    """The Sealing port with the ledger's key alone, whoever a payload is about: nothing can be erased by person."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+
+    def seal(self, payload: bytes, *, about: str, nonce: bytes, index: int, leaf: bytes) -> bytes:
+        return self._sealer.seal(payload, nonce=nonce, index=index, leaf=leaf)
+
+    def settle(self) -> None:
+        """There is no key to be made durable."""
+
+    def open(self, sealed: bytes, *, index: int, leaf: bytes) -> bytes:
+        return self._sealer.open(sealed, index=index, leaf=leaf)
+
+    def erasures(self) -> Sequence[Erasure]:
+        return ()
+
+    def under_way(self) -> bool:
+        return False
 
 
 class SubjectSealer:

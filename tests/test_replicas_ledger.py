@@ -1,0 +1,178 @@
+"""Two gateways on one record in PostgreSQL, as somebody runs them along docs/replicas.md."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from company import Company, company, free_port, said, wait_for
+from onbehalf.doors.clock_system import now
+from onbehalf.doors.ledger_keys import open_mask_key
+from onbehalf.doors.signer_file import FileSigner
+
+SETTINGS = """gateway:
+  ledger:
+    postgres:
+      dsn: "env:LEDGER_DSN"
+      gone_seconds: 1
+      insecure_durability_for_tests: true
+  public_log: leaves
+"""
+
+
+@pytest.fixture
+def pair(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Company, Company]]:
+    """Two replicas of one gateway: one configuration, each with a `data` folder and ports of its own."""
+    login = f"gw_{psycopg.conninfo.conninfo_to_dict(database)['dbname']}"
+    monkeypatch.setenv("LEDGER_OWNER", database)
+    monkeypatch.setenv("LEDGER_DSN", make_conninfo(database, user=login, password="x"))
+    with company(tmp_path / "one") as one:
+        one.edit("gateway:\n", SETTINGS)
+        made = said("db", "ledger", "-c", one.config, "--apply", "env:LEDGER_OWNER")
+        assert made.code == 0, made
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'x' IN ROLE onbehalf_log_writer".encode())
+        FileSigner.open(one.directory / "data" / "keys", issuer=one.gateway, now=now())
+        open_mask_key(one.directory / "data" / "keys")
+        shutil.copytree(one.directory, tmp_path / "two", ignore=shutil.ignore_patterns("data"))
+        (tmp_path / "two" / "data").mkdir(mode=0o700)
+        shutil.copytree(one.directory / "data" / "keys", tmp_path / "two" / "data" / "keys")
+        gateway, admin = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        two = replace(one, directory=tmp_path / "two", gateway=gateway, admin=admin)
+        for old, new in ((one.gateway, gateway), (one.admin, admin)):
+            two.edit(f'"{old.removeprefix("http://")}"', f'"{new.removeprefix("http://")}"')
+        yield one, two
+
+
+def test_calls_through_two_gateways_are_one_record_that_every_command_reads(pair: tuple[Company, Company]) -> None:
+    one, two = pair
+    token, answered = one.token(), list[str]()
+
+    def calls(through: Company) -> None:
+        for tool in ("desk_read", "notes_list", "desk_write") * 4:
+            answered.append(through.call(tool, token=token)["_meta"]["onbehalf/call"])
+
+    with one.serving(), two.serving():
+        threads = [threading.Thread(target=calls, args=(each,)) for each in (one, two)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert len(answered) == 24
+        for each in (one, two):
+            name = each.get("/log/checkpoint", public=True).text.splitlines()[0]
+            assert name == f"{one.gateway.removeprefix('http://')}/ledger"
+        told = json.loads(said("audit", "open", "-c", one.config, "--json").out)
+        assert told["open"] == []
+    for each in (one, two):
+        verified = json.loads(said("audit", "verify", "-c", each.config, "--json").out)
+        assert verified["ok"], verified
+        assert verified["kinds"]["intent"] == verified["kinds"]["outcome"] == 24
+        for call in answered[:2] + answered[-2:]:
+            explained = said("explain", call, "-c", each.config)
+            assert explained.code == 0, explained
+    bundle = one.directory / "all.zip"
+    assert said("audit", "export", "-c", one.config, "--open", "all", bundle).code == 0
+    assert said("audit", "export-log", "-c", two.config, two.directory / "log").code == 0
+    assert said("audit", "proof", "3", "-c", two.config).out.startswith("c2sp.org/tlog-proof@v1\nindex 3\n")
+    assert len(json.loads(said("audit", "list", "-c", two.config, "--json", "-n", "5").out)["records"]) == 5
+
+
+def test_what_a_killed_gateway_had_under_way_is_unknown_and_the_other_one_serves_on(
+    pair: tuple[Company, Company],
+) -> None:
+    one, two = pair
+    token = one.token()
+    with two.serving():
+        with one.serving() as process:
+            one.desk.hold = True
+
+            def leave() -> None:
+                with pytest.raises(httpx2.TransportError):
+                    one.call("desk_write", token=token)
+
+            client = threading.Thread(target=leave)
+            client.start()
+            assert one.desk.arrived.wait(20)
+            process.kill()
+            process.wait(10)
+            client.join(20)
+        one.desk.hold = False
+        one.desk.go_on.set()
+        assert two.call("desk_read", token=token)["_meta"]["onbehalf/call"]
+
+        def states() -> list[str]:
+            told = json.loads(said("audit", "open", "-c", two.config, "--json").out)
+            return [each["state"] for each in told["open"]]
+
+        assert states() in (["open"], ["unknown"])
+        wait_for(lambda: states() == ["unknown"], what="that it is unknown", seconds=40)
+    assert said("audit", "verify", "-c", two.config).code == 0
+    assert [tool for tool, _ in one.desk.seen].count("desk_write") == 1
+
+
+def test_a_record_is_not_begun_beside_one_of_the_same_name(pair: tuple[Company, Company]) -> None:
+    one, _ = pair
+    (one.directory / "data" / "ledger.db").touch()
+    refused = said("db", "ledger", "-c", one.config)
+    assert refused.code != 0
+    assert "cannot have two beginnings" in refused.err
+
+
+def test_a_record_that_nobody_made_is_told(pair: tuple[Company, Company], database: str) -> None:
+    one, _ = pair
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA onbehalf_log CASCADE")
+    refused = said("audit", "verify", "-c", one.config)
+    assert refused.code != 0
+    assert "onbehalf db ledger" in refused.err
+    again = said("db", "ledger", "-c", one.config)
+    assert "CREATE SCHEMA" in again.out
+    assert (one.directory / "data" / "keys" / "log.key").read_text().strip() not in again.out
+
+
+def test_what_is_of_one_machine_is_refused_beside_a_shared_record(pair: tuple[Company, Company]) -> None:
+    one, _ = pair
+    for words in (
+        ("audit", "erase", "--subject", "acme/alice", "--basis", "of a test", "--yes"),
+        ("audit", "hold", "add", "acme/alice", "--reason", "of a test"),
+        ("audit", "hold", "list"),
+    ):
+        refused = said(*words, "-c", one.config)
+        assert refused.code != 0
+        assert "erasure by person is there for a record in SQLite" in refused.err
+    one.edit("  public_log: leaves\n", "  public_log: leaves\n  witnesses: {policy: witnesses.policy}\n")
+    refused = said("audit", "verify", "-c", one.config)
+    assert refused.code != 0
+    assert "`gateway.witnesses` is there for a record in SQLite" in refused.err
+
+
+def test_a_comparison_with_a_backend_goes_on_the_shared_record(pair: tuple[Company, Company]) -> None:
+    one, two = pair
+    with one.serving(), two.serving():
+        for each in (one, two):
+            each.call("desk_read", token=one.token())
+        compared = said("audit", "reconcile", "-c", two.config)
+        assert compared.code == 0, compared
+    again = said("audit", "reconcile", "-c", one.config)
+    assert again.code == 0, again
+    verified = json.loads(said("audit", "verify", "-c", one.config, "--json").out)
+    assert verified["ok"], verified
+    assert verified["kinds"]["reconciled"] == 2
+
+
+def test_the_sql_can_be_run_again(pair: tuple[Company, Company]) -> None:
+    one, _ = pair
+    before = said("audit", "verify", "-c", one.config, "--json").out
+    for _ in range(2):
+        assert said("db", "ledger", "-c", one.config, "--apply", "env:LEDGER_OWNER").code == 0
+    assert said("audit", "verify", "-c", one.config, "--json").out == before
