@@ -285,7 +285,7 @@ def growing(samples: Sequence[Sample]) -> list[str]:
     faults = []
     if max(each.files for each in last) > max(each.files for each in middle) + 8:
         faults.append(f"open files: {[each.files for each in samples]}")
-    if min(each.memory_kb for each in last) > max(each.memory_kb for each in middle) * 1.1:
+    if min(each.memory_kb for each in last) > min(each.memory_kb for each in middle) * 1.1:
         faults.append(f"memory: {[each.memory_kb for each in samples]}")
     if last[-1].leaves > 2000 and last[-1].disk > last[-1].leaves * 4096 + (32 << 20):
         faults.append(f"disk: {last[-1]}")

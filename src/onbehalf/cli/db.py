@@ -24,7 +24,7 @@ from onbehalf.validate.wall_claim import claim_key
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Print what stands inside databases: walls between tenants, tables gateways share, the record.",
+    help="Print SQL for databases: walls, tables that gateways share, the record.",
     no_args_is_help=True,
 )
 app.command("ledger")(ledger)
