@@ -19,7 +19,7 @@ from company import Company, company, said
 from onbehalf.cli.explain import opened
 from onbehalf.explain.leaf import Record
 
-SECONDS = 12
+SECONDS = 30
 """Rounds are begun for this long; each is two starts and a kill."""
 TOOLS = ("desk_write", "desk_read", "notes_list", "desk_write")
 
@@ -35,7 +35,7 @@ def test_killed_at_random_moments_nothing_is_off_the_record(tmp_path: Path) -> N
             with around.serving() as process:
                 stop = threading.Event()
                 clients = [_calling(around, tool, stop, answered) for tool in TOOLS]
-                time.sleep(chance.uniform(0.02, 0.6))
+                time.sleep(chance.uniform(0.02, 2.5))
                 process.kill()
                 process.wait(10)
                 stop.set()
