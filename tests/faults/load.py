@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from onbehalf.doors import ledger_sqlite
+from onbehalf.doors import ledger_sqlite, ledger_waiting
 from onbehalf.doors.ledger_keys import open_ledger_keys
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.errors import LedgerUnavailable
@@ -91,7 +91,7 @@ def _woken_before_commit() -> None:
     commit = SqliteLedger._commit
 
     def early(self: SqliteLedger, batch: list[Any]) -> None:
-        ledger_sqlite._wake(batch)
+        ledger_waiting.wake(batch)
         time.sleep(0.01)  # who was woken is quicker than the disk
         commit(self, batch)
 

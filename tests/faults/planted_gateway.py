@@ -14,7 +14,8 @@ import sys
 import time
 from typing import Any
 
-from onbehalf.doors.ledger_sqlite import SqliteLedger, _spelled
+from onbehalf.doors.ledger_sqlite import SqliteLedger
+from onbehalf.doors.ledger_waiting import spelled_entry
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
 from onbehalf.explain import reply
 from onbehalf.model import AuditEntry, Digest, Receipt
@@ -99,7 +100,7 @@ def _promised(ledger: SqliteLedger, entry: AuditEntry) -> Receipt:
             commit(self, batch)
 
         SqliteLedger._commit = slowly  # type: ignore[method-assign]
-    item = ledger._offer(_spelled(entry), None)
+    item = ledger._offer(spelled_entry(entry), None)
     ledger._call()
     return Receipt(index=item.index, leaf=Digest("sha256:" + item.hash.hex()))
 

@@ -26,11 +26,12 @@ from onbehalf.doors.ledger_postgres_sequencer import Entry, Sequencer
 from onbehalf.doors.ledger_postgres_session import Demands, Fenced, Lost, Present, open_session
 from onbehalf.doors.ledger_postgres_store import PostgresStore
 from onbehalf.doors.ledger_reader import OpenIntent, Scan, scan
-from onbehalf.errors import LedgerCorrupt, LedgerUnavailable, OnbehalfError
+from onbehalf.doors.ledger_waiting import RIDE_SECONDS, Waiter, require_whole, spelled_entry, wake
+from onbehalf.errors import LedgerUnavailable, OnbehalfError
 from onbehalf.explain import entries
-from onbehalf.explain.leaf import Spelled, spell
+from onbehalf.explain.leaf import Spelled
 from onbehalf.explain.seal import LedgerKeys
-from onbehalf.model import AuditEntry, Digest, Receipt, UnixTime
+from onbehalf.model import AuditEntry, Receipt, UnixTime
 
 __all__ = ["Patience", "PostgresLedger"]
 
@@ -38,9 +39,6 @@ _log = logging.getLogger(__name__)
 _QUEUE = 4096
 _BATCH = 512
 _BATCH_BYTES = 32 * 2**20
-_RIDE_SECONDS = 0.01
-"""How long an entry that nobody waits for may wait for one that somebody does."""
-_MAX_FACTS_BYTES = 32 * 2**20
 _RESTART = "restart the gateway; it checks the log first"
 _VERIFY = "keep the database as it is, and see that this replica has the keys of the others: docs/replicas.md"
 
@@ -58,7 +56,7 @@ class Patience:
 
 @dataclass(slots=True, eq=False)
 class _Item(Entry):
-    waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[Receipt]] | None = None
+    waiter: Waiter | None = None
     done: bool = False
     given_up: bool = False
 
@@ -165,7 +163,7 @@ class PostgresLedger:
             self._call()
             return
         if not self._riding:
-            loop.call_later(_RIDE_SECONDS, self._ride_ends)
+            loop.call_later(RIDE_SECONDS, self._ride_ends)
             self._riding = True
 
     def close(self) -> None:
@@ -186,9 +184,7 @@ class PostgresLedger:
                 self._called = True
                 self._calls.put(True)
 
-    def _offer(
-        self, entry: AuditEntry, waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[Receipt]] | None
-    ) -> _Item:
+    def _offer(self, entry: AuditEntry, waiter: Waiter | None) -> _Item:
         item = _Item(spelled=_spelled(entry), waiter=waiter)
         unready = self.unready if waiter is not None else self._closed
         with self._gate:
@@ -331,7 +327,7 @@ class PostgresLedger:
             given_up = [each for each in batch if each.given_up]
             for each in batch:
                 each.done = True
-        _wake(batch)
+        wake(batch)
         for each in given_up:
             self._not_sent(each)
 
@@ -342,7 +338,7 @@ class PostgresLedger:
             self._closed = f"the record may not be written any more ({said})"
             batch, self._waiting = [*batch, *self._waiting], []
         _log.error("%s", self._closed)
-        _wake(batch, LedgerUnavailable(self._closed, hint=_RESTART))
+        wake(batch, LedgerUnavailable(self._closed, hint=_RESTART))
 
 
 def _checked(demands: Demands, keys: LedgerKeys) -> Scan:
@@ -354,49 +350,19 @@ def _checked(demands: Demands, keys: LedgerKeys) -> Scan:
             result, _ = scan(view, keys.signer.verifier)
     finally:
         store.close()
-    if result.findings:
-        more = f" (and {len(result.findings) - 1} more)" if len(result.findings) > 1 else ""
-        raise LedgerCorrupt(f"{result.findings[0].text}{more}", hint=_VERIFY)
-    return result
+    return require_whole(result, hint=_VERIFY)
 
 
 _REACH = "see that its database can be reached and has room; nothing was done"
 
 
 def _spelled(entry: AuditEntry) -> Spelled:
-    try:
-        spelled = spell(entry)
-    except ValueError as error:
-        raise LedgerUnavailable(f"the entry cannot be recorded: {error}") from error
+    spelled = spelled_entry(entry)
     if "\0" in spelled.call:  # which PostgreSQL cannot read out of a leaf, and no batch with it could be written
         raise LedgerUnavailable("the entry cannot be recorded: its call id has a zero byte")
-    if spelled.size > _MAX_FACTS_BYTES:
-        raise LedgerUnavailable(f"an entry has at most {_MAX_FACTS_BYTES} bytes of facts")
     return spelled
 
 
 def _refuse(future: asyncio.Future[Receipt]) -> None:
     if not future.done():
         future.set_exception(LedgerUnavailable("the record could not be written in time", hint=_REACH))
-
-
-def _wake(batch: list[_Item], error: LedgerUnavailable | None = None) -> None:
-    """Tell everyone who waits, with one call a loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Item]] = {}
-    for item in batch:
-        if item.waiter is not None:
-            by_loop.setdefault(item.waiter[0], []).append(item)
-    for loop, items in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits there any more
-            loop.call_soon_threadsafe(_answer, items, error)
-
-
-def _answer(items: list[_Item], error: LedgerUnavailable | None) -> None:
-    for item in items:
-        if item.waiter is None or item.waiter[1].done():  # who was cancelled or refused does not wait
-            continue
-        if error is not None:
-            item.waiter[1].set_exception(LedgerUnavailable(error.message, hint=error.hint))
-        else:
-            leaf, (channel, number) = Digest("sha256:" + item.hash.hex()), item.place
-            item.waiter[1].set_result(Receipt(index=item.index, leaf=leaf, channel=channel, number=number))

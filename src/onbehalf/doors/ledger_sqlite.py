@@ -29,12 +29,13 @@ from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, Scan, scan
 from onbehalf.doors.ledger_settled import settle
 from onbehalf.doors.ledger_store import SqliteView
+from onbehalf.doors.ledger_waiting import RIDE_SECONDS, Waiter, require_whole, spelled_entry, wake
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, entries, tree
 from onbehalf.explain.channel import Numbers
-from onbehalf.explain.leaf import Spelled, make, spell
+from onbehalf.explain.leaf import Spelled, make
 from onbehalf.explain.seal import NONCE_BYTES, LedgerKeys
-from onbehalf.model import AuditEntry, Digest, Receipt, UnixTime
+from onbehalf.model import AuditEntry, Receipt, UnixTime
 
 __all__ = ["LedgerReader", "SqliteLedger"]
 
@@ -42,11 +43,6 @@ _QUEUE = 4096
 _BATCH = 1024
 _GATHER_SECONDS = 0.002
 """How long the writer waits for more where several callers wait: each commit costs as much for one entry as for ten."""
-_RIDE_SECONDS = 0.01
-"""How long an entry that nobody waits for may wait for one that somebody does."""
-_MAX_FACTS_BYTES = 32 * 2**20
-
-_Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Receipt]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,7 @@ class _Item:
     hash: bytes
     entry: bytes
     sealed: bytes
-    waiter: _Waiter | None
+    waiter: Waiter | None
     place: tuple[str, int] = ("", 0)
 
 
@@ -162,7 +158,7 @@ class SqliteLedger:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Receipt] = loop.create_future()
-        item = self._offer(_spelled(entry), (loop, future))
+        item = self._offer(spelled_entry(entry), (loop, future))
         try:
             return await future
         except asyncio.CancelledError:
@@ -172,7 +168,7 @@ class SqliteLedger:
                     told = entries.not_sent(
                         entry.call, at=entry.at, index=item.index, leaf=item.hash, about=entry.about
                     )
-                    self._offer(_spelled(told), None)
+                    self._offer(spelled_entry(told), None)
             raise
 
     def follow(self, entry: AuditEntry) -> None:
@@ -180,7 +176,7 @@ class SqliteLedger:
 
         Its leaf is made once what the loop is at has ended: an answer need not wait for it.
         """
-        spelled = _spelled(entry)
+        spelled = spelled_entry(entry)
         with self._gate:
             self._require_room()
             self._following.append(spelled)
@@ -192,7 +188,7 @@ class SqliteLedger:
             return
         loop.call_soon(self._followed)
         if not self._riding:
-            loop.call_later(_RIDE_SECONDS, self._ride_ends)
+            loop.call_later(RIDE_SECONDS, self._ride_ends)
             self._riding = True
 
     def _followed(self, closing: str = "") -> None:
@@ -228,7 +224,7 @@ class SqliteLedger:
         self._calls.put(False)
         self._thread.join()
 
-    def _offer(self, spelled: Spelled, waiter: _Waiter | None) -> _Item:
+    def _offer(self, spelled: Spelled, waiter: Waiter | None) -> _Item:
         with self._gate:
             self._require_room()
             self._enter_following()
@@ -249,7 +245,7 @@ class SqliteLedger:
             self._enter(self._following[0], None)
             del self._following[0]
 
-    def _enter(self, spelled: Spelled, waiter: _Waiter | None) -> _Item:
+    def _enter(self, spelled: Spelled, waiter: Waiter | None) -> _Item:
         # INVARIANT: indices, and numbers of channels, are given out in queue order, because the gate is held from
         # giving one to queueing it
         item = self._item(self._next, spelled, waiter)
@@ -259,7 +255,7 @@ class SqliteLedger:
         self._failpoint("queued")
         return item
 
-    def _item(self, index: int, spelled: Spelled, waiter: _Waiter | None) -> _Item:
+    def _item(self, index: int, spelled: Spelled, waiter: Waiter | None) -> _Item:
         fresh = os.urandom(32 + 16 + NONCE_BYTES)
         place = self._numbers.next(spelled.audience)
         made = make(spelled, id_=fresh[32:48].hex(), salt=fresh[:32], place=place)
@@ -274,7 +270,7 @@ class SqliteLedger:
         items = []
         for index, each in enumerate(self.recovered, start=self._next):
             told = entries.unknown(each.call, at=at, index=each.index, leaf=each.leaf)
-            items.append(self._item(index, _spelled(told), None))
+            items.append(self._item(index, spelled_entry(told), None))
         if items:
             self._commit(items)
             self._next += len(items)
@@ -292,7 +288,7 @@ class SqliteLedger:
                 batch = self._drain()
                 while batch:
                     self._commit(batch)
-                    _wake(batch)
+                    wake(batch)
                     crowded = sum(item.waiter is not None for item in batch) > 1
                     self._failpoint("woken")
                     batch = [] if running else self._drain()
@@ -336,20 +332,10 @@ class SqliteLedger:
         with self._gate:
             self._closed = f"the record could not be written ({error})"
             batch, self._waiting, self._following = [*batch, *self._waiting], [], []
-        _wake(batch, LedgerUnavailable(self._closed, hint="mend the disk, then restart the gateway; it checks the log"))
+        wake(batch, LedgerUnavailable(self._closed, hint="mend the disk, then restart the gateway; it checks the log"))
 
 
 _RESTORE = "keep the file as evidence; `onbehalf audit verify` lists what does not hold"
-
-
-def _spelled(entry: AuditEntry) -> Spelled:
-    try:
-        spelled = spell(entry)
-    except ValueError as error:
-        raise LedgerUnavailable(f"the entry cannot be recorded: {error}") from error
-    if spelled.size > _MAX_FACTS_BYTES:
-        raise LedgerUnavailable(f"an entry has at most {_MAX_FACTS_BYTES} bytes of facts")
-    return spelled
 
 
 def _never_preempt() -> None:
@@ -396,36 +382,9 @@ def _connect(path: Path, keys: LedgerKeys) -> sqlite3.Connection:
 def _checked(connection: sqlite3.Connection, keys: LedgerKeys) -> Scan:
     """All leaves, read once. Raises LedgerCorrupt where leaves and signed head disagree."""
     result, _ = scan(SqliteView(connection), keys.signer.verifier)
-    if result.findings:
-        more = f" (and {len(result.findings) - 1} more)" if len(result.findings) > 1 else ""
-        raise LedgerCorrupt(f"{result.findings[0].text}{more}", hint=_RESTORE)
-    return result
+    return require_whole(result, hint=_RESTORE)
 
 
 def _signed(frontier: tree.Frontier, keys: LedgerKeys) -> tuple[checkpoint.Checkpoint, str]:
     head = checkpoint.Checkpoint(origin=keys.signer.name, size=frontier.size, root=frontier.root())
     return head, checkpoint.write(head, keys.signer)
-
-
-def _wake(batch: list[_Item], error: LedgerUnavailable | None = None) -> None:
-    """Tell everyone who waits, with one call a loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Item]] = {}
-    for item in batch:
-        if item.waiter is not None:
-            by_loop.setdefault(item.waiter[0], []).append(item)
-    for loop, items in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_answer, items, error)
-        except RuntimeError:  # that loop is closed: nobody waits there any more
-            continue
-
-
-def _answer(items: list[_Item], error: LedgerUnavailable | None) -> None:
-    for item in items:
-        if item.waiter is None or item.waiter[1].done():  # a cancelled caller's future is done
-            continue
-        if error is not None:
-            item.waiter[1].set_exception(LedgerUnavailable(error.message, hint=error.hint))
-        else:
-            leaf, (channel, number) = Digest("sha256:" + item.hash.hex()), item.place
-            item.waiter[1].set_result(Receipt(index=item.index, leaf=leaf, channel=channel, number=number))
