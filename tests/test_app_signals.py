@@ -114,7 +114,7 @@ def test_a_disabled_account_stays_out_until_it_is_enabled_and_across_restarts(
         listed = said("revoke", "list", "--config", around.config).out
         assert f"login {around.issuer.url} alice-at-login of acme" in " ".join(listed.split())
         assert said("revoke", "lift", "2", "--config", around.config).code == 0
-        wait_for(lambda: code(around) == "401", what="lifted, her token older than the block")
+        wait_for(lambda: code(around, iat=now) == "401", what="lifted, her token older than the block")
         assert push(around.gateway, idp.set(f"{RISC}account-purged", iat=now)).status_code == 202
         assert push(around.gateway, idp.set(f"{RISC}account-enabled", iat=now)).status_code == 202
         assert code(around) == "blocked"  # who was purged is not who is enabled

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2
 
-from company import Company, company, said
+from company import Company, company, said, wait_for
 from onbehalf.cli.explain import opened
 from onbehalf.explain.leaf import Record
 
@@ -35,7 +35,12 @@ def test_killed_at_random_moments_nothing_is_off_the_record(tmp_path: Path) -> N
             with around.serving() as process:
                 stop = threading.Event()
                 clients = [_calling(around, tool, stop, answered) for tool in TOOLS]
-                time.sleep(chance.uniform(0.02, 2.5))
+                if chance.random() < 0.5:  # at any moment, from the start on
+                    time.sleep(chance.uniform(0.02, 2.5))
+                else:  # while calls are surely under way
+                    begun = len(around.desk.seen)
+                    wait_for(lambda begun=begun: len(around.desk.seen) > begun, what="a call at the backend")
+                    time.sleep(chance.uniform(0, around.desk.pause))
                 process.kill()
                 process.wait(10)
                 stop.set()

@@ -65,8 +65,9 @@ def guarded(**settings: Any) -> FastAPI:
 
 
 def test_a_route_is_given_the_proven_call_and_its_arguments() -> None:
+    app = guarded()
     given = token("addItem", {"item": 7, "note": "a b"})
-    answer = asked(guarded(), "POST", "/items/7?note=a%20b", given)
+    answer = asked(app, "POST", "/items/7?note=a%20b", given)
     arguments = {"item": 7, "note": "a b"}
     assert answer.json() == {"person": "alice", "arguments": arguments, "item": 7, "note": "a b"}
 

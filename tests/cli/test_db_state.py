@@ -32,7 +32,7 @@ def tables(dsn: str) -> int:
 
 
 def test_the_settings_of_the_page_are_a_configuration_and_its_reference_is_the_only_secret() -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    example = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
     state = config.parse(example).gateway.state
     assert state is not None
     assert state.postgres.dsn == "env:ONBEHALF_STATE_DSN"

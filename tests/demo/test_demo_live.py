@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from onbehalf.demo.run import Ports, run, serve_gateway
@@ -22,10 +23,11 @@ permit (principal, action, resource) when { principal.active };
 """
 
 
+@pytest.mark.timeout(400)
 def test_the_story_is_as_told_and_a_second_run_over_the_same_data_too(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "onbehalf.cli.main", "demo", "--once", "--any-port", "--data", str(tmp_path / "d")]
     for _ in range(2):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "39 of 39 steps were as told." in done.stdout
         assert "WRONG" not in done.stdout
@@ -37,7 +39,7 @@ def _comes_out_the_same(demo: Path, out: Path) -> None:
     """Every decision of both runs, made again from the evidence."""
     export = ["audit", "export", "-c", str(demo / "onbehalf.yaml"), "--open", "all", str(out)]
     done = subprocess.run(
-        [sys.executable, "-m", "onbehalf.cli.main", *export], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-m", "onbehalf.cli.main", *export], capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = check(out, besides=Besides(replay=True))

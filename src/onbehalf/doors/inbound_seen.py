@@ -9,7 +9,6 @@ Trust: none in what is brought. Whoever has a token learns the log's size and ro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from onbehalf.errors import ParametersInvalid
 from onbehalf.model import Caller, Json, Presented, Reply, Tool, ToolRequest
@@ -39,7 +38,10 @@ class Watched:
         note, meta = self._newest(), reply.content.get("_meta")
         if not note or not isinstance(meta, dict):
             return reply
-        return replace(reply, content={**reply.content, "_meta": {**meta, CHECKPOINT: note}})
+        content = {**reply.content, "_meta": {**meta, CHECKPOINT: note}}
+        return Reply(
+            call=reply.call, content=content, receipt=reply.receipt, denial=reply.denial, waiting=reply.waiting
+        )
 
     async def tools(self, presented: Presented) -> Sequence[Tool]:
         """As the House."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 
 import orjson
@@ -253,8 +252,9 @@ def _done(call: ToolCall, value: Json, receipt: str = "", answer: str = "") -> D
     if not call.dry:
         return done
     try:
-        return replace(done, digest=require_told(call.tool, value, done))
+        digest = require_told(call.tool, value, done)
     except Untold as error:
         raise _Trouble(
             "upstream_garbage", f"a dry run that does not say what would change: {error}", sent=True
         ) from error
+    return Done(content=members, receipt=receipt, answer=answer, digest=digest)
