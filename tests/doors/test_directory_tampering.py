@@ -134,8 +134,11 @@ OF_OTHERS = {
 
 
 @pytest.fixture
-def looks_wait(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No look through the whole file ends before the test: only what a slice shows by itself is known."""
+def looks_wait(monkeypatch: pytest.MonkeyPatch, directory: SqliteDirectory) -> Iterator[SqliteDirectory]:
+    """No look through the whole file ends before the test: only what a slice shows by itself is known.
+
+    It may end before `directory` is closed, which waits for it.
+    """
     release = threading.Event()
     look = directory_sqlite_look.require_whole
 
@@ -144,7 +147,7 @@ def looks_wait(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         look(connection)
 
     monkeypatch.setattr(directory_sqlite_look, "require_whole", wait)
-    yield
+    yield directory
     release.set()
 
 
