@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from company import Company, company, free_port, said, wait_for
-from onbehalf.app import App, building, load_settings, log_origin
+from onbehalf.app import App, building
 from onbehalf.cli.explain import opened
 from onbehalf.doors.ledger_keys import open_ledger_keys
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
 from onbehalf.model import Presented, Reply, ToolRequest
+from onbehalf.places import load_settings, log_origin
 from onbehalf.verifier.command import main as verify
 from witness_house import policy_text
 

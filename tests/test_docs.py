@@ -19,7 +19,7 @@ from onbehalf import (
     config_tls,
     config_upstreams,
 )  # fmt: skip
-from onbehalf.app import sketched
+from onbehalf.build import sketched
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.validate import people
 from validate.policy_house import tool

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from backend.api_document import BYTES
 from backend.forging import KEY, KID, encoded
 from onbehalf.backend.calls import COLUMNS, SqliteCalls
-from onbehalf.cli.main import app
+from onbehalf.cli.main import command_line
 from onbehalf.doors import backend_records
 from onbehalf.verifier.backend_rows import Row, read_rows
 from onbehalf.verifier.report import Verdict
@@ -50,7 +50,11 @@ def test_the_pages_members_are_those_of_a_row_everywhere() -> None:
 
 
 def test_the_pages_commands_have_the_options_that_they_are_shown_with() -> None:
-    helped = CliRunner().invoke(app, ["audit", "reconcile", "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    helped = (
+        CliRunner()
+        .invoke(command_line(), ["audit", "reconcile", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+        .output
+    )
     for option in ("--from", "--to", "--backend", "--json"):
         assert option in helped
         assert option in TEXT

@@ -256,8 +256,8 @@ def test_another_tenants_person_by_their_address_and_by_their_login(around: Comp
 def test_a_stream_set_up_for_a_tenant_that_is_not_its_issuers(
     around: Company, idp: Transmitter, changes: dict[str, str], says: str
 ) -> None:
-    from onbehalf.app import load_settings
     from onbehalf.errors import ConfigInvalid
+    from onbehalf.places import load_settings
 
     stream(around, idp, **changes)
     with pytest.raises(ConfigInvalid, match=says):

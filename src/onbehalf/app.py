@@ -15,12 +15,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
-from onbehalf import config
-from onbehalf.build import Paths, Ports, dialect_of, mcp_server, narrowed, open_approvals, open_database, open_upstream
+from onbehalf.build import Ports, mcp_server, narrowed, open_approvals, open_upstream, sketched
 from onbehalf.build_accounts import open_accounts
 from onbehalf.build_authorization import open_authorization
 from onbehalf.build_broker import open_broker, pages_login, serve_broker
@@ -63,6 +61,7 @@ from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, LedgerUnavailab
 from onbehalf.explain.key_set import changed
 from onbehalf.gateway import Gateway, Offer, Standing
 from onbehalf.model import AuditEntry, Json, Tool
+from onbehalf.places import VERSION, Paths, load_settings, log_origin, make_data, paths, trust_domain
 from onbehalf.ports import House
 from onbehalf.validate import route, tools
 from onbehalf.validate.claims_people import kept_claims
@@ -70,41 +69,12 @@ from onbehalf.validate.claims_people import kept_claims
 if TYPE_CHECKING:
     from onbehalf.doors.ledger_postgres import PostgresLedger
 
-__all__ = [
-    "VERSION", "App", "Paths", "building", "load_people", "load_settings", "log_origin", "make_data", "mcp_server",
-    "narrowed", "open_database", "paths", "sketched", "trust_domain",
-]  # fmt: skip
+__all__ = ["App", "building"]
 
-VERSION = "0.1.0"
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 300.0
 _Pause = Callable[[bool], Awaitable[None]]  # told whether the MCP server answered the last time
-
-
-def load_settings(path: Path) -> Settings:
-    """The settings in a file. Raises ConfigInvalid."""
-    try:
-        return config.parse(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigInvalid(f"`{path}` cannot be read: {error}", hint="`onbehalf init` writes one") from error
-
-
-def paths(path: Path, settings: Settings) -> Paths:
-    """Where the parts lie."""
-    base, gateway = path.resolve().parent, settings.gateway
-    return Paths(config=path, data=base / gateway.data, policies=base / gateway.policies, people=base / gateway.people)
-
-
-def trust_domain(settings: Settings) -> str:
-    """The issuer name in call tokens."""
-    resource = urlsplit(settings.gateway.resource)
-    return settings.gateway.trust_domain or f"{resource.scheme}://{resource.netloc}"
-
-
-def log_origin(settings: Settings) -> str:
-    """The name of the record in its checkpoints (C2SP: a URL without scheme)."""
-    return settings.gateway.log_origin or f"{urlsplit(trust_domain(settings)).netloc}/ledger"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -397,17 +367,6 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         yield app
 
 
-def sketched(settings: Settings) -> dict[str, Tool]:
-    """All tools as configuration alone tells of them. Raises ConfigInvalid."""
-    found = {
-        tool: tools.sketch(tool, name, each, dialect_of(upstream))
-        for name, upstream in settings.upstreams.items()
-        for tool, each in upstream.tools.items()
-    }
-    tools.require_sound(found)
-    return found
-
-
 async def _connect(
     app: App, stack: contextlib.AsyncExitStack, pause: _Pause, authorizers: Mapping[str, BearerSource]
 ) -> None:
@@ -442,14 +401,6 @@ def _disagreeing(name: str) -> ConfigInvalid:
         f"the statement of scoped tool `{name}` gave a row that the policies refuse",
         hint="see that its tables say the same of people as the directory, then restart the gateway",
     )
-
-
-def make_data(places: Paths) -> None:
-    """The folder of the data, made where there is none. Raises ConfigInvalid."""
-    try:
-        places.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigInvalid(f"`{places.data}` cannot be made: {error.strerror}", hint="`data` names another") from error
 
 
 def _catalogue(

@@ -42,6 +42,7 @@ from onbehalf.doors.upstream_sql import SqliteUpstream, Statement
 from onbehalf.doors.wall_sqlite import SqliteWall
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Tool
+from onbehalf.places import Paths
 from onbehalf.ports import Approvals, Callers, Clock, Directory, Ledger
 from onbehalf.validate import explore, tools
 from onbehalf.validate.pushdown_sql import Dialect
@@ -51,7 +52,16 @@ if TYPE_CHECKING:
     from onbehalf.doors.upstream_openapi import OpenapiServer
     from onbehalf.doors.upstream_postgres import PostgresUpstream as PostgresDatabase
 
-__all__ = ["Paths", "Ports", "dialect_of", "mcp_server", "narrowed", "open_approvals", "open_database", "open_upstream"]
+__all__ = [
+    "Ports",
+    "dialect_of",
+    "mcp_server",
+    "narrowed",
+    "open_approvals",
+    "open_database",
+    "open_upstream",
+    "sketched",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,86 +74,6 @@ class Ports:
     ledger: Ledger
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paths:
-    """Where the parts of one gateway lie; relative settings are relative to the configuration file."""
-
-    config: Path
-    data: Path
-    policies: Path
-    people: Path
-
-    @property
-    def keys(self) -> Path:
-        """Signing and sealing keys."""
-        return self.data / "keys"
-
-    @property
-    def kept(self) -> Path:
-        """Every policy bundle that was in force."""
-        return self.data / "policies"
-
-    @property
-    def ledger(self) -> Path:
-        """The record."""
-        return self.data / "ledger.db"
-
-    @property
-    def replica(self) -> Path:
-        """Which replica of a shared record this folder's last run was."""
-        return self.data / "replica.json"
-
-    @property
-    def heads(self) -> Path:
-        """Heads of the record that were cosigned."""
-        return self.data / "heads.db"
-
-    @property
-    def spool(self) -> Path:
-        """What other processes want on the record."""
-        return self.data / "spool"
-
-    @property
-    def directory(self) -> Path:
-        """The directory database, made from `people`."""
-        return self.data / "directory.db"
-
-    @property
-    def scim(self) -> Path:
-        """What identity providers pushed."""
-        return self.data / "scim.db"
-
-    @property
-    def approvals(self) -> Path:
-        """What people were asked to approve."""
-        return self.data / "approvals.db"
-
-    @property
-    def broker(self) -> Path:
-        """Grants and clients of the sign-in broker."""
-        return self.data / "broker.db"
-
-    @property
-    def proofs(self) -> Path:
-        """Which proofs of clients were used."""
-        return self.data / "proofs.db"
-
-    @property
-    def vault(self) -> Path:
-        """People's own logins at upstreams."""
-        return self.data / "vault.db"
-
-    @property
-    def revocations(self) -> Path:
-        """Who is stopped."""
-        return self.data / "revocations.db"
-
-    @property
-    def once(self) -> Path:
-        """Which writing calls were begun and done."""
-        return self.data / "once.db"
-
-
 def narrowed(settings: Settings) -> dict[str, Narrowed]:
     """For every scoped tool, where what its policies look at lies. Raises ConfigInvalid."""
     found: dict[str, Narrowed] = {}
@@ -151,6 +81,17 @@ def narrowed(settings: Settings) -> dict[str, Narrowed]:
         if isinstance(upstream, SqlUpstream | PostgresUpstream):
             where = Narrowed(layout=_layout(upstream), dialect=dialect_of(upstream) or "sqlite")
             found |= {name: where for name, tool in upstream.tools.items() if tool.scoped or tool.explore is not None}
+    return found
+
+
+def sketched(settings: Settings) -> dict[str, Tool]:
+    """All tools as configuration alone tells of them. Raises ConfigInvalid."""
+    found = {
+        tool: tools.sketch(tool, name, each, dialect_of(upstream))
+        for name, upstream in settings.upstreams.items()
+        for tool, each in upstream.tools.items()
+    }
+    tools.require_sound(found)
     return found
 
 

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from onbehalf.build import Paths, Ports
+from onbehalf.build import Ports
 from onbehalf.config import McpUpstream, OpenapiUpstream, Settings, broker_issuer
 from onbehalf.connecting import Connecting, Vault
 from onbehalf.doors.inbound_approve_login import Logins
@@ -20,6 +20,7 @@ from onbehalf.doors.ledger_keys import open_mask_key
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.vault_accounts import OauthAccounts, VaultAuthorizer
+from onbehalf.places import Paths
 
 __all__ = ["OpenAccounts", "open_accounts"]
 

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onbehalf.act.assertion import ASSERTION_KIND, ASSERTION_LIFE_S
-from onbehalf.build import Paths
 from onbehalf.config import McpUpstream, OpenapiUpstream, Settings, broker_issuer
 from onbehalf.doors.inbound_assertions import AssertionsApp
 from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.key_file import KeyFile
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.doors.upstream_authorization import Authorizer
+from onbehalf.places import Paths
 from onbehalf.ports import Clock
 
 __all__ = ["ASSERTION_KEYS", "OpenAuthorization", "open_authorization"]

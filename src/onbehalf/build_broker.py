@@ -18,7 +18,7 @@ from onbehalf.broker.client import Client
 from onbehalf.broker.grant import KIND
 from onbehalf.broker.ports import Store
 from onbehalf.brokering import Broker
-from onbehalf.build import Paths, Ports
+from onbehalf.build import Ports
 from onbehalf.config import BrokerClient, BrokerSettings, Settings, broker_issuer
 from onbehalf.doors.broker_authenticate import Authenticator
 from onbehalf.doors.broker_clients import KnownClients
@@ -34,6 +34,7 @@ from onbehalf.doors.key_file import KeyFile
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Presented, UnixTime
+from onbehalf.places import Paths
 from onbehalf.ports import Clock
 
 __all__ = ["BROKER_KEYS", "OpenBroker", "broker_keys", "open_broker", "pages_login", "serve_broker"]

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onbehalf.build import Paths
 from onbehalf.config import McpUpstream, OpenapiUpstream, Settings
 from onbehalf.config_upstreams import ExchangeSettings
 from onbehalf.doors.issuer_client import TokenClient, open_client
 from onbehalf.doors.issuer_exchange import IssuerExchange
 from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.upstream_exchange import Exchanger
+from onbehalf.places import Paths
 from onbehalf.ports import Clock
 
 __all__ = ["OpenExchange", "exchanging", "open_exchange", "token_client"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import orjson
 
-from onbehalf.build import Paths, Ports
+from onbehalf.build import Ports
 from onbehalf.config import McpUpstream, OpenapiUpstream, Settings
 from onbehalf.doors.inbound_txn import TxnApp
 from onbehalf.doors.secret_reference import resolved
@@ -15,6 +15,7 @@ from onbehalf.doors.signer_file import FileSigner
 from onbehalf.errors import ConfigInvalid
 from onbehalf.further import Furthering, Workload
 from onbehalf.identify import public_keys
+from onbehalf.places import Paths
 
 __all__ = ["open_further"]
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from msgspec import UnsetType
 
-from onbehalf.build import Paths
 from onbehalf.config_ledger import PostgresLedgerSettings
 from onbehalf.config_settings import Settings
 from onbehalf.doors.clock_system import now
@@ -25,6 +24,7 @@ from onbehalf.doors.ledger_store import LedgerStore, SqliteStore
 from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.explain.seal import LedgerKeys
+from onbehalf.places import Paths
 
 if TYPE_CHECKING:
     from onbehalf.doors.ledger_postgres import PostgresLedger

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from onbehalf.build import Paths
 from onbehalf.config import Settings
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_claims import with_claims
@@ -22,6 +21,7 @@ from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.inbound_scim import ScimApp
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json, digest
+from onbehalf.places import Paths
 from onbehalf.validate import people
 
 __all__ = ["OpenedPeople", "load_people", "open_people"]

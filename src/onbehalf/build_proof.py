@@ -8,7 +8,6 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
-from onbehalf.build import Paths
 from onbehalf.config import Settings
 from onbehalf.doors.inbound_http import Proving
 from onbehalf.doors.inbound_proof import MIN_SECRET, CertificateHeaders
@@ -17,6 +16,7 @@ from onbehalf.doors.ledger_keys import open_mask_key
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.errors import ConfigInvalid
 from onbehalf.identify import Spelling
+from onbehalf.places import Paths
 
 __all__ = ["OpenProofs", "certificate_headers", "open_proofs"]
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from onbehalf.build import Paths
 from onbehalf.config import Settings, token_issuers
 from onbehalf.config_signals import StreamSettings, tenants_of
 from onbehalf.doors.clock_system import now
@@ -30,6 +29,7 @@ from onbehalf.doors.signals_stream import Around, SignalStream, settle
 from onbehalf.doors.signals_watch import Asking, cancelled, watch
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import AuditEntry, Json
+from onbehalf.places import Paths
 from onbehalf.ports import Directory, Ledger
 from onbehalf.validate.signals import Speaks
 

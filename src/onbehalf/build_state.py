@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from onbehalf.broker.ports import Store
-from onbehalf.build import Paths
 from onbehalf.config import Settings
 from onbehalf.config_state import PostgresState
 from onbehalf.connecting import Vault
@@ -26,6 +25,7 @@ from onbehalf.doors.secret_reference import resolved
 from onbehalf.doors.vault_sqlite import SqliteVault
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import UnixTime
+from onbehalf.places import Paths
 from onbehalf.ports import Approvals, Changes, Once
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from onbehalf.build import Paths
 from onbehalf.config import Settings, WitnessesSettings
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.inbound_seen import Watched
@@ -25,6 +24,7 @@ from onbehalf.errors import ConfigInvalid
 from onbehalf.explain import quorum
 from onbehalf.explain.seal import LedgerKeys
 from onbehalf.model import AuditEntry, Json
+from onbehalf.places import Paths
 from onbehalf.ports import House
 
 __all__ = ["Heads", "open_heads", "open_watched", "open_witnesses", "read_policy"]

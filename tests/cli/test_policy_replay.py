@@ -17,12 +17,13 @@ import orjson
 import pytest
 
 from company import POLICIES, SCHEMA, Company, company, said
-from onbehalf.app import building, load_settings, log_origin
+from onbehalf.app import building
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.ledger_keys import open_ledger_keys, read_ledger_keys
 from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.model import AuditEntry, Json, Presented, ToolRequest, UnixTime
+from onbehalf.places import load_settings, log_origin
 from validate.policy_house import bundle_at
 
 

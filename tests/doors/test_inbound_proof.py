@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onbehalf import config
-from onbehalf.app import paths
 from onbehalf.build_proof import certificate_headers
 from onbehalf.doors.inbound_proof import CONNECTION_CERTIFICATE, CertificateHeaders, certificate_of, presented
 from onbehalf.errors import ConfigInvalid, CredentialsRefused, DpopMissing, OnbehalfError, TokenMalformed, TokenMissing
 from onbehalf.model import Presented
+from onbehalf.places import paths
 
 SECRET = b"s" * 32
 WHERE = CertificateHeaders(header=b"client-cert", secret_header=b"client-cert-secret", secret=SECRET)

@@ -18,8 +18,6 @@ from typing import Annotated
 
 import typer
 
-from onbehalf.app import load_settings, log_origin, paths
-from onbehalf.build import Paths
 from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_tell import tell
@@ -31,6 +29,7 @@ from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, ErasureRefused, LedgerUnavailable
 from onbehalf.explain.erasure import login_name
 from onbehalf.model import Json
+from onbehalf.places import Paths, load_settings, log_origin, paths
 
 __all__ = ["erase", "hold"]
 

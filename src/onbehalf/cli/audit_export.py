@@ -14,7 +14,6 @@ from typing import Annotated
 import orjson
 import typer
 
-from onbehalf.app import Paths, load_settings, paths, trust_domain
 from onbehalf.build_ledger import ledger_store
 from onbehalf.build_witnesses import read_policy
 from onbehalf.cli.explain import opened
@@ -35,6 +34,7 @@ from onbehalf.errors import ConfigInvalid, LedgerCorrupt
 from onbehalf.explain.controls import CONTROLS
 from onbehalf.explain.sample import MOST
 from onbehalf.model import Json, digest
+from onbehalf.places import Paths, load_settings, paths, trust_domain
 from onbehalf.verifier.check import check
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Report, Verdict

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from onbehalf.app import load_settings, log_origin, paths
 from onbehalf.build_ledger import ledger_store, reading_keys
 from onbehalf.cli.plain import plain
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
@@ -24,6 +23,7 @@ from onbehalf.errors import ConfigInvalid, QueryFailed
 from onbehalf.explain.ready_questions import Question, calls_by, who_read
 from onbehalf.explain.views_said import columns
 from onbehalf.model import Json
+from onbehalf.places import load_settings, log_origin, paths
 
 __all__ = ["query"]
 

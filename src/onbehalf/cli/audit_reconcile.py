@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from onbehalf.app import Paths, load_settings, log_origin, paths
 from onbehalf.build_ledger import open_ledger
 from onbehalf.cli.audit_export import place_of
 from onbehalf.cli.explain import opened
@@ -28,6 +27,7 @@ from onbehalf.explain.channel import channel_of
 from onbehalf.explain.reconcile import Account, Asked, Row, account, reconciled
 from onbehalf.model import AuditEntry, Json
 from onbehalf.model_json import plain
+from onbehalf.places import Paths, load_settings, log_origin, paths
 
 __all__ = ["reconcile"]
 

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from onbehalf.app import VERSION, Paths, load_settings, log_origin, paths, trust_domain
 from onbehalf.build_ledger import ledger_store, reading_keys
 from onbehalf.cli.plain import plain
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json
@@ -21,6 +20,7 @@ from onbehalf.doors.sink_configured import configured
 from onbehalf.doors.sink_send import Sending, send
 from onbehalf.doors.sink_source import Cursor, Source
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, OnbehalfError, SinkUnavailable
+from onbehalf.places import VERSION, Paths, load_settings, log_origin, paths, trust_domain
 
 __all__ = ["send_"]
 

@@ -17,8 +17,8 @@ from typing import Annotated, Literal
 import typer
 from msgspec import UnsetType
 
-from onbehalf.app import Paths, load_people, load_settings, mcp_server, narrowed, open_database, paths, sketched
-from onbehalf.build import open_upstream
+from onbehalf.build import mcp_server, narrowed, open_database, open_upstream, sketched
+from onbehalf.build_people import load_people
 from onbehalf.build_proof import certificate_headers
 from onbehalf.cli.check_exchange import said_of_exchanges
 from onbehalf.cli.check_person import Who, shown
@@ -50,6 +50,7 @@ from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.issuer_introspection import introspection_clients
 from onbehalf.errors import IdentifyError, OnbehalfError
 from onbehalf.model import Json, Presented, Tool
+from onbehalf.places import Paths, load_settings, paths
 from onbehalf.validate import route, tools
 
 __all__ = ["check"]

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from onbehalf.app import Paths, load_people, narrowed
+from onbehalf.build import narrowed
+from onbehalf.build_people import load_people
 from onbehalf.build_state import shared_revocations
 from onbehalf.cli.check_caller import person_caller, service_caller, tenants_of
 from onbehalf.cli.check_reach import out_of_reach
@@ -28,6 +29,7 @@ from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.revocations_sqlite import Revocations
 from onbehalf.errors import ConfigInvalid, OnbehalfError, PersonUnknown
 from onbehalf.model import Caller, Candidate, Judgement, Person, Tool
+from onbehalf.places import Paths
 from onbehalf.validate import decide, obligations, questions
 
 __all__ = ["Shown", "Who", "shown"]

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import typer
 
-from onbehalf.app import load_settings
 from onbehalf.cli.connect_clients import CLIENTS, Client
 from onbehalf.cli.connect_judge import Line, Seen, challenged, judge
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
@@ -29,6 +28,7 @@ from onbehalf.doors.outbound_look import Answer, Looker, followable, is_loopback
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
+from onbehalf.places import load_settings
 
 __all__ = ["connect"]
 

@@ -11,13 +11,13 @@ from typing import Annotated
 
 import typer
 
-from onbehalf.app import load_settings
 from onbehalf.cli.db_ledger import ledger
 from onbehalf.cli.screen import ConfigFile
 from onbehalf.config import PostgresUpstream, Settings
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.doors.state_schema import state_sql
 from onbehalf.errors import ConfigInvalid
+from onbehalf.places import load_settings
 from onbehalf.validate.wall import key_sql, plan, wall_sql
 from onbehalf.validate.wall_claim import claim_key
 

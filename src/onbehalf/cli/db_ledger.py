@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from onbehalf.app import load_settings, log_origin, make_data, paths
 from onbehalf.cli.screen import ConfigFile, console
 from onbehalf.config_ledger import LedgerSettings, PostgresLedgerSettings
 from onbehalf.doors.ledger_keys import open_ledger_keys
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.errors import ConfigInvalid
+from onbehalf.places import load_settings, log_origin, make_data, paths
 
 __all__ = ["ledger"]
 

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from onbehalf.app import Paths, load_settings, log_origin, paths
 from onbehalf.build_ledger import ledger_store, reading_keys
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.errors import RecordMissing
 from onbehalf.explain.leaf import Record
 from onbehalf.explain.story import story
+from onbehalf.places import Paths, load_settings, log_origin, paths
 
 __all__ = ["explain", "opened"]
 

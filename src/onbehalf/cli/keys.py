@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from onbehalf.app import Paths, load_settings, paths, trust_domain
 from onbehalf.broker.grant import KIND
 from onbehalf.build_broker import BROKER_KEYS
 from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json, quoted
@@ -16,6 +15,7 @@ from onbehalf.doors.clock_system import now
 from onbehalf.doors.key_file import KeyFile
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.errors import ConfigInvalid
+from onbehalf.places import Paths, load_settings, paths, trust_domain
 
 __all__ = ["app"]
 

@@ -1,5 +1,7 @@
 """`onbehalf`: all commands, and the one place where an error becomes an exit code.
 
+Only the command that is asked for is loaded: the whole of the house takes longer to load than most commands to run.
+
 0 is success, 1 that what was checked does not hold, 2 that the command could not do its work.
 """
 
@@ -8,34 +10,24 @@ from __future__ import annotations
 import io
 import os
 import sys
+from importlib import import_module
 
 import typer
 
-from onbehalf.app import VERSION
-from onbehalf.cli import (
-    audit,
-    audit_erase,
-    audit_export,
-    audit_query,
-    audit_reconcile,
-    audit_send,
-    check,
-    connect,
-    db,
-    demo,
-    explain,
-    init,
-    keys,
-    people,
-    policy,
-    revoke,
-    serve,
-    tools,
-)
 from onbehalf.cli.screen import console, plain, show_error
 from onbehalf.errors import LedgerCorrupt, OnbehalfError
+from onbehalf.places import VERSION
 
-__all__ = ["app", "entry", "run"]
+__all__ = ["command_line", "entry", "run"]
+
+OWN_PROCESS = "own process"
+"""As the context's object: the process is the command's own, and may become another program."""
+_COMMANDS = ("init", "demo", "serve", "check", "connect", "tools", "explain")
+"""Each is the function of its name in the module of its name."""
+_GROUPS = {
+    "audit": "audit_commands", "db": "db", "keys": "keys", "people": "people", "policy": "policy", "revoke": "revoke",
+}  # fmt: skip
+"""Each is `app` in its module."""
 
 _HELP = """Let LLM clients use your company's tools on behalf of a verified employee.
 
@@ -52,15 +44,6 @@ decided on the server (deny by default), and put on a record that anyone can che
            onbehalf policy    says what other policies would make of recorded calls
 """
 
-app = typer.Typer(
-    name="onbehalf",
-    help=_HELP,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -68,49 +51,46 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _main(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
 
 
-app.command("init")(init.init)
-app.command("demo")(demo.demo)
-app.command("serve")(serve.serve)
-app.command("check")(check.check)
-app.command("connect")(connect.connect)
-app.command("tools")(tools.tools)
-app.command("doctor", hidden=True, help="The same as `check`.")(check.check)
-app.command("explain")(explain.explain)
-audit.app.command("export-log")(audit_export.export_log)
-audit.app.command("controls")(audit_export.controls)
-audit.app.command("export")(audit_export.export)
-audit.app.command("query")(audit_query.query)
-audit.app.command("reconcile")(audit_reconcile.reconcile)
-audit.app.command("send")(audit_send.send_)
-audit.app.command("erase")(audit_erase.erase)
-audit.app.add_typer(audit_erase.hold, name="hold")
-app.add_typer(audit.app, name="audit")
-app.add_typer(db.app, name="db")
-app.add_typer(keys.app, name="keys")
-app.add_typer(people.app, name="people")
-app.add_typer(policy.app, name="policy")
-app.add_typer(revoke.app, name="revoke")
+def command_line(asked: str = "") -> typer.Typer:
+    """All commands, or the one that is `asked` for alone."""
+    app = typer.Typer(
+        name="onbehalf",
+        help=_HELP,
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    app.callback()(_main)
+    known = asked in _COMMANDS or asked in _GROUPS
+    for name in (asked,) if known else (*_COMMANDS, "doctor", *_GROUPS):
+        if name == "doctor":
+            app.command(name, hidden=True, help="The same as `check`.")(import_module("onbehalf.cli.check").check)
+        elif name in _COMMANDS:
+            app.command(name)(getattr(import_module(f"onbehalf.cli.{name}"), name))
+        else:
+            app.add_typer(import_module(f"onbehalf.cli.{_GROUPS[name]}").app, name=name)
+    return app
 
 
 def entry() -> None:
     """The command in a process of its own, which `serve` may make into another program."""
-    run(own=serve.OWN_PROCESS)
+    run(own=OWN_PROCESS)
 
 
 def run(own: str = "") -> None:
-    """The command. `own` is `serve.OWN_PROCESS` where the process is nobody else's."""
+    """The command. `own` is `OWN_PROCESS` where the process is nobody else's."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show ends no command
     try:
-        app(obj=own)
+        command_line(sys.argv[1] if len(sys.argv) > 1 else "")(obj=own)
     except LedgerCorrupt as error:
         error.hint = error.hint or "keep the file as it is; `onbehalf audit verify` lists all that does not hold"
         show_error(error)

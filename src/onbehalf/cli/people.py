@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from onbehalf.app import Paths, load_settings, make_data, paths
 from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json
 from onbehalf.config import Settings
 from onbehalf.doors.clock_system import now
@@ -23,6 +22,7 @@ from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.directory_tell import Told, tell, tenants
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
+from onbehalf.places import Paths, load_settings, make_data, paths
 
 __all__ = ["app", "known_tenant"]
 

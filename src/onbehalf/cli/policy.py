@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from onbehalf.app import load_settings, narrowed, paths, sketched
+from onbehalf.build import narrowed, sketched
 from onbehalf.cli.explain import opened
 from onbehalf.cli.policy_bundles import bundles_of, why_not
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
@@ -19,6 +19,7 @@ from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.engine_cedar_values import engine_name
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json, UnixTime
+from onbehalf.places import load_settings, paths
 from onbehalf.replaying import Again, Replay, Was
 
 __all__ = ["app"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from onbehalf.build import Paths
 from onbehalf.doors import policies_kept
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.engine_cedar_files import policies_in
 from onbehalf.errors import PolicyInvalid
 from onbehalf.model import digest
+from onbehalf.places import Paths
 from onbehalf.replaying import Bundles
 
 __all__ = ["bundles_of", "why_not"]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onbehalf.app import load_settings, make_data, paths
 from onbehalf.build_state import shared_revocations
 from onbehalf.cli.people import known_tenant
 from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json
@@ -21,6 +20,7 @@ from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_tell import tell
 from onbehalf.doors.revocations_sqlite import Kind, Revocation, Revocations
 from onbehalf.errors import ConfigInvalid
+from onbehalf.places import load_settings, make_data, paths
 
 if TYPE_CHECKING:
     from onbehalf.doors.revocations_postgres import RevocationTable

@@ -9,13 +9,9 @@ from typing import Annotated
 
 import typer
 
-from onbehalf.cli import serving
 from onbehalf.cli.screen import ConfigFile
 
-__all__ = ["OWN_PROCESS", "serve"]
-
-OWN_PROCESS = "own process"
-"""As the context's object: the process is the command's own, and may become another program."""
+__all__ = ["serve"]
 
 
 def serve(
@@ -31,8 +27,10 @@ def serve(
 
     Example: onbehalf serve --config /etc/onbehalf/onbehalf.yaml
     """
-    if context.obj == OWN_PROCESS and sys.platform != "win32":
+    if context.obj and sys.platform != "win32":
         # the same process without the command line's libraries, which are a fifth of what serving needs
         command = [sys.executable, "-m", "onbehalf.cli.serving", str(config), *(["--verbose"] if verbose else [])]
         os.execv(sys.executable, command)  # noqa: S606  # ourselves, without a shell
+    from onbehalf.cli import serving  # the whole house, for which the process above has no use
+
     serving.run(config, verbose=verbose)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from onbehalf.app import App, building, load_settings
+from onbehalf.app import App, building
 from onbehalf.build_ledger import ledger_where
 from onbehalf.cli.plain import exit_code, plain
 from onbehalf.config import Settings
@@ -25,6 +25,7 @@ from onbehalf.doors.clock_system import now
 from onbehalf.doors.serve_tls import ServerTls
 from onbehalf.doors.serve_uvicorn import Port
 from onbehalf.errors import ConfigInvalid, OnbehalfError
+from onbehalf.places import load_settings
 
 __all__ = ["main", "run"]
 

@@ -18,7 +18,7 @@ import msgspec
 import typer
 
 from onbehalf.act.exchange import names_audience
-from onbehalf.app import load_settings, mcp_server
+from onbehalf.build import mcp_server
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.doors.pinned_file import file_digest
@@ -27,6 +27,7 @@ from onbehalf.doors.upstream_mcp import Described
 from onbehalf.doors.upstream_mcp_definitions import written_definitions
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json
+from onbehalf.places import load_settings
 
 __all__ = ["tools"]
 
