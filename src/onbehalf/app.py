@@ -257,7 +257,7 @@ async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
         make_data(places)
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
         ledger, log_keys = await asyncio.to_thread(open_ledger, places, settings, origin=log_origin(settings))
-        erasing = open_erasing(places, stack, ledger)
+        erasing = open_erasing(places, stack, ledger, log_keys)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
         if erasing is not None:
             await erasing.begin()
