@@ -92,17 +92,20 @@ class Record:
         (self.path / name).mkdir(exist_ok=True)
         return PostgresLedger.open(
             Demands(dsn=dsn or self.dsn, idle_seconds=idle, insecure_durability=True),
-            keys=keys or self.shared(dsn=dsn), replica=self.path / name / "replica.json", now=lambda: UnixTime(5000), patience=patience,
+            keys=keys or self.shared(dsn=dsn), replica=self.path / name / "replica.json",
+            now=lambda: UnixTime(5000), patience=patience,
             failpoint=failpoint,
         )  # fmt: skip
 
     @contextmanager
-    def erasing(self, failpoint: Callable[[str], None] = lambda _: None) -> Iterator[Erasing]:
+    def erasing(
+        self, failpoint: Callable[[str], None] = lambda _: None, *, patience: Patience = QUICK
+    ) -> Iterator[Erasing]:
         """What a command carries out erasures with."""
         eraser = Eraser(self.eraser)
         keys = self.shared(eraser=eraser)
         made = PostgresErasable(
-            PostgresStore(self.dsn), eraser, writing=lambda: self.replica("eraser", keys=keys)
+            PostgresStore(self.dsn), eraser, writing=lambda: self.replica("eraser", keys=keys, patience=patience)
         )  # fmt: skip
         erasing = Erasing(made, sealing_of(keys), now=lambda: UnixTime(9_000), failpoint=failpoint)
         try:

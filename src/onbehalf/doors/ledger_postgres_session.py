@@ -51,14 +51,13 @@ SELECT CASE
   WHEN EXISTS (SELECT FROM pg_roles s WHERE s.rolsuper AND pg_has_role(current_user, s.oid, 'MEMBER'))
     THEN 'is a superuser, or may become one'
   WHEN pg_has_role(current_user, n.nspowner, 'MEMBER') THEN 'owns the record, or may become its owner'
-  ELSE (SELECT 'may write the table ' || c.relname FROM pg_class c
-        WHERE c.relnamespace = n.oid AND c.relkind = 'r'
-          AND has_table_privilege(current_user, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') ORDER BY 1 LIMIT 1) END
-FROM pg_namespace n WHERE n.nspname IN ('onbehalf_log', 'onbehalf_keys')
-UNION ALL
-SELECT 'may destroy keys of people'
-WHERE has_function_privilege(current_user, to_regprocedure('onbehalf_keys.destroy(bytea, bytea[], bytea)'), 'EXECUTE')
-ORDER BY 1 LIMIT 1
+  ELSE coalesce(
+    (SELECT 'may write the table ' || c.relname FROM pg_class c
+       WHERE c.relnamespace IN (n.oid, to_regnamespace('onbehalf_keys')) AND c.relkind = 'r'
+         AND has_table_privilege(current_user, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') ORDER BY 1 LIMIT 1),
+    (SELECT 'may destroy keys of people' WHERE has_function_privilege(
+       current_user, to_regprocedure('onbehalf_keys.destroy(bytea, bytea[], bytea)'), 'EXECUTE'))) END
+FROM pg_namespace n WHERE n.nspname = 'onbehalf_log'
 """
 _ABSENT = f"""
 SELECT r.id FROM onbehalf_log.replica r WHERE r.gone IS NULL AND r.id <> %s AND NOT EXISTS (
