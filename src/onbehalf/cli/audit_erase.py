@@ -80,7 +80,7 @@ class _House:
         """Ask for something and wait until it is carried out. Raises ErasureRefused, LedgerUnavailable."""
         whole = {**said, "by": _by(), "at": int(now()), "from": size_of(self.store)}
         asked = self.requests.ask(kind, whole, hold=hold or ())
-        self._until_done(lambda: self.requests.find(asked.id).state in ("done", "refused"))
+        self._until_done(lambda _: self.requests.find(asked.id).state in ("done", "refused"))
         found = self.requests.find(asked.id)
         if found.state == "refused":
             raise ErasureRefused(str(found.result.get("why")), hint="nothing was erased")
@@ -88,13 +88,16 @@ class _House:
 
     def finish(self) -> None:
         """Carry out all that is asked for. Raises LedgerUnavailable."""
-        self._until_done(lambda: not self.requests.pending())
+        shared = self.settings.gateway.ledger.postgres is not None  # else a gateway does the rest at its start
+        self._until_done(lambda rounds: (rounds > 0 or not shared) and not self.requests.pending())
 
-    def _until_done(self, is_so: Callable[[], bool]) -> None:
-        until = time.monotonic() + _WAIT_SECONDS
-        while not is_so():
+    def _until_done(self, is_so: Callable[[int], bool]) -> None:
+        """Carry out what is asked for until `is_so`, which is told how often that was done."""
+        until, rounds = time.monotonic() + _WAIT_SECONDS, 0
+        while not is_so(rounds):
             try:
                 asyncio.run(self._carry_out())
+                rounds += 1
             except LedgerUnavailable as error:
                 if time.monotonic() > until:
                     hint = _GATEWAY if self.settings.gateway.ledger.postgres is None else _PENDING
