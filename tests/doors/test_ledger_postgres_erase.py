@@ -177,6 +177,26 @@ def test_what_was_destroyed_stands_in_no_table_once_it_was_scrubbed(filled: Reco
     assert filled.run(items) == [(rows,)]
 
 
+@pytest.mark.parametrize("reading", ["SELECT 1", "SELECT count(*) FROM onbehalf_keys.key"])
+def test_who_reads_for_long_delays_that_it_is_on_record_and_no_call(
+    filled: Record, monkeypatch: pytest.MonkeyPatch, reading: str
+) -> None:
+    monkeypatch.setattr("onbehalf.doors.ledger_postgres_subjects._SCRUB_SECONDS", 0.5)
+    request = filled.asked("erase", ALICE)
+    ledger = filled.replica()
+    with psycopg.connect(filled.owner) as reader:
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        reader.execute(reading.encode())
+        with pytest.raises(LedgerUnavailable, match="are being read"):
+            filled.erase()
+        written(ledger, entry(ALICE, 20), entry(BOB, 21))
+        assert filled.requests().find(request.id).state == "destroyed"
+    filled.erase()
+    assert erased(filled) == [2, 4, 6, 8, 10]
+    ledger.close()
+    assert filled.verified() == 15
+
+
 def test_a_key_that_came_back_with_an_older_copy_stops_a_gateway_and_is_destroyed_again(filled: Record) -> None:
     copies = filled.run("SELECT id, label, wrapped FROM onbehalf_keys.key")
     filled.asked("erase", ALICE)

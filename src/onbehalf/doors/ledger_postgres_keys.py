@@ -144,16 +144,21 @@ CREATE OR REPLACE FUNCTION onbehalf_keys.erasing_done(request bytea) RETURNS voi
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   DELETE FROM onbehalf_keys.erasing e WHERE e.id = request
 $$;
--- Write the table of keys anew without what was destroyed; whether that is so. It is not while somebody reads who began
--- before.
+-- Write the table of keys anew without what was destroyed; whether that is so. It is not while somebody reads it, or
+-- began to read before. Nobody waits for it for longer than it takes.
 CREATE OR REPLACE FUNCTION onbehalf_keys.scrub() RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
   IF EXISTS (SELECT FROM pg_stat_activity a, onbehalf_keys.change c WHERE a.pid <> pg_backend_pid()
              AND (a.datname = current_database() OR a.datname IS NULL) AND age(a.backend_xmin) >= age(c.destroyed::xid)
              AND c.destroyed > '0'::xid8) THEN
     RETURN false;
   END IF;
+  BEGIN
+    LOCK TABLE onbehalf_keys.key IN ACCESS EXCLUSIVE MODE;
+  EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
+  END;
   CLUSTER onbehalf_keys.key USING key_pkey;
   RETURN true;
 END $$;
