@@ -62,22 +62,22 @@ def appended(ledger: PostgresLedger, *numbers: int, kind: str = "denial") -> lis
 class Record:
     """One record: its keys, and the DSNs of its owner, of a gateway, and of who erases."""
 
-    def __init__(self, path: Path, dsn: str) -> None:
+    def __init__(self, path: Path, dsn: str, *, made: bool = False) -> None:
+        """A new one, or one that another process `made`."""
         self.path, self.owner = path, dsn
-        signer = open_ledger_keys(path / "keys", origin=ORIGIN).signer
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute(schema_sql(signer).encode())
-        self.dsn, self.eraser = self._login("gw", "writer"), self._login("er", "eraser")
+        name = conninfo_to_dict(dsn)["dbname"]
+        self.dsn = make_conninfo(dsn, user=f"gw_{name}", password=PASSWORD)
+        self.eraser = make_conninfo(dsn, user=f"er_{name}", password=PASSWORD)
+        if not made:
+            signer = open_ledger_keys(path / "keys", origin=ORIGIN).signer
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute(schema_sql(signer).encode())
+                for login, role in ((f"gw_{name}", "writer"), (f"er_{name}", "eraser")):
+                    connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(login)))
+                    create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}")
+                    of = sql.Identifier(f"onbehalf_log_{role}")
+                    connection.execute(create.format(sql.Identifier(login), sql.Literal(PASSWORD), of))
         self.keys = self.shared()
-
-    def _login(self, prefix: str, role: str) -> str:
-        name = f"{prefix}_{conninfo_to_dict(self.owner)['dbname']}"
-        with psycopg.connect(self.owner, autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
-            made = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}")
-            of = sql.Identifier(f"onbehalf_log_{role}")
-            connection.execute(made.format(sql.Identifier(name), sql.Literal(PASSWORD), of))
-        return make_conninfo(self.owner, user=name, password=PASSWORD)
 
     def shared(self, *, dsn: str = "", eraser: Eraser | None = None) -> LedgerKeys:
         """The record's keys, as one process holds them."""
@@ -135,7 +135,7 @@ class Record:
         return self.requests().ask(kind, said, hold=labels if kind == "hold" else ())
 
     def reader(self) -> LedgerReader:
-        return LedgerReader(PostgresStore(self.owner), keys=self.keys)
+        return LedgerReader(PostgresStore(self.owner), keys=self.shared())  # which remember nothing
 
     def run(self, text: str) -> list[tuple[Any, ...]]:
         """What some SQL gives, run as the owner."""

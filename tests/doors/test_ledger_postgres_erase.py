@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from pathlib import Path
 
@@ -11,14 +10,13 @@ import pytest
 
 from doors.erase_house import ALICE, BOB, entry
 from doors.ledger_postgres_house import Record, sealing_of, wait_for
+from doors.postgres_erase_house import erased, sealed, told, with_people, written
 from onbehalf.doors.ledger_erase import resurrected
 from onbehalf.doors.ledger_evidence import Asked, export
 from onbehalf.doors.ledger_postgres import Patience, PostgresLedger
 from onbehalf.doors.ledger_postgres_store import PostgresStore
 from onbehalf.errors import LedgerUnavailable
-from onbehalf.explain.leaf import Record as Told
 from onbehalf.explain.seal import key_id
-from onbehalf.model import AuditEntry, UnixTime
 from onbehalf.verifier.check import check
 from onbehalf.verifier.report import Verdict
 
@@ -32,41 +30,7 @@ def record(tmp_path: Path, database: str) -> Record:
 
 @pytest.fixture
 def filled(record: Record) -> Record:
-    """Ten records, of Alice and Bob in turn, between two of nobody."""
-    house = AuditEntry(kind="start", call="", at=UnixTime(999), facts={"version": "1"})
-    people = [entry(ALICE if number % 2 else BOB, number, at=1000 + number) for number in range(10)]
-    ledger = record.replica()
-    written(ledger, house, *people, house)
-    ledger.close()
-    return record
-
-
-def written(ledger: PostgresLedger, *entries: AuditEntry) -> list[int]:
-    async def write() -> list[int]:
-        return [each.index for each in await asyncio.gather(*(ledger.append(each) for each in entries))]
-
-    return asyncio.run(write())
-
-
-def told(record: Record, index: int) -> Told:
-    reader = record.reader()
-    try:
-        return reader.record(index)
-    finally:
-        reader.close()
-
-
-def erased(record: Record) -> list[int]:
-    reader = record.reader()
-    try:
-        return [index for index in range(reader.verify().size) if reader.record(index).erased]
-    finally:
-        reader.close()
-
-
-def sealed(record: Record, index: int) -> bytes:
-    [(found,)] = record.run(f"SELECT sealed FROM onbehalf_log.payload WHERE idx = {index:d}")
-    return bytes(found)
+    return with_people(record)
 
 
 def test_erasing_a_person_closes_their_payloads_and_nobody_elses(filled: Record) -> None:
@@ -263,6 +227,24 @@ def test_a_replica_seals_anew_what_it_sealed_with_a_key_that_was_destroyed_meanw
     assert record.verified() == 3
 
 
+def test_no_key_is_destroyed_between_the_look_at_it_and_the_commit(filled: Record) -> None:
+    """Whoever appends holds the head from before the database looks at keys until it commits."""
+    request = filled.asked("erase", ALICE)
+    id_ = key_id(sealed(filled, 2))
+    calls = (
+        ("dying(%s)", ([sealing_of(filled.keys).wrapping.label(ALICE)],)),
+        ("destroy(%s, %s, '')", (bytes.fromhex(request.id), [id_])),
+        ("destroy_again(%s, 'erase', %s, '')", (bytes.fromhex(request.id), [id_])),
+    )
+    with psycopg.connect(filled.owner) as appending, psycopg.connect(filled.eraser, autocommit=True) as eraser:
+        appending.execute("SELECT * FROM onbehalf_log.head FOR UPDATE")
+        eraser.execute("SET lock_timeout = '50ms'")
+        for call, values in calls:
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                eraser.execute(f"SELECT onbehalf_keys.{call}".encode(), values)
+    assert erased(filled) == []
+
+
 def test_the_database_refuses_a_payload_whose_key_is_not_there_even_from_a_replica_that_does_not_look(
     record: Record,
 ) -> None:
@@ -332,106 +314,3 @@ def test_another_process_stops_opening_with_a_key_that_was_destroyed(filled: Rec
     filled.erase()
     wait_for(lambda: follower.record(4).erased, "forgetting")
     follower.close()
-
-
-# Stopped on the way.
-
-
-class Killed(BaseException):
-    """As kill -9: nothing of the command runs after it, and the server ends its sessions."""
-
-
-def killed(record: Record, at: str, after: int = 0) -> None:
-    """A command that is gone at a step, as the server sees it."""
-    seen = [0]
-
-    def stop(step: str) -> None:
-        if step == at:
-            seen[0] += 1
-            if seen[0] > after:
-                record.run(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
-                    "AND datname = current_database()"
-                )
-                raise Killed
-
-    async def run() -> None:
-        await erasing.begin()
-        await erasing.carry_out()
-
-    with pytest.raises(Killed), record.erasing(stop) as erasing:
-        asyncio.run(run())
-
-
-@pytest.mark.parametrize("step", ["asked", "renewed", "destroyed", "scrubbed", "recorded", "done"])
-def test_an_erasure_that_is_killed_is_nothing_or_is_finished_by_the_next_command(filled: Record, step: str) -> None:
-    request = filled.asked("erase", ALICE)
-    killed(filled, step)
-    assert told(filled, 4).erased == (step not in ("asked", "renewed"))
-    reader = filled.reader()
-    findings = [each.text for each in reader.verify().findings]
-    reader.close()
-    assert bool(findings) == (step in ("destroyed", "scrubbed"))
-    assert all("an erasure is under way" in each for each in findings)
-    filled.erase()
-    assert erased(filled) == [2, 4, 6, 8, 10]
-    reader = filled.reader()
-    report = reader.verify()
-    reader.close()
-    assert report.ok
-    assert report.kinds["erased"] == 1
-    assert [(each.id, each.count) for each in report.erasures] == [(request.id, 5)]
-    assert filled.requests().pending() == ()
-
-
-@pytest.mark.parametrize(
-    ("step", "after"), [("step", 0), ("step", 1), ("deleted", 0), ("scrubbed", 0), ("recorded", 0)]
-)
-def test_a_retention_that_is_killed_is_finished_by_the_next_command_with_the_right_count(
-    filled: Record, monkeypatch: pytest.MonkeyPatch, step: str, after: int
-) -> None:
-    monkeypatch.setattr("onbehalf.doors.ledger_postgres_erase.STEP", 3)
-    request = filled.asked("retain", before=1006)
-    killed(filled, step, after)
-    filled.erase()
-    reader = filled.reader()
-    report = reader.verify()
-    reader.close()
-    assert report.ok
-    assert report.kinds["erased"] == 1
-    assert [(each.id, each.count, each.first, each.last) for each in report.erasures] == [(request.id, 8, 0, 11)]
-
-
-def test_one_request_is_on_record_once_though_two_commands_carry_it_out(filled: Record) -> None:
-    """Both found no leaf of it, and only then did one of them append: the leaf's id is the request's."""
-    request = filled.asked("erase", ALICE)
-
-    def other(step: str) -> None:
-        if step == "scrubbed":
-            filled.run(
-                "SELECT pg_terminate_backend(pid) FROM pg_locks "
-                "WHERE locktype = 'advisory' AND objid = 0 AND objsubid = 2"
-            )
-            thread = threading.Thread(target=filled.erase)
-            thread.start()
-            thread.join(60)
-
-    with filled.erasing(other, patience=SHORT) as it:
-        it._on_record = lambda *_: None  # type: ignore[method-assign]  # as if it had looked before
-        with pytest.raises(LedgerUnavailable, match="could not be written in time"):
-            asyncio.run(it.carry_out())
-    reader = filled.reader()
-    report = reader.verify()
-    reader.close()
-    assert report.ok
-    assert [each.id for each in report.erasures] == [request.id]
-    assert report.kinds["erased"] == 1
-
-
-def test_two_commands_at_once_do_not_mix(filled: Record) -> None:
-    with filled.erasing() as one, filled.erasing() as other:
-        filled.asked("hold", ALICE)
-        asyncio.run(one.carry_out())
-        filled.asked("hold", BOB)
-        with pytest.raises(Exception, match="another command erases now"):
-            asyncio.run(other.carry_out())
