@@ -142,12 +142,12 @@ def test_a_person_who_left_can_do_nothing_after_sighup_with_a_token_used_before(
 
 def test_of_two_reloads_at_once_the_later_files_stand(around: Company) -> None:
     async def act(app: App, _: Pauses) -> None:
-        before = app.state.standing.engine.policy
+        before = app.offering.standing.engine.policy
         first = asyncio.create_task(app.reload())
         await asyncio.sleep(0)
         (around.directory / "policies" / "more.cedar").write_text(NARROWER, encoding="utf-8")
         await asyncio.gather(first, app.reload())
-        assert app.state.standing.engine.policy != before
+        assert app.offering.standing.engine.policy != before
         assert (await call(around, app, "desk_write")).denial == "not_permitted"
 
     inside(around, act)
@@ -173,13 +173,13 @@ def test_a_server_that_is_down_at_start_is_offered_when_it_comes_up(around: Comp
     around.desk.stop()
 
     async def act(app: App, pauses: Pauses) -> None:
-        assert set(app.state.standing.offers) == {"notes_list"}
+        assert set(app.offering.standing.offers) == {"notes_list"}
         assert "upstream desk" in app.problems
         await pauses.next_look()
         assert pauses.answered[-1] is False
         around.desk.start()
         await pauses.next_look()
-        assert set(app.state.standing.offers) == {"notes_list", "desk_read", "desk_write"}
+        assert set(app.offering.standing.offers) == {"notes_list", "desk_read", "desk_write"}
         assert (await call(around, app, "desk_read")).denial == ""
         assert app.problems == {}
         assert pauses.answered[-1] is True
@@ -209,7 +209,7 @@ def test_a_tool_whose_definition_changes_is_withdrawn_and_recorded_once(around: 
             around.desk.schema = {"type": "object", "properties": {"secrets": {"type": "string"}}}
         for _ in range(2):
             await pauses.next_look()
-        assert "desk_read" not in app.state.standing.offers
+        assert "desk_read" not in app.offering.standing.offers
         assert app.public._catalogue.tool("desk_read") is None
         assert any(text.startswith("tool `desk_read` changed") or "no tool" in text for text in app.problems.values())
 
@@ -222,10 +222,10 @@ def test_a_changed_tool_is_withdrawn_even_where_that_cannot_be_recorded(around: 
         await asyncio.to_thread(app.ledger.close)
         around.desk.descriptions["desk_read"] = "Other words."
         await pauses.next_look()
-        assert "desk_read" not in app.state.standing.offers
+        assert "desk_read" not in app.offering.standing.offers
         around.desk.descriptions["desk_write"] = "Other words."
         await pauses.next_look()
-        assert "desk_write" not in app.state.standing.offers
+        assert "desk_write" not in app.offering.standing.offers
 
     inside(around, act)
 
@@ -234,7 +234,7 @@ def test_a_tool_that_is_again_as_it_was_is_offered_again(around: Company) -> Non
     async def act(app: App, pauses: Pauses) -> None:
         words = around.desk.descriptions.pop("desk_read")
         await pauses.next_look()
-        assert "desk_read" not in app.state.standing.offers
+        assert "desk_read" not in app.offering.standing.offers
         around.desk.descriptions["desk_read"] = words
         await pauses.next_look()
         assert (await call(around, app, "desk_read")).denial == ""
@@ -247,12 +247,12 @@ def test_a_server_that_breaks_the_look_itself_is_looked_at_again(
     around: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def act(app: App, pauses: Pauses) -> None:
-        monkeypatch.setattr("onbehalf.app.tools.mcp_tool", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr("onbehalf.offering.tools.mcp_tool", lambda *_, **__: 1 / 0)
         await pauses.next_look()
         monkeypatch.undo()
         around.desk.descriptions["desk_read"] = "Other words."
         await pauses.next_look()
-        assert "desk_read" not in app.state.standing.offers
+        assert "desk_read" not in app.offering.standing.offers
 
     inside(around, act)
 
@@ -261,7 +261,7 @@ def test_a_tool_that_is_not_as_pinned_is_not_offered_and_the_others_are(around: 
     around.edit("{action: readDesk}", f"{{action: readDesk, pin: 'sha256:{'0' * 64}'}}")
 
     async def act(app: App, _: Pauses) -> None:
-        assert set(app.state.standing.offers) == {"notes_list", "desk_write"}
+        assert set(app.offering.standing.offers) == {"notes_list", "desk_write"}
         assert "not as pinned" in app.problems["tool desk_read"]
 
     inside(around, act)

@@ -1,8 +1,8 @@
-"""Builds the house from `onbehalf.yaml`, keeps it in order while it runs, and takes it down.
+"""Builds the house from `onbehalf.yaml`, and takes it down.
 
-With build.py and build_people.py, the only file that names concrete doors. Must not hold a rule: it connects parts,
-and swaps policies and tools as a whole. What cannot be read again (policies, people, keys) leaves the old one standing
-and is said in the log and record.
+With build.py and its kin, the only file that names concrete doors. Parts come in stages, each of which needs the ones
+before: the record, people, what proves who calls, what acts, the public door. What is built runs as running.py says.
+Must not hold a rule: it connects parts.
 """
 
 from __future__ import annotations
@@ -11,44 +11,43 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from onbehalf.build import Ports, mcp_server, narrowed, open_approvals, open_upstream, sketched
-from onbehalf.build_accounts import open_accounts
-from onbehalf.build_authorization import open_authorization
-from onbehalf.build_broker import open_broker, pages_login, serve_broker
-from onbehalf.build_exchange import open_exchange
+from onbehalf.build_accounts import OpenAccounts, open_accounts
+from onbehalf.build_authorization import OpenAuthorization, open_authorization
+from onbehalf.build_broker import OpenBroker, open_broker, pages_login, serve_broker
+from onbehalf.build_exchange import OpenExchange, open_exchange
 from onbehalf.build_further import open_further
 from onbehalf.build_keys import keys_in_force, keys_on_record
 from onbehalf.build_ledger import ledger_store, open_erasing, open_ledger, public_log
-from onbehalf.build_people import load_people, open_people
-from onbehalf.build_proof import open_proofs
-from onbehalf.build_signals import open_signals
-from onbehalf.build_state import open_stores
-from onbehalf.build_witnesses import open_heads, open_watched, open_witnesses
+from onbehalf.build_people import OpenedPeople, load_people, open_people
+from onbehalf.build_proof import OpenProofs, open_proofs
+from onbehalf.build_signals import OpenedSignals, open_signals
+from onbehalf.build_state import Stores, open_stores
+from onbehalf.build_witnesses import Heads, open_heads, open_watched, open_witnesses
 from onbehalf.config import McpUpstream, Settings
 from onbehalf.config_upstreams import audience_of
 from onbehalf.doors import policies_kept
 from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.directory_feeds import Feeding
-from onbehalf.doors.directory_load import Loaded
 from onbehalf.doors.directory_pushed_configured import require_alone
-from onbehalf.doors.directory_sqlite import SqliteDirectory
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.engine_cedar_values import engine_name
 from onbehalf.doors.inbound_admin import AdminApp
+from onbehalf.doors.inbound_approve import ApprovePages
 from onbehalf.doors.inbound_approve_login import Logins
 from onbehalf.doors.inbound_http import Catalogue, PublicApp, ServerName
 from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.issuer_introspection import introspection_clients
 from onbehalf.doors.issuer_metadata import IssuerMetadata
-from onbehalf.doors.key_file import KeyFile
+from onbehalf.doors.ledger_erase import Erasing
 from onbehalf.doors.ledger_heartbeat import Heart
 from onbehalf.doors.ledger_keys import open_mask_key
 from onbehalf.doors.ledger_spool import Spool, taking
@@ -57,13 +56,17 @@ from onbehalf.doors.meter_prometheus import PrometheusMeter
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.doors.upstream_authorization import BearerSource
 from onbehalf.doors.upstream_mcp import McpUpstreamServer
-from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, LedgerUnavailable, OnbehalfError
+from onbehalf.doors.witness_quorum import QuorumWitnesses
 from onbehalf.explain.key_set import changed
+from onbehalf.explain.seal import LedgerKeys
 from onbehalf.gateway import Gateway, Offer, Standing
 from onbehalf.model import AuditEntry, Json, Tool
+from onbehalf.offering import Notes, Offering, Pause, entry
 from onbehalf.places import VERSION, Paths, load_settings, log_origin, make_data, paths, trust_domain
-from onbehalf.ports import House
-from onbehalf.validate import route, tools
+from onbehalf.ports import Directory, House
+from onbehalf.running import App
+from onbehalf.validate import people as people_file
+from onbehalf.validate import route
 from onbehalf.validate.claims_people import kept_claims
 
 if TYPE_CHECKING:
@@ -74,301 +77,239 @@ __all__ = ["App", "building"]
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 300.0
-_Pause = Callable[[bool], Awaitable[None]]  # told whether the MCP server answered the last time
-
-
-@dataclass(slots=True, kw_only=True)
-class App:
-    """The running house. `problems` says, part by part, what could not be taken over since it was built."""
-
-    settings: Settings
-    paths: Paths
-    gateway: Gateway
-    public: PublicApp
-    admin: AdminApp
-    callers: IssuerCallers
-    directory: SqliteDirectory
-    ledger: SqliteLedger | PostgresLedger
-    signer: FileSigner
-    sketches: Mapping[str, Tool]
-    state: _State
-    keys: Callable[[], dict[str, Json]]
-    logins: Logins | None = None
-    broker: KeyFile | None = None
-    problems: dict[str, str] = field(default_factory=dict)
-    reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def reload(self) -> None:
-        """Take over changed policies, people and keys, and prove every token anew.
-
-        What is bad changes nothing and stands in `problems`. One at a time: of two reloads the later one's files stand.
-        """
-        async with self.reloading:
-            self.callers.revoke_all()
-            if self.logins is not None:
-                self.logins.end_all()
-            await self._reloaded("policies", "policy_change", self._reload_policies)
-            await self._reloaded("people", "directory_change", self._reload_people)
-            await self._reloaded("keys", "key_change", self._reload_keys, now_as="key_set")
-
-    async def _reloaded(
-        self, part: str, event: str, action: Callable[[], Awaitable[tuple[Json, Json]]], now_as: str = "after"
-    ) -> None:
-        try:
-            before, after = await action()
-        except OnbehalfError as error:
-            self.problems[part] = error.message
-            _log.error("the old %s stay in force: %s", part, error.message)
-            self._note(f"{part}_refused", {"reason": error.message})
-            return
-        self.problems.pop(part, None)
-        _log.info("%s %s", part, "taken over" if before != after else "unchanged")
-        if before != after:
-            self._note(event, {"before": before, now_as: after})
-
-    async def _reload_policies(self) -> tuple[Json, Json]:
-        before = self.state.standing.engine.policy
-        engine = await asyncio.to_thread(
-            CedarEngine.load, self.paths.policies, tools=[*self.sketches.values()], narrowed=narrowed(self.settings)
-        )
-        await asyncio.to_thread(policies_kept.keep, self.paths.kept, engine.spelled)
-        self.state.standing = replace(self.state.standing, engine=engine)
-        return before, engine.policy
-
-    async def _reload_people(self) -> tuple[Json, Json]:
-        before = 0
-        with contextlib.suppress(DirectoryUnavailable):  # what is found damaged is what a load may mend
-            before = self.directory.revision
-        return before, await asyncio.to_thread(lambda: self.directory.load(load_people(self.paths)))
-
-    async def _reload_keys(self) -> tuple[Json, Json]:
-        before = self.keys()
-        await asyncio.to_thread(self.signer.reload)
-        if self.broker is not None:
-            await asyncio.to_thread(self.broker.reload)
-            await self.callers.warm()
-        return before, self.keys()
-
-    def fed(self, tenant: str, outcome: Loaded | OnbehalfError) -> None:
-        """Take note of what a feed of the directory came to. What failed left the old people in force."""
-        part = f"directory {tenant}"
-        if isinstance(outcome, OnbehalfError):
-            if self.problems.get(part) != outcome.message:
-                _log.error("the old people of `%s` stay in force: %s", tenant, outcome.message)
-                self._note("directory_refused", {"tenant": tenant, "reason": outcome.message})
-            self.problems[part] = outcome.message
-            return
-        self.problems.pop(part, None)
-        if outcome.before != outcome.revision:
-            _log.info("the people of `%s` changed: revision %d", tenant, outcome.revision)
-            self._note("directory_change", {"tenant": tenant, "before": outcome.before, "after": outcome.revision})
-
-    def _note(self, kind: str, facts: dict[str, Json]) -> None:
-        try:
-            self.ledger.follow(_entry(kind, facts))
-        except LedgerUnavailable as error:  # what is withdrawn or refused stays so, and no call goes unrecorded
-            _log.error("`%s` is not on record: %s", kind, error.message)
-
-    async def watch(self, name: str, server: McpUpstreamServer, pause: _Pause) -> None:
-        """Offer an MCP server's tools once it answers, and withdraw one whose definition is no longer the same."""
-        seen = f"upstream {name}" not in self.problems
-        while True:
-            await pause(seen)
-            before = self.state.standing.offers.keys()
-            try:
-                seen = await self.look(name, server)
-            except Exception:  # one bad answer must not end the watch: the next look may find what to withdraw
-                _log.exception("upstream `%s` could not be looked at", name)
-            if new := self.state.standing.offers.keys() - before:
-                _log.info("now offered: %s", ", ".join(sorted(new)))
-
-    async def look(self, name: str, server: McpUpstreamServer) -> bool:
-        """Ask one MCP server for its tools and offer those that are as configured. Whether it answered."""
-        settings = self.settings.upstreams[name]
-        try:
-            described = await server.describe()
-        except OnbehalfError as error:
-            if self.problems.get(f"upstream {name}") != error.message:
-                _log.warning("upstream `%s` cannot be asked for its tools: %s", name, error.message)
-            self.problems[f"upstream {name}"] = error.message
-            return False
-        self.problems.pop(f"upstream {name}", None)
-        if odd := server.problems():
-            self.problems[f"upstream {name}"] = "; ".join(odd)
-        for tool_name, each in settings.tools.items():
-            try:
-                known = described.get(each.remote or tool_name)
-                if known is None:
-                    raise ConfigInvalid(f"upstream `{name}` has no tool `{each.remote or tool_name}`")
-                made = tools.mcp_tool(
-                    tool_name, name, each, title=known.title, description=known.description, schema=known.schema
-                )
-                self.offer(Offer(tool=made, check=route.prepare(made.schema), upstream=server))
-                self.problems.pop(f"tool {tool_name}", None)
-            except OnbehalfError as error:
-                self.withdraw(tool_name, error)
-        return True
-
-    def offer(self, offer: Offer) -> None:
-        """Offer a tool. One that was offered before is refused with another definition until the gateway restarts."""
-        name = offer.tool.name
-        first = self.state.seen.setdefault(name, offer.tool.definition)
-        if first != offer.tool.definition:
-            raise ConfigInvalid(
-                f"tool `{name}` changed its definition while in use, from `{first}` to `{offer.tool.definition}`",
-                hint="look at what its server says now, then restart the gateway",
-            )
-        if name not in self.state.standing.offers:
-            self.state.standing = replace(self.state.standing, offers={**self.state.standing.offers, name: offer})
-
-    def withdraw(self, name: str, error: OnbehalfError) -> None:
-        """Offer a tool no longer."""
-        left = {key: offer for key, offer in self.state.standing.offers.items() if key != name}
-        self.state.standing = replace(self.state.standing, offers=left)
-        if self.problems.get(f"tool {name}") != error.message:
-            self.problems[f"tool {name}"] = error.message
-            _log.error("tool `%s` is not offered: %s", name, error.message)
-            self._note("tool_withdrawn", {"tool": name, "reason": error.message})
-
-
-@dataclass(slots=True, kw_only=True)
-class _State:
-    """What the corridor asks for once a call, and the first definition of every tool."""
-
-    standing: Standing
-    seen: dict[str, str] = field(default_factory=dict)
 
 
 async def _pause(answered: bool) -> None:
     await asyncio.sleep(_LOOK_AGAIN_SECONDS if answered else _RETRY_SECONDS)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Site:
+    """What everything is built with. What is opened on `stack` is closed when the house is taken down."""
+
+    settings: Settings
+    places: Paths
+    stack: contextlib.AsyncExitStack
+
+    @property
+    def parts(self) -> tuple[Settings, Paths, contextlib.AsyncExitStack]:
+        """In the order in which parts of the house ask for them."""
+        return self.settings, self.places, self.stack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """What puts calls on record. A record in PostgreSQL has neither heads nor witnesses (config_ledger.py)."""
+
+    ledger: SqliteLedger | PostgresLedger
+    keys: LedgerKeys
+    erasing: Erasing | None
+    heads: Heads | None
+    witnesses: QuorumWitnesses | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _People:
+    """Whom the house knows, and what it remembers of them. `directory` is what calls are decided by."""
+
+    stores: Stores
+    told: OpenedPeople
+    signals: OpenedSignals
+    directory: Directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Proving:
+    """What proves who calls. `mirror` shows the issuer's metadata where there is no broker, which has its own."""
+
+    broker: OpenBroker | None
+    proofs: OpenProofs
+    exchange: OpenExchange | None
+    callers: IssuerCallers
+    mirror: IssuerMetadata | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Acting:
+    """What does calls, and asks people before it does."""
+
+    gateway: Gateway
+    signer: FileSigner
+    meter: PrometheusMeter
+    ports: Ports
+    pages: ApprovePages | None
+    logins: Logins | None
+    accounts: OpenAccounts | None
+    chained: OpenAuthorization | None
+
+
 @contextlib.asynccontextmanager
-async def building(path: Path, *, pause: _Pause = _pause) -> AsyncIterator[App]:
+async def building(path: Path, *, pause: Pause = _pause) -> AsyncIterator[App]:
     """The whole house on one event loop, ready to serve; taken down when the context ends. Raises OnbehalfError."""
     settings = load_settings(path)
-    places = paths(path, settings)
-    limits, gateway_settings = settings.gateway.limits, settings.gateway
+    registry = CollectorRegistry()
     async with contextlib.AsyncExitStack() as stack:
+        site = _Site(settings=settings, places=paths(path, settings), stack=stack)
         sketches = sketched(settings)
-        engine = CedarEngine.load(places.policies, tools=[*sketches.values()], narrowed=narrowed(settings))
-        known = load_people(places)
+        engine = CedarEngine.load(site.places.policies, tools=[*sketches.values()], narrowed=narrowed(settings))
+        known = load_people(site.places)
         require_alone(settings.directory, known)
-        make_data(places)
+        make_data(site.places)
         # the ledger first: its lock keeps a second gateway from changing the directory and keys of this one
-        ledger, log_keys = await asyncio.to_thread(open_ledger, places, settings, origin=log_origin(settings))
-        erasing = open_erasing(places, stack, ledger, log_keys)
-        stack.push_async_callback(asyncio.to_thread, ledger.close)
-        if erasing is not None:
-            await erasing.begin()
-        policies_kept.keep(places.kept, engine.spelled)
-        heads = witnesses = None
-        if isinstance(ledger, SqliteLedger):  # neither is there for a record in PostgreSQL (config_ledger.py)
-            heads = await open_heads(places, stack, ledger=ledger, keys=log_keys)
-            witnesses = await open_witnesses(
-                settings, places, stack, ledger=ledger, keys=log_keys, heads=heads.heads
-            )  # fmt: skip
-        stores = await open_stores(settings, places, stack)
-        told = open_people(
-            settings, places, stack, known=known, stopped=stores.revocations,
-            note=lambda kind, facts: app._note(kind, facts),
-            record=lambda kind, facts: ledger.follow(_entry(kind, facts)),
+        record = await _record(site)
+        policies_kept.keep(site.places.kept, engine.spelled)
+        notes = Notes(ledger=record.ledger, clock=now)
+        offering = Offering(
+            settings=settings, standing=Standing(engine=engine, offers={}), problems={}, notes=notes
         )  # fmt: skip
-        signals = await open_signals(settings, places, stack, revoked=told.known, ledger=ledger)
-        people = signals.people(told.known)
-        signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
-        once = stores.once()
-        broker = open_broker(settings, places, now(), store=stores.broker)
-        proofs = open_proofs(settings, places, used=stores.proofs(now()))
-        exchange = open_exchange(settings, places, stack, now)
-        callers = IssuerCallers(
-            settings.issuers, resource=gateway_settings.resource, kept=kept_claims(settings.directory.claims),
-            insecure_http=gateway_settings.insecure_http_for_tests, own=broker.own if broker is not None else None,
-            proofs=proofs.tokens, keeper=exchange.held if exchange is not None else None,
-            clients=introspection_clients(settings.issuers, base=places.config.resolve().parent),
-            workloads=settings.workloads, base=places.config.resolve().parent,
-        )  # fmt: skip
-        stack.push_async_callback(callers.aclose)
-        await stores.begin(callers.revoke_all)
-        mirror = None
-        if broker is None:  # which has metadata of its own
-            mirror = IssuerMetadata(
-                settings.issuers[0], IssuerFetcher(insecure_http=gateway_settings.insecure_http_for_tests)
-            )
-            stack.push_async_callback(mirror.aclose)
-        registry = CollectorRegistry()
-        meter = PrometheusMeter(registry)
-        state = _State(standing=Standing(engine=engine, offers={}))
-        ports = Ports(clock=now, callers=callers, directory=people, ledger=ledger)
-        own = pages_login(broker, settings, places, stack, now) if broker is not None else None
-        approving, pages, logins = open_approvals(
-            settings, places, stack, ports=ports, kept=stores.approvals, own=own
-        ) or (None,) * 3  # fmt: skip
-        accounts = open_accounts(settings, places, stack, ports=ports, logins=logins, vault=stores.vault)
-        gateway = Gateway(
-            clock=now, ids=fresh_call_id, callers=callers, directory=people, ledger=ledger, signer=signer,
-            meter=meter, once=once, changes=once, standing=lambda: state.standing, max_rows=limits.rows,
-            trip=lambda name: app.withdraw(name, _disagreeing(name)), secret=open_mask_key(places.keys),
-            approving=approving, connecting=accounts.connecting if accounts is not None else None, witnesses=witnesses,
-        )  # fmt: skip
-        catalogue = _catalogue(sketches, state, signer, mirror)
-        chained = open_authorization(settings, places, stack, now)
-        oauth = None
-        if broker is not None:
-            oauth = serve_broker(
-                broker, settings, places, stack, ports=ports, callers=callers, scopes=catalogue.scopes,
-                dpop=proofs.dpop,
-            )  # fmt: skip
-        watched: House = gateway
-        if isinstance(ledger, SqliteLedger):
-            watched = await open_watched(
-                gateway, settings, places, stack, ledger=ledger, keys=log_keys, count=meter.brought
-            )  # fmt: skip
-        public = PublicApp(
-            watched, settings, catalogue=catalogue, meter=meter, pages=pages, scim=told.pushed, oauth=oauth,
-            connect=accounts.pages if accounts is not None else None,
-            signals=signals.pushed, assertions=chained.app if chained is not None else None,
-            log=public_log(places, settings, stack, heads.signing if heads is not None else None),
-            txn=open_further(settings, places, issuer=trust_domain(settings), signer=signer, ports=ports),
-            server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), proving=proofs.proving,
-        )  # fmt: skip
-        problems: dict[str, str] = {}
-        meter.watch_problems(lambda: len(problems) + len(witnesses.problems() if witnesses is not None else ()))
+        people = await _people(site, known, record, notes)
+        proving = await _proving(site, people.stores)
+        acting = _acting(site, record, people, proving, offering, PrometheusMeter(registry))
+        public = await _public(site, record, people, proving, acting, _catalogue(sketches, offering, acting, proving))
         app = App(
-            settings=settings, paths=places, gateway=gateway, public=public,
-            admin=AdminApp(ready=_ready(ledger, callers), alive={"ledger": lambda: ledger.closed}, metrics=registry),
-            callers=callers, directory=told.file, ledger=ledger, signer=signer, sketches=sketches, state=state,
-            problems=problems, logins=logins, broker=broker.keys if broker is not None else None,
-            keys=keys_in_force(settings, places.config.resolve().parent, keys=log_keys, signer=signer),
+            settings=settings, paths=site.places, gateway=acting.gateway, public=public, sketches=sketches,
+            admin=AdminApp(
+                ready=_ready(record.ledger, proving.callers), alive={"ledger": lambda: record.ledger.closed},
+                metrics=registry,
+            ),
+            callers=proving.callers, directory=people.told.file, ledger=record.ledger, signer=acting.signer,
+            offering=offering, notes=notes, problems=offering.problems, logins=acting.logins,
+            broker=proving.broker.keys if proving.broker is not None else None,
+            keys=keys_in_force(
+                settings, site.places.config.resolve().parent, keys=record.keys, signer=acting.signer
+            ),
         )  # fmt: skip
-        before = await asyncio.to_thread(keys_on_record, ledger, ledger_store(places, settings), log_keys)
-        if before is not None and (change := changed(before, app.keys(), at=now())) is not None:
-            await app.ledger.append(change)
-        await app.ledger.append(_start(app))
-        heart = Heart(
-            every=gateway_settings.heartbeat_seconds, sendings=ledger.sendings, origin=log_origin(settings),
-            audiences={audience_of(name, each) for name, each in settings.upstreams.items()}, ledger=ledger, clock=now,
-        )  # fmt: skip
-        stack.push_async_callback(heart.stop)
-        watches = [heart.beat(), taking(Spool(places.spool), ledger)]
-        if erasing is not None:
-            watches.append(erasing.watch(problems))
-        for each in watches:
-            stack.push_async_callback(_cancelled, asyncio.create_task(each))
-        signals.begin(stack, note=app._note, problems=problems)
-        sources = (chained, accounts, exchange)
+        await _begun(app, site, record)
+        people.signals.begin(stack, note=notes.note, problems=offering.problems)
+        sources = (acting.chained, acting.accounts, proving.exchange)
         bearers = {name: each for opened in sources if opened for name, each in opened.authorizers.items()}
         await _connect(app, stack, pause, bearers)
         if settings.directory.feeds:
-            feeding = Feeding(
-                settings.directory, directory=told.file, base=places.config.parent, clock=now, told=app.fed
-            )
+            base = site.places.config.parent
+            feeding = Feeding(settings.directory, directory=people.told.file, base=base, clock=now, told=app.fed)
             stack.push_async_callback(_cancelled, asyncio.create_task(feeding.run()))
         yield app
 
 
+async def _record(site: _Site) -> _Record:
+    settings, places, stack = site.parts
+    ledger, keys = await asyncio.to_thread(open_ledger, places, settings, origin=log_origin(settings))
+    erasing = open_erasing(places, stack, ledger)
+    stack.push_async_callback(asyncio.to_thread, ledger.close)
+    if erasing is not None:
+        await erasing.begin()
+    heads = witnesses = None
+    if isinstance(ledger, SqliteLedger):
+        heads = await open_heads(places, stack, ledger=ledger, keys=keys)
+        witnesses = await open_witnesses(settings, places, stack, ledger=ledger, keys=keys, heads=heads.heads)
+    return _Record(ledger=ledger, keys=keys, erasing=erasing, heads=heads, witnesses=witnesses)
+
+
+async def _people(site: _Site, known: people_file.People, record: _Record, notes: Notes) -> _People:
+    stores = await open_stores(*site.parts)
+    told = open_people(*site.parts, known=known, stopped=stores.revocations, note=notes.note, record=notes.record)
+    signals = await open_signals(*site.parts, revoked=told.known, ledger=record.ledger)
+    return _People(stores=stores, told=told, signals=signals, directory=signals.people(told.known))
+
+
+async def _proving(site: _Site, stores: Stores) -> _Proving:
+    settings, places, stack = site.parts
+    insecure_http, base = settings.gateway.insecure_http_for_tests, places.config.resolve().parent
+    broker = open_broker(settings, places, now(), store=stores.broker)
+    proofs = open_proofs(settings, places, used=stores.proofs(now()))
+    exchange = open_exchange(settings, places, stack, now)
+    callers = IssuerCallers(
+        settings.issuers, resource=settings.gateway.resource, kept=kept_claims(settings.directory.claims),
+        insecure_http=insecure_http, own=broker.own if broker is not None else None,
+        proofs=proofs.tokens, keeper=exchange.held if exchange is not None else None,
+        clients=introspection_clients(settings.issuers, base=base), workloads=settings.workloads, base=base,
+    )  # fmt: skip
+    stack.push_async_callback(callers.aclose)
+    await stores.begin(callers.revoke_all)
+    mirror = None
+    if broker is None:
+        mirror = IssuerMetadata(settings.issuers[0], IssuerFetcher(insecure_http=insecure_http))
+        stack.push_async_callback(mirror.aclose)
+    return _Proving(broker=broker, proofs=proofs, exchange=exchange, callers=callers, mirror=mirror)
+
+
+def _acting(
+    site: _Site, record: _Record, people: _People, proving: _Proving, offering: Offering, meter: PrometheusMeter
+) -> _Acting:
+    settings, places, stack = site.parts
+    signer = FileSigner.open(places.keys, issuer=trust_domain(settings), now=now())
+    once = people.stores.once()
+    ports = Ports(clock=now, callers=proving.callers, directory=people.directory, ledger=record.ledger)
+    own = pages_login(proving.broker, settings, places, stack, now) if proving.broker is not None else None
+    approving, pages, logins = open_approvals(
+        settings, places, stack, ports=ports, kept=people.stores.approvals, own=own
+    ) or (None,) * 3  # fmt: skip
+    accounts = open_accounts(settings, places, stack, ports=ports, logins=logins, vault=people.stores.vault)
+    gateway = Gateway(
+        clock=now, ids=fresh_call_id, callers=proving.callers, directory=people.directory, ledger=record.ledger,
+        signer=signer, meter=meter, once=once, changes=once, standing=lambda: offering.standing,
+        max_rows=settings.gateway.limits.rows, trip=offering.disagrees, secret=open_mask_key(places.keys),
+        approving=approving, connecting=accounts.connecting if accounts is not None else None,
+        witnesses=record.witnesses,
+    )  # fmt: skip
+    witnesses = record.witnesses
+    meter.watch_problems(lambda: len(offering.problems) + len(witnesses.problems() if witnesses is not None else ()))
+    return _Acting(
+        gateway=gateway, signer=signer, meter=meter, ports=ports, pages=pages, logins=logins, accounts=accounts,
+        chained=open_authorization(settings, places, stack, now),
+    )  # fmt: skip
+
+
+async def _public(
+    site: _Site, record: _Record, people: _People, proving: _Proving, acting: _Acting, catalogue: Catalogue
+) -> PublicApp:
+    settings, places, stack = site.parts
+    oauth = None
+    if proving.broker is not None:
+        oauth = serve_broker(
+            proving.broker, settings, places, stack, ports=acting.ports, callers=proving.callers,
+            scopes=catalogue.scopes, dpop=proving.proofs.dpop,
+        )  # fmt: skip
+    house: House = acting.gateway
+    if isinstance(record.ledger, SqliteLedger):
+        house = await open_watched(
+            acting.gateway, settings, places, stack, ledger=record.ledger, keys=record.keys,
+            count=acting.meter.brought,
+        )  # fmt: skip
+    return PublicApp(
+        house, settings, catalogue=catalogue, meter=acting.meter, pages=acting.pages, scim=people.told.pushed,
+        oauth=oauth, connect=acting.accounts.pages if acting.accounts is not None else None,
+        signals=people.signals.pushed, assertions=acting.chained.app if acting.chained is not None else None,
+        log=public_log(places, settings, stack, record.heads.signing if record.heads is not None else None),
+        txn=open_further(
+            settings, places, issuer=trust_domain(settings), signer=acting.signer, ports=acting.ports
+        ),
+        server=ServerName(name="onbehalf", version=VERSION, title="onbehalf"), proving=proving.proofs.proving,
+    )  # fmt: skip
+
+
+async def _begun(app: App, site: _Site, record: _Record) -> None:
+    """The start on record, after a change of keys since the last one; and what looks around from time to time."""
+    settings, places, stack = site.parts
+    ledger = record.ledger
+    before = await asyncio.to_thread(keys_on_record, ledger, ledger_store(places, settings), record.keys)
+    if before is not None and (change := changed(before, app.keys(), at=now())) is not None:
+        await ledger.append(change)
+    await ledger.append(_start(app))
+    heart = Heart(
+        every=settings.gateway.heartbeat_seconds, sendings=ledger.sendings, origin=log_origin(settings),
+        audiences={audience_of(name, each) for name, each in settings.upstreams.items()}, ledger=ledger, clock=now,
+    )  # fmt: skip
+    stack.push_async_callback(heart.stop)
+    watches = [heart.beat(), taking(Spool(places.spool), ledger)]
+    if record.erasing is not None:
+        watches.append(record.erasing.watch(app.problems))
+    for each in watches:
+        stack.push_async_callback(_cancelled, asyncio.create_task(each))
+
+
 async def _connect(
-    app: App, stack: contextlib.AsyncExitStack, pause: _Pause, authorizers: Mapping[str, BearerSource]
+    app: App, stack: contextlib.AsyncExitStack, pause: Pause, authorizers: Mapping[str, BearerSource]
 ) -> None:
     """Issuers' keys fetched, databases open, MCP servers asked; those that do not answer are asked again."""
     await app.callers.warm()
@@ -382,12 +323,12 @@ async def _connect(
         door, made = await open_upstream(name, upstream, app.paths, app.settings, authorizers.get(name))
         stack.push_async_callback(door.aclose)
         for tool in made:
-            app.offer(Offer(tool=tool, check=route.prepare(tool.schema), upstream=door))
+            app.offering.offer(Offer(tool=tool, check=route.prepare(tool.schema), upstream=door))
     await asyncio.gather(
-        *(app.look(name, server) for name, server in servers.items())
+        *(app.offering.look(name, server) for name, server in servers.items())
     )  # one that hangs delays no other
     for name, server in servers.items():
-        stack.push_async_callback(_cancelled, asyncio.create_task(app.watch(name, server, pause)))
+        stack.push_async_callback(_cancelled, asyncio.create_task(app.offering.watch(name, server, pause)))
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -396,26 +337,18 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _disagreeing(name: str) -> ConfigInvalid:
-    return ConfigInvalid(
-        f"the statement of scoped tool `{name}` gave a row that the policies refuse",
-        hint="see that its tables say the same of people as the directory, then restart the gateway",
-    )
-
-
-def _catalogue(
-    sketches: Mapping[str, Tool], state: _State, signer: FileSigner, mirror: IssuerMetadata | None
-) -> Catalogue:
+def _catalogue(sketches: Mapping[str, Tool], offering: Offering, acting: _Acting, proving: _Proving) -> Catalogue:
     scopes = frozenset(scope for tool in sketches.values() if tool.exposed for scope in tool.scopes)
 
     def tool(name: str) -> Tool | None:
-        offer = state.standing.offers.get(name)
+        offer = offering.standing.offers.get(name)
         return offer.tool if offer is not None and offer.tool.exposed else None
 
     def asked() -> frozenset[str]:
-        return scopes | state.standing.engine.scopes
+        return scopes | offering.standing.engine.scopes
 
-    return Catalogue(tool=tool, scopes=asked, jwks=signer.jwks, issuer=mirror.document if mirror is not None else None)
+    issuer = proving.mirror.document if proving.mirror is not None else None
+    return Catalogue(tool=tool, scopes=asked, jwks=acting.signer.jwks, issuer=issuer)
 
 
 def _ready(ledger: SqliteLedger | PostgresLedger, callers: IssuerCallers) -> dict[str, Callable[[], str]]:
@@ -424,19 +357,15 @@ def _ready(ledger: SqliteLedger | PostgresLedger, callers: IssuerCallers) -> dic
     return {"ledger": lambda: ledger.unready, "issuers": lambda: "; ".join(callers.problems())}
 
 
-def _entry(kind: str, facts: dict[str, Json]) -> AuditEntry:
-    return AuditEntry(kind=kind, call="", at=now(), facts=facts)
-
-
 def _start(app: App) -> AuditEntry:
     facts: dict[str, Json] = {
         "version": VERSION,
         "resource": app.settings.gateway.resource,
-        "policy": app.state.standing.engine.policy,
+        "policy": app.offering.standing.engine.policy,
         "engine": engine_name(),
         "revision": app.directory.revision,
         "epoch": secrets.token_hex(8),
         "key_set": app.keys(),
         "unknown": len(app.ledger.recovered),
     }
-    return _entry("start", facts)
+    return entry("start", facts, at=now())

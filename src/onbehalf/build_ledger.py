@@ -68,10 +68,10 @@ def open_ledger(places: Paths, settings: Settings, *, origin: str) -> tuple[Sqli
 
 
 def open_erasing(
-    places: Paths, stack: contextlib.AsyncExitStack, ledger: SqliteLedger | PostgresLedger, keys: LedgerKeys
+    places: Paths, stack: contextlib.AsyncExitStack, ledger: SqliteLedger | PostgresLedger
 ) -> Erasing | None:
     """What erases while the gateway runs; None for a record in PostgreSQL, where only commands may."""
-    sealing = _sealing(keys)
+    sealing = _sealing(ledger.keys)
     if not isinstance(ledger, SqliteLedger):
         stack.callback(sealing.close)
         return None

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from onbehalf.app import App, building
+from onbehalf.app import building
 from onbehalf.build_ledger import ledger_where
 from onbehalf.cli.plain import exit_code, plain
 from onbehalf.config import Settings
@@ -26,6 +26,7 @@ from onbehalf.doors.serve_tls import ServerTls
 from onbehalf.doors.serve_uvicorn import Port
 from onbehalf.errors import ConfigInvalid, OnbehalfError
 from onbehalf.places import load_settings
+from onbehalf.running import App
 
 __all__ = ["main", "run"]
 
@@ -124,7 +125,7 @@ def _settle(house: App) -> None:
 
 def _say(house: App) -> None:
     gateway = house.settings.gateway
-    offered = sorted(house.state.standing.offers)
+    offered = sorted(house.offering.standing.offers)
     _log.info("clients connect to %s, which listens on %s", gateway.resource, gateway.listen)
     _log.info(
         "health and metrics are on %s; the record is %s", gateway.admin, ledger_where(house.paths, house.settings)

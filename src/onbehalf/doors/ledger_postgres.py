@@ -121,6 +121,11 @@ class PostgresLedger:
         return ledger
 
     @property
+    def keys(self) -> LedgerKeys:
+        """What it signs and seals with."""
+        return self._sequencer.keys
+
+    @property
     def closed(self) -> str:
         """Why no entry is taken any more; "" while they are."""
         return self._closed

@@ -54,7 +54,7 @@ class Sequencer:
         self._frontier = scanned.frontier
         self._last = scanned.numbers
         """The last number of each channel in the leaves of `frontier`; replaced as a whole, never changed."""
-        self._keys = keys
+        self.keys = keys
         self._failpoint = failpoint
         self._session: Session | None = None
         self._earlier: tuple[int, Any] | None = None
@@ -90,7 +90,7 @@ class Sequencer:
         """
         for _ in range(_SEALINGS):
             with _keys_told():
-                self._keys.sealer.ready(each.spelled.about for each in batch)
+                self.keys.sealer.ready(each.spelled.about for each in batch)
             self._failpoint("ready")
             try:
                 return self._write(batch)
@@ -98,7 +98,7 @@ class Sequencer:
                 self._doubt = []
                 if self._session is not None:
                     self._session.leave()
-                self._keys.sealer.forget()
+                self.keys.sealer.forget()
         raise Lost("keys of people are destroyed as soon as they are made")
 
     def _write(self, batch: Sequence[Entry]) -> None:
@@ -121,7 +121,7 @@ class Sequencer:
 
     def sendings(self, audience: str) -> int:
         """How many intents to send to an upstream have a number in what this replica has seen of the log."""
-        return Numbers(self._keys.signer.name, self._last).last(audience)
+        return Numbers(self.keys.signer.name, self._last).last(audience)
 
     def look(self) -> tuple[int, ...]:
         """Replicas that seem to be gone; and see that one's own session stands. Raises Lost, Fenced."""
@@ -196,7 +196,7 @@ class Sequencer:
             raise LedgerCorrupt(f"the log has {head.size} leaves, and had {size}: it was put back", hint=_VERIFY)
         after, last = self._frontier, self._last
         if unseen:
-            signed = checkpoint.read(head.note, self._keys.signer.verifier, origin=self._keys.signer.name)
+            signed = checkpoint.read(head.note, self.keys.signer.verifier, origin=self.keys.signer.name)
             if (signed.size, signed.root) != (head.size, head.root):
                 raise LedgerCorrupt("the head's columns say another size or root than its signed note", hint=_VERIFY)
             after, last = deepcopy(after), dict(last)
@@ -213,7 +213,7 @@ class Sequencer:
     def _enter(self, session: Session, head: Head, batch: Sequence[Entry], *, epoch: int) -> None:
         # INVARIANT: numbers of channels, like indices, are given under the lock on the head: dense over all replicas
         frontier, last = deepcopy(self._frontier), dict(self._last)
-        numbers = Numbers(self._keys.signer.name, last)
+        numbers = Numbers(self.keys.signer.name, last)
         leaves: list[bytes] = []
         sealed: list[bytes] = []
         for index, each in enumerate(batch, start=head.size):
@@ -225,10 +225,10 @@ class Sequencer:
             leaves.append(made.leaf)
             sealed.append(self._sealed(each, made.payload, index))
         with _keys_told():
-            self._keys.sealer.settle()  # INVARIANT: no payload is on record before the key that opens it
+            self.keys.sealer.settle()  # INVARIANT: no payload is on record before the key that opens it
         root = frontier.root()
-        signed = checkpoint.Checkpoint(origin=self._keys.signer.name, size=frontier.size, root=root)
-        note = checkpoint.write(signed, self._keys.signer)
+        signed = checkpoint.Checkpoint(origin=self.keys.signer.name, size=frontier.size, root=root)
+        note = checkpoint.write(signed, self.keys.signer)
         self._failpoint("signed")
         self._doubt = [each.hash for each in batch]
         session.enter(self.me, (epoch, head.size), (leaves, sealed), (root, note), self._low(batch, head.size))
@@ -237,7 +237,7 @@ class Sequencer:
     def _sealed(self, entry: Entry, payload: bytes, index: int) -> bytes:
         about, nonce = entry.spelled.about, os.urandom(NONCE_BYTES)
         with _keys_told():
-            return self._keys.sealer.seal(payload, about=about, nonce=nonce, index=index, leaf=entry.hash)
+            return self.keys.sealer.seal(payload, about=about, nonce=nonce, index=index, leaf=entry.hash)
 
     def _low(self, batch: Sequence[Entry], first: int) -> int:
         """From which index on this replica may have open intents, once the batch is on record."""
