@@ -7,6 +7,7 @@ only where it is used.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,20 +17,34 @@ from onbehalf.config_ledger import PostgresLedgerSettings
 from onbehalf.config_settings import Settings
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.inbound_log import LogApp
-from onbehalf.doors.ledger_erase import Erasing
+from onbehalf.doors.ledger_erase import Erasing, resurrected
+from onbehalf.doors.ledger_erase_sqlite import SqliteErasable
 from onbehalf.doors.ledger_keys import open_ledger_keys, read_ledger_keys, read_shared_keys
+from onbehalf.doors.ledger_sealing import SubjectSealing
 from onbehalf.doors.ledger_signing import HeadSigning, SignedTiles
 from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.doors.ledger_store import LedgerStore, SqliteStore
 from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.secret_reference import resolved
+from onbehalf.errors import ConfigInvalid, LedgerCorrupt
 from onbehalf.explain.seal import LedgerKeys
 from onbehalf.places import Paths
 
 if TYPE_CHECKING:
     from onbehalf.doors.ledger_postgres import PostgresLedger
+    from onbehalf.doors.ledger_postgres_subjects import Eraser
 
-__all__ = ["ledger_dsn", "ledger_store", "ledger_where", "open_erasing", "open_ledger", "public_log", "reading_keys"]
+__all__ = [
+    "erasing_alone",
+    "erasing_keys",
+    "ledger_dsn",
+    "ledger_store",
+    "ledger_where",
+    "open_erasing",
+    "open_ledger",
+    "public_log",
+    "reading_keys",
+]
 
 
 def open_ledger(places: Paths, settings: Settings, *, origin: str) -> tuple[SqliteLedger | PostgresLedger, LedgerKeys]:
@@ -38,6 +53,74 @@ def open_ledger(places: Paths, settings: Settings, *, origin: str) -> tuple[Sqli
     if asked is None:
         keys = open_ledger_keys(places.keys, origin=origin)
         return SqliteLedger.open(places.ledger, keys=keys, origin=origin, now=now), keys
+    from onbehalf.doors.ledger_postgres_subjects import PostgresSubjects
+
+    people = PostgresSubjects(ledger_dsn(asked, asked.dsn, "dsn", places=places))
+    keys = read_shared_keys(places.keys, origin=origin, people=people)  # another replica made the record's
+    ledger = _replica(places, asked, keys, places.replica)
+    try:
+        _require_erased(ledger_store(places, settings, primary=True), _sealing(keys))
+    except BaseException:
+        ledger.close()
+        people.close()
+        raise
+    return ledger, keys
+
+
+def open_erasing(
+    places: Paths, stack: contextlib.AsyncExitStack, ledger: SqliteLedger | PostgresLedger
+) -> Erasing | None:
+    """What erases while the gateway runs; None for a record in PostgreSQL, where only commands may."""
+    sealing = _sealing(ledger.keys)
+    if not isinstance(ledger, SqliteLedger):
+        stack.callback(sealing.close)
+        return None
+    erasing = Erasing(SqliteErasable(ledger, places.ledger, sealing), sealing, now=now)
+    stack.callback(erasing.close)
+    return erasing
+
+
+def erasing_keys(places: Paths, settings: Settings, *, origin: str) -> SubjectSealing:
+    """What a command that erases looks with, and asks. Raises ConfigInvalid."""
+    asked = settings.gateway.ledger.postgres
+    if asked is None:
+        return _sealing(read_ledger_keys(places.keys, origin=origin))
+    return _sealing(_eraser_keys(places, asked, origin)[0])
+
+
+@contextlib.asynccontextmanager
+async def erasing_alone(places: Paths, settings: Settings, *, origin: str) -> AsyncIterator[Erasing]:
+    """What erases for a command: in a file while no gateway runs, in PostgreSQL beside those that do.
+
+    Raises LedgerUnavailable while another process is at it, ConfigInvalid.
+    """
+    asked = settings.gateway.ledger.postgres
+    if asked is None:
+        keys = read_ledger_keys(places.keys, origin=origin)
+        ledger = SqliteLedger.open(places.ledger, keys=keys, origin=origin, now=now)
+        erasing = Erasing(SqliteErasable(ledger, places.ledger, _sealing(keys)), _sealing(keys), now=now)
+        try:
+            yield erasing
+        finally:
+            ledger.close()
+        erasing.close()
+        return
+    from onbehalf.doors.ledger_postgres_erase import PostgresErasable
+    from onbehalf.doors.ledger_postgres_store import PostgresStore
+
+    keys, eraser = _eraser_keys(places, asked, origin)
+    store = PostgresStore(ledger_dsn(asked, asked.dsn, "dsn", places=places))
+    erasable = PostgresErasable(store, eraser, writing=lambda: _replica(places, asked, keys, places.eraser))
+    erasing = Erasing(erasable, _sealing(keys), now=now)
+    try:
+        eraser.alone()
+        yield erasing
+    finally:
+        erasing.close()
+
+
+def _replica(places: Paths, asked: PostgresLedgerSettings, keys: LedgerKeys, replica: Path) -> PostgresLedger:
+    """The record in PostgreSQL, checked, to be written as the replica of that file."""
     from onbehalf.doors.ledger_postgres import Patience, PostgresLedger
     from onbehalf.doors.ledger_postgres_session import Demands
 
@@ -46,39 +129,66 @@ def open_ledger(places: Paths, settings: Settings, *, origin: str) -> tuple[Sqli
         insecure_durability=asked.insecure_durability_for_tests,
         insecure_role=asked.insecure_role_for_tests,
     )
-    keys = read_shared_keys(places.keys, origin=origin)  # none are made here: another replica's are the record's
     patience = Patience(gone=asked.gone_seconds)
-    return PostgresLedger.open(demands, keys=keys, replica=places.replica, now=now, patience=patience), keys
+    return PostgresLedger.open(demands, keys=keys, replica=replica, now=now, patience=patience)
 
 
-def open_erasing(
-    places: Paths, stack: contextlib.AsyncExitStack, ledger: SqliteLedger | PostgresLedger
-) -> Erasing | None:
-    """What erases by person; None for a record in PostgreSQL, which has no keys of people."""
-    if not isinstance(ledger, SqliteLedger):
-        return None
-    erasing = Erasing(ledger, places.ledger, now=now)
-    stack.callback(erasing.close)
-    return erasing
+def _eraser_keys(places: Paths, asked: PostgresLedgerSettings, origin: str) -> tuple[LedgerKeys, Eraser]:
+    from onbehalf.doors.ledger_postgres_subjects import Eraser, PostgresSubjects
+
+    if isinstance(asked.eraser, UnsetType):
+        raise ConfigInvalid(
+            "`gateway.ledger.postgres.eraser` is missing: what erases is a login of its own, which no gateway has",
+            hint="docs/replicas.md says how it is made, and who may do what",
+        )
+    eraser = Eraser(ledger_dsn(asked, asked.eraser, "eraser", places=places))
+    people = PostgresSubjects(ledger_dsn(asked, asked.dsn, "dsn", places=places), eraser=eraser)
+    return read_shared_keys(places.keys, origin=origin, people=people), eraser
+
+
+def _require_erased(store: LedgerStore, sealing: SubjectSealing) -> None:
+    """See that no key lives that the record says was destroyed. Raises LedgerCorrupt."""
+    try:
+        back = next(resurrected(store, sealing), None)
+    finally:
+        store.close()
+    if back is not None:
+        raise LedgerCorrupt(
+            f"record {back.leaf} says that something was erased, and the store of people's keys does not: "
+            "an older copy of it was put back",
+            hint="`onbehalf audit erase --pending` destroys those keys again: docs/retention.md",
+        )
+
+
+def _sealing(keys: LedgerKeys) -> SubjectSealing:
+    assert isinstance(keys.sealer, SubjectSealing)  # INVARIANT: ledger_keys.py makes no other
+    return keys.sealer
 
 
 def reading_keys(places: Paths, settings: Settings, *, origin: str) -> LedgerKeys:
     """What the record's payloads are opened with. Raises ConfigInvalid."""
-    if settings.gateway.ledger.postgres is None:
+    asked = settings.gateway.ledger.postgres
+    if asked is None:
         return read_ledger_keys(places.keys, origin=origin)
-    return read_shared_keys(places.keys, origin=origin)
+    from onbehalf.doors.ledger_postgres_subjects import PostgresSubjects
+
+    return read_shared_keys(places.keys, origin=origin, people=PostgresSubjects(_reader(places, asked)))
 
 
-def ledger_store(places: Paths, settings: Settings) -> LedgerStore:
-    """The record, to be read. Raises ConfigInvalid."""
+def ledger_store(places: Paths, settings: Settings, *, primary: bool = False) -> LedgerStore:
+    """The record, to be read, where it is written with `primary`. Raises ConfigInvalid."""
     asked = settings.gateway.ledger.postgres
     if asked is None:
         return SqliteStore(places.ledger)
     from onbehalf.doors.ledger_postgres_store import PostgresStore
 
+    return PostgresStore(ledger_dsn(asked, asked.dsn, "dsn", places=places) if primary else _reader(places, asked))
+
+
+def _reader(places: Paths, asked: PostgresLedgerSettings) -> str:
     if isinstance(asked.reader, UnsetType):
-        return PostgresStore(ledger_dsn(asked, asked.dsn, "dsn", places=places))
-    return PostgresStore(ledger_dsn(asked, asked.reader, "reader", places=places))
+        return ledger_dsn(asked, asked.dsn, "dsn", places=places)
+    return ledger_dsn(asked, asked.reader, "reader", places=places)
 
 
 def ledger_where(places: Paths, settings: Settings) -> str:

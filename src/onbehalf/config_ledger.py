@@ -17,12 +17,14 @@ __all__ = ["LedgerSettings", "PostgresLedgerSettings", "require_unwitnessed"]
 
 class PostgresLedgerSettings(Keys, frozen=True):
     """A PostgreSQL database that all replicas of this gateway share. `dsn` refers to a DSN that names host, user and
-    database, of a login that can append and no more; `reader` to one that audit commands read as, by default the same.
-    A replica whose session ended is taken for gone after `gone_seconds`; its open calls are then `unknown`.
+    database, of a login that can append and no more; `reader` to one that audit commands read as, by default the same;
+    `eraser` to one that `audit erase` and `audit hold` change as, and that no gateway uses. A replica whose session
+    ended is taken for gone after `gone_seconds`; its open calls are then `unknown`.
     """
 
     dsn: Reference
     reader: Reference | UnsetType = UNSET
+    eraser: Reference | UnsetType = UNSET
     gone_seconds: Annotated[int, Meta(ge=1, le=600)] = 15
     insecure_tls_for_tests: bool = False
     """Take an `sslmode` below `verify-full` beyond loopback. Danger: whoever sits between may read and answer."""

@@ -48,6 +48,11 @@ class Paths:
         return self.data / "replica.json"
 
     @property
+    def eraser(self) -> Path:
+        """Which replica of a shared record the last command was that erased, from this folder."""
+        return self.data / "eraser.json"
+
+    @property
     def heads(self) -> Path:
         """Heads of the record that were cosigned."""
         return self.data / "heads.db"

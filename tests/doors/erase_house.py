@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from onbehalf.doors.ledger_erasable import Kind
 from onbehalf.doors.ledger_erase import Erasing, size_of
+from onbehalf.doors.ledger_erase_sqlite import SqliteErasable
 from onbehalf.doors.ledger_keys import open_ledger_keys, read_ledger_keys
 from onbehalf.doors.ledger_reader import LedgerReader
-from onbehalf.doors.ledger_requests import Kind, Request, Requests
+from onbehalf.doors.ledger_requests import Request, Requests
 from onbehalf.doors.ledger_sealing import SubjectSealing
 from onbehalf.doors.ledger_sqlite import SqliteLedger
+from onbehalf.doors.ledger_store import SqliteStore
 from onbehalf.explain.leaf import Record
 from onbehalf.model import AuditEntry, Json, UnixTime
 
@@ -58,7 +61,9 @@ def opened(path: Path, failpoint: Callable[[str], None] = lambda _: None) -> Ite
     """The ledger as a gateway opens it, and what carries out erasures in it."""
     keys = open_ledger_keys(path / "keys", origin=ORIGIN)
     ledger = SqliteLedger.open(path / "log.db", keys=keys, origin=ORIGIN, now=lambda: NOW)
-    erasing = Erasing(ledger, path / "log.db", now=lambda: NOW, failpoint=failpoint)
+    assert isinstance(keys.sealer, SubjectSealing)
+    erasable = SqliteErasable(ledger, path / "log.db", keys.sealer)
+    erasing = Erasing(erasable, keys.sealer, now=lambda: NOW, failpoint=failpoint)
     try:
         yield ledger, erasing
     finally:
@@ -84,7 +89,7 @@ def requests(path: Path) -> Requests:
 def asked(path: Path, kind: Kind, *people: str, before: int = 0, number: int = 0) -> Request:
     """A request as the command writes it."""
     labels = [sealing(path).wrapping.label(each) for each in people]
-    said: dict[str, Json] = {"by": "root", "at": 5000, "from": size_of(path / "log.db")}
+    said: dict[str, Json] = {"by": "root", "at": 5000, "from": size_of(SqliteStore(path / "log.db"))}
     if kind == "erase":
         said |= {"labels": [each.hex() for each in labels], "basis": "art. 17"}
     elif kind == "retain":

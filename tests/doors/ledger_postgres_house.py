@@ -23,13 +23,20 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from onbehalf.demo import postgres as own
-from onbehalf.doors.ledger_keys import open_ledger_keys
+from onbehalf.doors.ledger_erasable import Kind
+from onbehalf.doors.ledger_erase import Erasing, size_of
+from onbehalf.doors.ledger_keys import open_ledger_keys, read_shared_keys
 from onbehalf.doors.ledger_postgres import Patience, PostgresLedger
+from onbehalf.doors.ledger_postgres_erase import PostgresErasable
 from onbehalf.doors.ledger_postgres_schema import schema_sql
 from onbehalf.doors.ledger_postgres_session import Demands
 from onbehalf.doors.ledger_postgres_store import PostgresStore
+from onbehalf.doors.ledger_postgres_subjects import Eraser, PostgresSubjects
 from onbehalf.doors.ledger_reader import LedgerReader
-from onbehalf.model import AuditEntry, Receipt, UnixTime
+from onbehalf.doors.ledger_requests import Request, Requests
+from onbehalf.doors.ledger_sealing import SubjectSealing
+from onbehalf.explain.seal import LedgerKeys
+from onbehalf.model import AuditEntry, Json, Receipt, UnixTime
 
 ORIGIN = "gateway.example/log"
 QUICK = Patience(record=5, again=0.05, look=0.1, gone=0.5)
@@ -53,34 +60,82 @@ def appended(ledger: PostgresLedger, *numbers: int, kind: str = "denial") -> lis
 
 
 class Record:
-    """One record: its keys, and the DSNs of its owner and of a gateway."""
+    """One record: its keys, and the DSNs of its owner, of a gateway, and of who erases."""
 
-    def __init__(self, path: Path, dsn: str) -> None:
+    def __init__(self, path: Path, dsn: str, *, made: bool = False) -> None:
+        """A new one, or one that another process `made`."""
         self.path, self.owner = path, dsn
-        self.keys = open_ledger_keys(path / "keys", origin=ORIGIN)
-        name = f"gw_{conninfo_to_dict(dsn)['dbname']}"
-        self.dsn = make_conninfo(dsn, user=name, password=PASSWORD)
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute(schema_sql(self.keys.signer).encode())
-            role = sql.Identifier(name)
-            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(role))
-            made = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE onbehalf_log_writer")
-            connection.execute(made.format(role, sql.Literal(PASSWORD)))
+        name = conninfo_to_dict(dsn)["dbname"]
+        self.dsn = make_conninfo(dsn, user=f"gw_{name}", password=PASSWORD)
+        self.eraser = make_conninfo(dsn, user=f"er_{name}", password=PASSWORD)
+        if not made:
+            signer = open_ledger_keys(path / "keys", origin=ORIGIN).signer
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute(schema_sql(signer).encode())
+                for login, role in ((f"gw_{name}", "writer"), (f"er_{name}", "eraser")):
+                    connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(login)))
+                    create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}")
+                    of = sql.Identifier(f"onbehalf_log_{role}")
+                    connection.execute(create.format(sql.Identifier(login), sql.Literal(PASSWORD), of))
+        self.keys = self.shared()
+
+    def shared(self, *, dsn: str = "", eraser: Eraser | None = None) -> LedgerKeys:
+        """The record's keys, as one process holds them."""
+        people = PostgresSubjects(dsn or self.dsn, eraser=eraser)
+        return read_shared_keys(self.path / "keys", origin=ORIGIN, people=people)
 
     def replica(
         self, name: str = "a", *, dsn: str = "", patience: Patience = QUICK, idle: float = 5.0,
-        failpoint: Callable[[str], None] = lambda _: None,
+        failpoint: Callable[[str], None] = lambda _: None, keys: LedgerKeys | None = None,
     ) -> PostgresLedger:  # fmt: skip
         """A replica with a folder of its own. The server of most tests syncs nothing, which is allowed for them."""
         (self.path / name).mkdir(exist_ok=True)
         return PostgresLedger.open(
-            Demands(dsn=dsn or self.dsn, idle_seconds=idle, insecure_durability=True), keys=self.keys,
-            replica=self.path / name / "replica.json", now=lambda: UnixTime(5000), patience=patience,
+            Demands(dsn=dsn or self.dsn, idle_seconds=idle, insecure_durability=True),
+            keys=keys or self.shared(dsn=dsn), replica=self.path / name / "replica.json",
+            now=lambda: UnixTime(5000), patience=patience,
             failpoint=failpoint,
         )  # fmt: skip
 
+    @contextmanager
+    def erasing(
+        self, failpoint: Callable[[str], None] = lambda _: None, *, patience: Patience = QUICK
+    ) -> Iterator[Erasing]:
+        """What a command carries out erasures with."""
+        eraser = Eraser(self.eraser)
+        keys = self.shared(eraser=eraser)
+        made = PostgresErasable(
+            PostgresStore(self.dsn), eraser, writing=lambda: self.replica("eraser", keys=keys, patience=patience)
+        )  # fmt: skip
+        erasing = Erasing(made, sealing_of(keys), now=lambda: UnixTime(9_000), failpoint=failpoint)
+        try:
+            yield erasing
+        finally:
+            erasing.close()
+
+    def erase(self) -> None:
+        """What was asked for, carried out as a command does."""
+        with self.erasing() as erasing:
+            asyncio.run(_begun(erasing))
+
+    def requests(self) -> Requests:
+        of = sealing_of(self.shared(eraser=Eraser(self.eraser)))
+        return Requests(of.store, of.wrapping)
+
+    def asked(self, kind: Kind, *people: str, before: int = 0, number: int = 0) -> Request:
+        """A request as the command writes it."""
+        labels = [sealing_of(self.keys).wrapping.label(each) for each in people]
+        said: dict[str, Json] = {"by": "root", "at": 5000, "from": size_of(PostgresStore(self.dsn))}
+        if kind == "erase":
+            said |= {"labels": [each.hex() for each in labels], "basis": "art. 17"}
+        elif kind == "retain":
+            said |= {"before": before, "basis": "over"}
+        else:
+            said |= {"whom": people[0], "reason": "case 7", "number": number}
+        return self.requests().ask(kind, said, hold=labels if kind == "hold" else ())
+
     def reader(self) -> LedgerReader:
-        return LedgerReader(PostgresStore(self.owner), keys=self.keys)
+        return LedgerReader(PostgresStore(self.owner), keys=self.shared())  # which remember nothing
 
     def run(self, text: str) -> list[tuple[Any, ...]]:
         """What some SQL gives, run as the owner."""
@@ -102,6 +157,16 @@ class Record:
             reader.close()
         assert report.ok, report.findings[:5]
         return report.size
+
+
+async def _begun(erasing: Erasing) -> None:
+    await erasing.begin()
+    await erasing.carry_out()
+
+
+def sealing_of(keys: LedgerKeys) -> SubjectSealing:
+    assert isinstance(keys.sealer, SubjectSealing)
+    return keys.sealer
 
 
 class Wire:

@@ -57,7 +57,7 @@ def test_erasing_a_person_closes_their_payloads_and_nobody_elses(tmp_path: Path)
 
 def test_the_erased_record_tells_how_many_and_why_and_not_whom(tmp_path: Path) -> None:
     filled(tmp_path)
-    [key] = sealing(tmp_path).store.ids([sealing(tmp_path).wrapping.label(ALICE)])
+    [key] = requests(tmp_path).keys([sealing(tmp_path).wrapping.label(ALICE)])
     request = asked(tmp_path, "erase", ALICE)
     erase(tmp_path)
     last = record(tmp_path, 12)

@@ -381,9 +381,8 @@ def test_a_damaged_log_does_not_start(record: Record) -> None:
 
 
 def test_keys_of_another_log_do_not_start(record: Record, tmp_path: Path) -> None:
-    record.keys = open_ledger_keys(tmp_path / "others", origin=ORIGIN)
     with pytest.raises(LedgerCorrupt, match="expected one signature"):
-        record.replica()
+        record.replica(keys=open_ledger_keys(tmp_path / "others", origin=ORIGIN))
 
 
 def test_two_that_believe_they_hold_the_lock_cannot_both_append(record: Record) -> None:

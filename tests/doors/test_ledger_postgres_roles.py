@@ -9,6 +9,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from doors.ledger_postgres_house import Record, appended
+from onbehalf.doors.ledger_postgres_schema import schema_sql
 from onbehalf.doors.ledger_postgres_session import Demands, open_session
 from onbehalf.errors import ConfigInvalid
 
@@ -32,7 +33,9 @@ def test_a_database_without_a_record_says_what_to_do(record: Record) -> None:
         ("GRANT onbehalf_log_owner TO {gw}", "owns the record"),
         ("GRANT UPDATE ON onbehalf_log.head TO {gw}", "may write the table head"),
         ("GRANT DELETE ON onbehalf_log.leaf TO {gw}", "may write the table leaf"),
-        ("GRANT onbehalf_log_eraser TO {gw}", "may write the table payload"),
+        ("GRANT DELETE ON onbehalf_log.payload TO {gw}", "may write the table payload"),
+        ("GRANT UPDATE ON onbehalf_keys.key TO {gw}", "may write the table key"),
+        ("GRANT onbehalf_log_eraser TO {gw}", "may destroy keys of people"),
     ],
 )
 def test_a_login_that_may_do_more_than_append_is_refused(record: Record, change: str, expected: str) -> None:
@@ -62,6 +65,16 @@ def test_a_server_that_may_forget_what_it_committed_is_refused(record: Record, w
         "UPDATE onbehalf_log.head SET size = 0",
         "DELETE FROM onbehalf_log.payload",
         "UPDATE onbehalf_log.replica SET gone = NULL",
+        "INSERT INTO onbehalf_keys.key VALUES ('', '', '')",
+        "UPDATE onbehalf_keys.key SET wrapped = ''",
+        "DELETE FROM onbehalf_keys.hold",
+        "SELECT onbehalf_keys.dying('{}')",
+        "SELECT onbehalf_keys.destroy('', '{}', '')",
+        "SELECT onbehalf_keys.destroy_again('', 'erase', '{}', '')",
+        "SELECT onbehalf_keys.ask('', 'hold', '', '{}')",
+        "SELECT onbehalf_keys.note('', 'done', '', '', 1)",
+        "SELECT onbehalf_keys.erase_payloads('', 0, 1, '{0}')",
+        "SELECT onbehalf_keys.scrub()",
     ],
 )
 def test_a_gateways_login_can_neither_change_nor_remove(record: Record, statement: str) -> None:
@@ -70,6 +83,38 @@ def test_a_gateways_login_can_neither_change_nor_remove(record: Record, statemen
     ledger.close()
     with psycopg.connect(record.dsn, autocommit=True) as gateway, pytest.raises(psycopg.errors.InsufficientPrivilege):
         gateway.execute(statement.encode())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT sealed FROM onbehalf_log.payload",
+        "SELECT entry FROM onbehalf_log.leaf",
+        "SELECT wrapped FROM onbehalf_keys.key",
+        "DELETE FROM onbehalf_log.payload",
+        "UPDATE onbehalf_keys.key SET label = NULL",
+        "SELECT onbehalf_keys.keep('{}', '{}', '{}')",
+        "SELECT onbehalf_log.join_log('eraser')",
+    ],
+)
+def test_who_erases_can_neither_read_nor_append_nor_make_keys(record: Record, statement: str) -> None:
+    with psycopg.connect(record.eraser, autocommit=True) as eraser, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        eraser.execute(statement.encode())
+
+
+def test_a_record_of_an_older_release_says_what_to_do_and_keeps_what_it_has(record: Record) -> None:
+    ledger = record.replica()
+    appended(ledger, 1)
+    ledger.close()
+    record.run("DROP SCHEMA onbehalf_keys CASCADE")
+    with pytest.raises(ConfigInvalid, match="of an older release") as refused:
+        record.replica()
+    assert "onbehalf db ledger" in refused.value.hint
+    record.run(schema_sql(record.keys.signer))
+    ledger = record.replica()
+    appended(ledger, 2)
+    ledger.close()
+    assert record.verified() == 2
 
 
 def test_the_functions_append_at_the_end_of_the_log_or_do_nothing(record: Record) -> None:

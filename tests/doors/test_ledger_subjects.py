@@ -26,7 +26,9 @@ from doors.erase_house import (
 )
 from onbehalf.doors.ledger_erase import span_of
 from onbehalf.doors.ledger_keys import open_ledger_keys
+from onbehalf.doors.ledger_requests import keys_of
 from onbehalf.doors.ledger_sqlite import SqliteLedger
+from onbehalf.doors.ledger_store import SqliteStore
 from onbehalf.errors import LedgerUnavailable
 from onbehalf.explain.seal import key_id
 from onbehalf.model import AuditEntry, UnixTime
@@ -37,7 +39,7 @@ def test_a_lost_key_store_is_no_erasure_and_is_found(tmp_path: Path) -> None:
     (tmp_path / "ledger-keys.db").unlink()
     report = reader(tmp_path).verify()
     assert {(each.index, each.code) for each in report.findings} == {(at, "payload_changed") for at in range(1, 11)}
-    assert "put back that file's last backup" not in report.findings[0].text
+    assert "put back its last backup" not in report.findings[0].text
     assert "is not in" in report.findings[0].text
 
 
@@ -107,11 +109,11 @@ def test_the_keys_of_many_more_people_than_are_remembered_are_found_again(
     monkeypatch.setattr("onbehalf.doors.ledger_sealing._REMEMBERED", 3)
     written(tmp_path, [entry(f"acme/p{number % 9}", number) for number in range(27)])
     labels = [sealing(tmp_path).wrapping.label(f"acme/p{number}") for number in range(9)]
-    assert all(sealing(tmp_path).store.ids([each]) for each in labels)
+    assert all(keys_of(sealing(tmp_path).store, [each]) for each in labels)
     assert ended(tmp_path) == ""
     written(tmp_path, [entry("acme/p0", 40)])
-    found = sealing(tmp_path).store.ids(labels[:1])
-    assert span_of(tmp_path / "log.db", sorted(found)).count == 4
+    found = keys_of(sealing(tmp_path).store, labels[:1])
+    assert span_of(SqliteStore(tmp_path / "log.db"), sorted(found)).count == 4
 
 
 def test_a_key_is_on_disk_before_anything_that_it_opens(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_a_key_is_on_disk_before_anything_that_it_opens(tmp_path: Path) -> None:
 
     def look(step: str) -> None:
         if step == "before_commit":
-            seen.append(len(sealing(tmp_path).store.ids([label])))
+            seen.append(len(keys_of(sealing(tmp_path).store, [label])))
 
     ledger = SqliteLedger.open(
         tmp_path / "log.db", keys=keys, origin=ORIGIN, now=lambda: UnixTime(1), failpoint=look
@@ -137,7 +139,7 @@ def test_the_key_store_is_its_owners_alone_and_is_made_whole_by_many_at_once(tmp
         work = [many.submit(each.keep, [(bytes([n]) * 16, b"label", b"wrapped")]) for n, each in enumerate(stores)]
         for each in work:
             each.result()
-    assert len(stores[0].ids([b"label"])) == 8
+    assert len(keys_of(stores[0], [b"label"])) == 8
     assert {oct(each.stat().st_mode & 0o777) for each in tmp_path.glob("*ledger-keys.db*")} == {"0o600"}
     assert not list(tmp_path.glob(".ledger-keys.db*"))
 
@@ -146,7 +148,7 @@ def test_an_erasure_that_is_cancelled_on_its_way_gives_no_old_key_to_anybody(tmp
     filled(tmp_path)
     of = sealing(tmp_path)
     label = of.wrapping.label(ALICE)
-    old = of.store.ids([label])
+    old = keys_of(of.store, [label])
     with pytest.raises(asyncio.CancelledError), of.renewed([label]) as fresh:
         raise asyncio.CancelledError
     sealed = of.seal(b"{}", about=ALICE, nonce=b"n" * 12, index=1, leaf=b"l" * 32)

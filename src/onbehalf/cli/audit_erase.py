@@ -9,7 +9,7 @@ import asyncio
 import getpass
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,14 +18,16 @@ from typing import Annotated
 
 import typer
 
+from onbehalf.build_ledger import erasing_alone, erasing_keys, ledger_store
 from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json
+from onbehalf.config_settings import Settings
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_tell import tell
-from onbehalf.doors.ledger_erase import Erasing, Span, old_span, size_of, span_of, without_own_key
-from onbehalf.doors.ledger_keys import read_ledger_keys
-from onbehalf.doors.ledger_requests import Kind, Request, Requests
+from onbehalf.doors.ledger_erasable import Kind, Span
+from onbehalf.doors.ledger_erase import old_span, size_of, span_of, without_own_key
+from onbehalf.doors.ledger_requests import Request, Requests
 from onbehalf.doors.ledger_sealing import SubjectSealing
-from onbehalf.doors.ledger_sqlite import SqliteLedger
+from onbehalf.doors.ledger_store import LedgerStore
 from onbehalf.errors import ConfigInvalid, DirectoryUnavailable, ErasureRefused, LedgerUnavailable
 from onbehalf.explain.erasure import login_name
 from onbehalf.model import Json
@@ -39,6 +41,8 @@ _SUBJECT = re.compile(r"[^/\s]+/(service/)?[^/\s]+")
 _WAIT_SECONDS = 60.0
 _DAY = 86_400
 _MAX_WORDS = 500
+_GATEWAY = "the gateway does it while it runs, or when it starts; its log says what is in the way"
+_PENDING = "mend what is in the way, then: onbehalf audit erase --pending"
 
 Subject = Annotated[str, typer.Argument(help="Who, as the record names them: TENANT/PERSON.", metavar="TENANT/PERSON")]
 Login = Annotated[
@@ -51,8 +55,10 @@ Login = Annotated[
 class _House:
     """What a command works on."""
 
+    settings: Settings
     places: Paths
     origin: str
+    store: LedgerStore
     sealing: SubjectSealing
     requests: Requests
 
@@ -72,34 +78,39 @@ class _House:
 
     def ask(self, kind: Kind, said: Mapping[str, Json], *, hold: list[bytes] | None = None) -> Request:
         """Ask for something and wait until it is carried out. Raises ErasureRefused, LedgerUnavailable."""
-        whole = {**said, "by": _by(), "at": int(now()), "from": size_of(self.places.ledger)}
+        whole = {**said, "by": _by(), "at": int(now()), "from": size_of(self.store)}
         asked = self.requests.ask(kind, whole, hold=hold or ())
-        until = time.monotonic() + _WAIT_SECONDS
-        while (found := self.requests.find(asked.id)).state not in ("done", "refused"):
-            try:
-                asyncio.run(self._carry_out())
-            except LedgerUnavailable as error:
-                if time.monotonic() > until:
-                    raise LedgerUnavailable(
-                        f"it is asked for, and not carried out yet: {error.message}",
-                        hint="the gateway does it while it runs, or when it starts; its log says what is in the way",
-                    ) from error
-                time.sleep(0.2)
+        self._until_done(lambda _: self.requests.find(asked.id).state in ("done", "refused"))
+        found = self.requests.find(asked.id)
         if found.state == "refused":
             raise ErasureRefused(str(found.result.get("why")), hint="nothing was erased")
         return found
 
+    def finish(self) -> None:
+        """Carry out all that is asked for. Raises LedgerUnavailable."""
+        shared = self.settings.gateway.ledger.postgres is not None  # else a gateway does the rest at its start
+        self._until_done(lambda rounds: (rounds > 0 or not shared) and not self.requests.pending())
+
+    def _until_done(self, is_so: Callable[[int], bool]) -> None:
+        """Carry out what is asked for until `is_so`, which is told how often that was done."""
+        until, rounds = time.monotonic() + _WAIT_SECONDS, 0
+        while not is_so(rounds):
+            try:
+                asyncio.run(self._carry_out())
+                rounds += 1
+            except LedgerUnavailable as error:
+                if time.monotonic() > until:
+                    hint = _GATEWAY if self.settings.gateway.ledger.postgres is None else _PENDING
+                    raise LedgerUnavailable(
+                        f"it is asked for, and not carried out yet: {error.message}", hint=hint
+                    ) from error
+                time.sleep(0.2)
+
     async def _carry_out(self) -> None:
-        """As the gateway would. Raises LedgerUnavailable while one runs."""
-        keys = read_ledger_keys(self.places.keys, origin=self.origin)
-        ledger = SqliteLedger.open(self.places.ledger, keys=keys, origin=self.origin, now=now)
-        try:
-            erasing = Erasing(ledger, self.places.ledger, now=now)
+        """As the gateway would. Raises LedgerUnavailable while another process does."""
+        async with erasing_alone(self.places, self.settings, origin=self.origin) as erasing:
             await erasing.begin()
             await erasing.carry_out()
-        finally:
-            ledger.close()
-        erasing.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +129,7 @@ def erase(
     before: Annotated[str, typer.Option(help="Or everybody's, from before a time (UTC), such as 2020-01-01.")] = "",
     basis: Annotated[str, typer.Option(help="On which legal basis. It goes on record: name nobody in it.")] = "",
     login: Login = None,
+    pending: Annotated[bool, typer.Option("--pending", help="Finish what was asked for before, and cut off.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config: ConfigFile = Path("onbehalf.yaml"),
     as_json: AsJson = False,
@@ -131,7 +143,11 @@ def erase(
 
     Example: onbehalf audit erase --subject acme/alice --basis "GDPR art. 17(1)(a)"
     """
-    if bool(subject or login) == bool(before):
+    if pending and not (subject or login or before or basis):
+        _house(config).finish()
+        console().print("Nothing is left to be carried out.")
+        return
+    if pending or bool(subject or login) == bool(before):
         raise ConfigInvalid("say whose records, or from before when", hint="--subject TENANT/PERSON, or --before DATE")
     _require_words(basis, "--basis", 'say why it is lawful: --basis "GDPR art. 17(1)(a)"')
     if as_json and not yes:
@@ -213,15 +229,10 @@ def lift(
 
 def _house(config: Path) -> _House:
     settings = load_settings(config)
-    if settings.gateway.ledger.postgres is not None:
-        raise ConfigInvalid(
-            "erasure by person is there for a record in SQLite; this one is in PostgreSQL, sealed with one key for all",
-            hint="docs/replicas.md says what a shared record does without",
-        )
     places, origin = paths(config, settings), log_origin(settings)
-    sealing = read_ledger_keys(places.keys, origin=origin).sealer
-    assert isinstance(sealing, SubjectSealing)  # INVARIANT: ledger_keys.py makes no other
-    return _House(places, origin, sealing, Requests(sealing.store, sealing.wrapping))
+    sealing = erasing_keys(places, settings, origin=origin)
+    store = ledger_store(places, settings, primary=True)
+    return _House(settings, places, origin, store, sealing, Requests(sealing.store, sealing.wrapping))
 
 
 def _subject(text: str) -> str:
@@ -250,8 +261,8 @@ def _of_person(house: _House, subject: str, logins: list[str]) -> _Plan:
     labels = house.labels(_subject(subject) if subject else "", logins)
     if house.requests.held(labels):
         raise ErasureRefused("a legal hold stands", hint="`onbehalf audit hold list` shows it; nothing was erased")
-    span = span_of(house.places.ledger, sorted(house.sealing.store.ids(labels)))
-    older = without_own_key(house.places.ledger)
+    span = span_of(house.store, sorted(house.requests.keys(labels)))
+    older = without_own_key(house.store)
     note = f"{older} records of calls are older than people's own keys: only --before reaches them." if older else ""
     whom = subject or ", ".join(logins)
     return _Plan("erase", span, {"labels": [each.hex() for each in labels]}, f"of {whom}", note)
@@ -259,7 +270,7 @@ def _of_person(house: _House, subject: str, logins: list[str]) -> _Plan:
 
 def _too_old(house: _House, before: str) -> _Plan:
     at = _time(before)
-    return _Plan("retain", old_span(house.places.ledger, house.requests, at), {"before": at}, f"from before {before}")
+    return _Plan("retain", old_span(house.store, house.requests, at), {"before": at}, f"from before {before}")
 
 
 def _show(plan: _Plan) -> None:

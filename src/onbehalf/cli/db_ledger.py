@@ -46,7 +46,7 @@ def ledger(
         typer.echo(text, nl=False)
         return
     _run(text, resolved(apply, base=config.resolve().parent, what="--apply"), settings.gateway.ledger)
-    console().print("The record is made. Its last lines say how the gateway's login is: onbehalf db ledger | tail -3")
+    console().print("The record is made. Its last lines say how the gateway's login is: onbehalf db ledger | tail -4")
 
 
 def _run(text: str, reference: str, asked: LedgerSettings) -> None:

@@ -1,10 +1,11 @@
-"""Carries out what was asked to be erased of the record, in the process that writes it, while calls go on.
+"""Carries out what was asked to be erased of the record, while calls go on: in the process that writes a file, or
+beside the replicas that write a database.
 
-In this order, so that a crash leaves either nothing or what the next start finishes: 1 the request is durable; 2 new
-records of that person get new keys, and all with old ones are committed; 3 the old keys are destroyed, in the
-transaction that saw no legal hold; 4 their bytes stand in no file; 5 an `erased` leaf says what was erased; 6 the
-request is done. What is too old is deleted in steps, each with its count, before 4. At each start the record's own
-`erased` leaves are held against the key store: an older copy of it that was put back brings nothing back.
+In this order, so that a crash leaves either nothing or what the next start or command finishes: 1 the request is
+durable; 2 new records of that person get new keys, and all with old ones are committed; 3 the old keys are destroyed,
+in the transaction that saw no legal hold; 4 their bytes stand in no file of the store; 5 an `erased` leaf says what was
+erased; 6 the request is done. What is too old is deleted in steps, each with its count, before 4. The record's own
+`erased` leaves are held against the key store first: an older copy of it that was put back brings nothing back.
 
 Trust: as ledger_subjects.py says. Copies that were made before, and what others were sent, are out of its reach.
 """
@@ -12,50 +13,29 @@ Trust: as ledger_subjects.py says. Copies that were made before, and what others
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
+from onbehalf.doors.ledger_erasable import HEADS, STEP, Erasable, Span, marks
 from onbehalf.doors.ledger_requests import Request, Requests, erasures
 from onbehalf.doors.ledger_sealing import SubjectSealing
-from onbehalf.doors.ledger_sqlite import SqliteLedger
-from onbehalf.doors.ledger_subjects import marks, truncated
-from onbehalf.errors import ErasureRefused, LedgerCorrupt, LedgerUnavailable, OnbehalfError
+from onbehalf.doors.ledger_store import LedgerStore
+from onbehalf.errors import ErasureRefused, LedgerUnavailable, OnbehalfError
 from onbehalf.explain import tree
 from onbehalf.explain.erasure import KEPT, Erasure, erased_entry, hold_entry, scope_of
 from onbehalf.explain.leaf import Leaf, open_payload, read
 from onbehalf.explain.seal import key_id
 from onbehalf.model import Json, UnixTime
 
-__all__ = ["Erasing", "Span", "old_span", "size_of", "span_of", "without_own_key"]
+__all__ = ["Erasing", "old_span", "resurrected", "size_of", "span_of", "without_own_key"]
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
-_SETTLE_SECONDS = 30.0
-_STEP = 500
 _SPAN_STEP = 50_000
-_ROWS = (
-    "SELECT l.idx, l.entry, p.sealed FROM leaf l CROSS JOIN payload p USING (idx)"  # leaves are looked through first
-)
-_HEADS = (
-    "SELECT l.idx, l.entry, substr(p.sealed, 1, 17) FROM leaf l JOIN payload p USING (idx) "
-    "WHERE l.idx >= ? AND l.idx < ? ORDER BY l.idx"
-)
-_PROGRESS = """CREATE TABLE IF NOT EXISTS erasing(id BLOB PRIMARY KEY, next INTEGER NOT NULL, count INTEGER NOT NULL,
-    first INTEGER NOT NULL, last INTEGER NOT NULL) STRICT"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """How many records, and the first and the last of them; -1 for none."""
-
-    count: int
-    first: int
-    last: int
+_ROWS = "SELECT l.idx, l.entry, (SELECT p.sealed FROM payload p WHERE p.idx = l.idx) FROM leaf l"
 
 
 def _pass(_: str) -> None:
@@ -66,12 +46,11 @@ class Erasing:
     """Everything that was asked for of one ledger. Used in one event loop."""
 
     def __init__(
-        self, ledger: SqliteLedger, path: Path, *, now: Callable[[], UnixTime], failpoint: Callable[[str], None] = _pass
-    ) -> None:
-        """`path` is the ledger's. `failpoint` is called with the name of each step, for tests that stop there."""
-        sealing = ledger.keys.sealer
-        assert isinstance(sealing, SubjectSealing)  # INVARIANT: ledger_keys.py makes no other
-        self._ledger, self._path, self._now, self._failpoint = ledger, path, now, failpoint
+        self, ledger: Erasable, sealing: SubjectSealing, *, now: Callable[[], UnixTime],
+        failpoint: Callable[[str], None] = _pass,
+    ) -> None:  # fmt: skip
+        """`failpoint` is called with the name of each step, for tests that stop there."""
+        self._ledger, self._now, self._failpoint = ledger, now, failpoint
         self._sealing = sealing
         self._requests = Requests(sealing.store, sealing.wrapping)
         self._to_scrub = self._stopping = False
@@ -79,6 +58,7 @@ class Erasing:
     def close(self) -> None:
         """Forget all keys and close their store. A deletion under way stops after its step; the next start goes on."""
         self._stopping = True
+        self._ledger.close()
         self._sealing.close()
 
     async def begin(self) -> None:
@@ -130,15 +110,14 @@ class Erasing:
     async def _erase(self, request: Request) -> None:
         if request.state == "asked":
             labels = [bytes.fromhex(str(each)) for each in _list(request.said.get("labels"))]
-            with self._sealing.renewed(labels) as fresh:
-                await self._settled()
+            async with self._ledger.apart(labels) as fresh:
                 self._failpoint("renewed")
                 request = await asyncio.to_thread(lambda: self._requests.destroyed(request, besides=fresh))
         self._failpoint("destroyed")
         await asyncio.to_thread(self._sealing.store.scrub)
         self._failpoint("scrubbed")
         keys = frozenset(str(each) for each in _list(request.said.get("keys")))
-        span = await asyncio.to_thread(span_of, self._path, [bytes.fromhex(each) for each in keys])
+        span = await asyncio.to_thread(span_of, self._ledger.store, [bytes.fromhex(each) for each in keys])
         await self._recorded(request, self._erasure(request, span, keys=keys))
 
     async def _retain(self, request: Request) -> None:
@@ -147,7 +126,7 @@ class Erasing:
         self._failpoint("scrubbed")
         if span.count:
             await self._recorded(request, self._erasure(request, span, before=before))
-        await asyncio.to_thread(self._forget_progress, bytes.fromhex(request.id))
+        await asyncio.to_thread(self._ledger.forget, bytes.fromhex(request.id))
         if span.count == 0:
             raise ErasureRefused("nothing on record is that old", hint="nothing was erased")
 
@@ -162,7 +141,7 @@ class Erasing:
         found = await asyncio.to_thread(self._on_record, "erased", "erasure", request)
         if found is None:
             basis, by = str(request.said.get("basis")), str(request.said.get("by"))
-            receipt = await self._ledger.append(erased_entry(of, basis=basis, by=by))
+            receipt = await self._ledger.append(erased_entry(of, basis=basis, by=by), once=request.id)
             of = replace(of, leaf=receipt.index)
         else:
             of = replace(of, leaf=found[0], at=UnixTime(found[1].at))
@@ -179,138 +158,118 @@ class Erasing:
                 str(said.get("whom")), id_=request.id, action=action, reason=str(said.get("reason")),
                 by=str(said.get("by")), at=self._now(),
             )  # fmt: skip
-            index = (await self._ledger.append(entry)).index
+            index = (await self._ledger.append(entry, once=request.id)).index
         self._failpoint("recorded")
         number = _whole(said.get("number")) if lifts else 0
         await asyncio.to_thread(lambda: self._requests.done(request, {"leaf": index}, lifts=number))
 
-    async def _settled(self) -> None:
-        """Wait until everything that was taken so far is committed. Raises LedgerUnavailable."""
-        taken, until = self._ledger.taken, time.monotonic() + _SETTLE_SECONDS
-        while await asyncio.to_thread(size_of, self._path) < taken:
-            if self._ledger.closed or time.monotonic() > until:
-                raise LedgerUnavailable(self._ledger.closed or "the ledger does not come to rest")
-            await asyncio.sleep(0.01)
-
     def _reassert(self) -> bool:
         """Have everything be erased that the record says is; whether something was not."""
-        known, again = {each.id for each in erasures(self._sealing.store)}, False
-        for index, leaf, facts in self._leaves("erased", 0):
-            of = scope_of(facts, leaf=index, at=UnixTime(leaf.at))
-            if of is None or not _is_id(of.id):
-                continue
-            living = any(self._sealing.store.wrapped(bytes.fromhex(each)) for each in of.keys if _is_id(each))
-            if living or of.id not in known:
-                again |= self._requests.destroy_again(of)
+        again = False
+        for of in resurrected(self._ledger.store, self._sealing):
+            again |= self._requests.destroy_again(of)
         return again
 
     def _on_record(self, kind: str, fact: str, request: Request) -> tuple[int, Leaf] | None:
         """The leaf that says that this request was carried out."""
-        for index, leaf, facts in self._leaves(kind, _whole(request.said.get("from"))):
+        start = _whole(request.said.get("from"))
+        for index, leaf, facts in _leaves(self._ledger.store, self._sealing, kind, start):
             told = facts.get(fact)
             if isinstance(told, dict) and told.get("id") == request.id:
                 return index, leaf
         return None
 
-    def _leaves(self, kind: str, start: int) -> Iterator[tuple[int, Leaf, Mapping[str, Json]]]:
-        """The records of a kind from `start` on, opened."""
-        query = f"{_ROWS} WHERE l.idx >= ? AND instr(l.entry, ?)"
-        with _reading(self._path) as connection:
-            rows = connection.execute(query, (start, f'"kind":"{kind}"'.encode())).fetchall()
-        for index, entry, sealed in rows:
-            leaf = read(entry)
-            payload = self._sealing.open(sealed, index=index, leaf=tree.leaf_hash(entry))
-            if leaf.kind == kind and payload is not None:
-                yield index, leaf, open_payload(leaf, payload)
-
     def _delete(self, id_: bytes, before: int) -> Span:
         """Delete the payloads of records from before that time, in steps that other writers get between."""
-        with _writing(self._path) as connection:
-            connection.execute(_PROGRESS)
-            connection.execute("INSERT OR IGNORE INTO erasing VALUES (?, 0, 0, -1, -1)", (id_,))
-            size = connection.execute("SELECT size FROM head").fetchone()[0]
-            while (next_ := self._step(connection, id_, before)) < size:
-                self._failpoint("step")
-                if self._stopping:
-                    raise LedgerUnavailable("the gateway stops")
-                time.sleep(0.01)
-            self._failpoint("deleted")
-            truncated(connection, self._path)
-            count, first, last = connection.execute(
-                "SELECT count, first, last FROM erasing WHERE id = ?", (id_,)
-            ).fetchone()
-        assert next_ >= size
-        return Span(count=count, first=first, last=last)
-
-    def _step(self, connection: sqlite3.Connection, id_: bytes, before: int) -> int:
-        """One step, with what it deleted added up, in one transaction. The index that the next one begins at."""
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            start = connection.execute("SELECT next FROM erasing WHERE id = ?", (id_,)).fetchone()[0]
-            any_hold, held = self._requests.any_hold(), self._requests.held_keys()
-            rows = connection.execute(_HEADS, (start, start + _STEP)).fetchall()
-            old = [index for index, entry, head in rows if _old(read(entry), head, before, held, any_hold=any_hold)]
-            connection.executemany("DELETE FROM payload WHERE idx = ?", [(each,) for each in old])
-            connection.execute(
-                "UPDATE erasing SET next = ?, count = count + ?, first = CASE WHEN first < 0 THEN ? ELSE first END, "
-                "last = max(last, ?) WHERE id = ?",
-                (start + _STEP, len(old), old[0] if old else -1, old[-1] if old else -1, id_),
-            )
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        return int(start + _STEP)
-
-    def _forget_progress(self, id_: bytes) -> None:
-        with _writing(self._path) as connection:
-            connection.execute("DELETE FROM erasing WHERE id = ?", (id_,))
+        until = size_of(self._ledger.store)
+        while self._ledger.step(id_, lambda rows: _old_of(rows, self._requests, before)) < until:
+            self._failpoint("step")
+            if self._stopping:
+                raise LedgerUnavailable("the gateway stops")
+            time.sleep(0.01)
+        self._failpoint("deleted")
+        return self._ledger.deleted(id_)
 
 
-def span_of(path: Path, keys: Sequence[bytes]) -> Span:
+def resurrected(store: LedgerStore, sealing: SubjectSealing) -> Iterator[Erasure]:
+    """Erasures on record that the store of keys does not know of, or whose keys live there: an older copy of it was
+    put back. Raises LedgerUnavailable, LedgerCorrupt."""
+    known = {each.id for each in erasures(sealing.store)}
+    for index, leaf, facts in _leaves(store, sealing, "erased", 0):
+        of = scope_of(facts, leaf=index, at=UnixTime(leaf.at))
+        if of is None or not _is_id(of.id):
+            continue
+        if of.id not in known or _any_lives(sealing, [bytes.fromhex(each) for each in of.keys if _is_id(each)]):
+            yield of
+
+
+def _any_lives(sealing: SubjectSealing, keys: Sequence[bytes]) -> bool:
+    query = f"SELECT 1 FROM key WHERE id IN ({marks(keys)}) AND length(wrapped) > 0 LIMIT 1"  # noqa: S608
+    return bool(keys and sealing.store.rows(query, keys))
+
+
+def _leaves(
+    store: LedgerStore, sealing: SubjectSealing, kind: str, start: int
+) -> Iterator[tuple[int, Leaf, Mapping[str, Json]]]:
+    """The records of a kind from `start` on, opened."""
+    with store.reading() as view:
+        query = f"{_ROWS} WHERE l.idx >= ? AND {view.contains}"
+        rows = view.execute(query, (start, f'"kind":"{kind}"'.encode())).fetchall()
+    for index, entry, sealed in rows:
+        leaf = read(entry)
+        payload = None if sealed is None else sealing.open(sealed, index=index, leaf=tree.leaf_hash(entry))
+        if leaf.kind == kind and payload is not None:
+            yield index, leaf, open_payload(leaf, payload)
+
+
+def span_of(store: LedgerStore, keys: Sequence[bytes]) -> Span:
     """How many payloads are sealed with these keys, and where they begin and end. Raises LedgerUnavailable."""
     heads = [b"\x02" + each for each in keys]
-    count, first, last = 0, -1, -1
     query = (
         "SELECT count(*), min(idx), max(idx) FROM payload WHERE idx >= ? AND idx < ? "  # noqa: S608  # question marks only
         f"AND substr(sealed, 1, 17) IN ({marks(heads)})"
     )
-    with _reading(path) as connection:
-        size = connection.execute("SELECT size FROM head").fetchone()[0]
-        for start in range(0, size, _SPAN_STEP):
-            some, low, high = connection.execute(query, (start, start + _SPAN_STEP, *heads)).fetchone()
-            if some:
-                count, first, last = count + some, low if first < 0 else first, high
-    return Span(count=count, first=first, last=last)
-
-
-def old_span(path: Path, requests: Requests, before: int) -> Span:
-    """What a retention that ends at `before` would delete now."""
-    any_hold, held = requests.any_hold(), requests.held_keys()
     count, first, last = 0, -1, -1
-    with _reading(path) as connection:
-        size = connection.execute("SELECT size FROM head").fetchone()[0]
-        for start in range(0, size, _STEP):
-            for index, entry, head in connection.execute(_HEADS, (start, start + _STEP)).fetchall():
-                if _old(read(entry), head, before, held, any_hold=any_hold):
-                    count, first, last = count + 1, index if first < 0 else first, index
+    for start in range(0, size_of(store), _SPAN_STEP) if keys else ():
+        with store.reading() as view:
+            some, low, high = view.execute(query, (start, start + _SPAN_STEP, *heads)).fetchone()
+        if some:
+            count, first, last = count + some, low if first < 0 else first, high
     return Span(count=count, first=first, last=last)
 
 
-def without_own_key(path: Path) -> int:
+def old_span(store: LedgerStore, requests: Requests, before: int) -> Span:
+    """What a retention that ends at `before` would delete now."""
+    count, first, last = 0, -1, -1
+    for start in range(0, size_of(store), STEP):
+        with store.reading() as view:
+            old = _old_of(view.execute(HEADS, (start, start + STEP)).fetchall(), requests, before)
+        if old:
+            count, first, last = count + len(old), old[0] if first < 0 else first, old[-1]
+    return Span(count=count, first=first, last=last)
+
+
+def without_own_key(store: LedgerStore) -> int:
     """How many records of calls were sealed before people had keys of their own, and are reached by retention only."""
-    query = (
-        "SELECT count(*) FROM leaf l JOIN payload p USING (idx) WHERE substr(p.sealed, 1, 1) = x'01' "
-        "AND instr(l.entry, ?) AND NOT instr(l.entry, ?)"
-    )
-    with _reading(path) as connection:
-        return int(connection.execute(query, (b'"call":"call_', b'"kind":"unknown"')).fetchone()[0])
+    with store.reading() as view:
+        query = (
+            "SELECT count(*) FROM leaf l JOIN payload p USING (idx) WHERE substr(p.sealed, 1, 1) = ? "  # noqa: S608
+            f"AND {view.contains} AND NOT {view.contains}"
+        )
+        found = view.execute(query, (b"\x01", b'"call":"call_', b'"kind":"unknown"')).fetchone()
+    return int(found[0])
 
 
-def size_of(path: Path) -> int:
+def size_of(store: LedgerStore) -> int:
     """How many records are under the signed head. Raises LedgerUnavailable."""
-    with _reading(path) as connection:
-        return int(connection.execute("SELECT size FROM head").fetchone()[0])
+    with store.reading() as view:
+        return int(view.execute("SELECT size FROM head").fetchone()[0])
+
+
+def _old_of(rows: Sequence[tuple[Any, ...]], requests: Requests, before: int) -> list[int]:
+    """Of rows as `HEADS` gives them: which payloads are to be deleted."""
+    any_hold, held = requests.any_hold(), requests.held_keys()
+    return [index for index, entry, head in rows if _old(read(entry), head, before, held, any_hold=any_hold)]
 
 
 def _old(leaf: Leaf, head: bytes, before: int, held: frozenset[bytes], *, any_hold: bool) -> bool:
@@ -319,32 +278,6 @@ def _old(leaf: Leaf, head: bytes, before: int, held: frozenset[bytes], *, any_ho
         return False
     key = key_id(head)
     return key not in held if key else not (any_hold and leaf.call)
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    with _using(path, f"{path.absolute().as_uri()}?mode=ro") as connection:
-        yield connection
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[sqlite3.Connection]:
-    with _using(path, f"{path.absolute().as_uri()}?mode=rw") as connection:
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")
-        yield connection
-
-
-@contextlib.contextmanager
-def _using(path: Path, uri: str) -> Iterator[sqlite3.Connection]:
-    """A connection of its own, closed at the end. Raises LedgerUnavailable, LedgerCorrupt."""
-    try:
-        with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)) as connection:
-            yield connection
-    except sqlite3.OperationalError as error:
-        raise LedgerUnavailable(f"the ledger at `{path}` cannot be used now: {error}") from error
-    except sqlite3.Error as error:
-        raise LedgerCorrupt(f"the ledger at `{path}` cannot be read: {error}") from error
 
 
 def _is_id(text: str) -> bool:

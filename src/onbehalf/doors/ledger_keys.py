@@ -2,7 +2,8 @@
 time, `payload.key` seals payloads and wraps the keys of people, by `mask.key` fields are hashed and change sets are
 named.
 
-The keys of people lie in a store of their own beside the directory, `ledger-keys.db`, made when the first of them is.
+The keys of people lie in a store of their own: beside the directory, `ledger-keys.db`, made when the first of them is,
+or with a record that several machines write.
 
 `log.pub` beside them are the vkeys an auditor needs, the Ed25519 one first. Must not hold what the keys do
 (explain/checkpoint.py, cosignature.py, seal.py).
@@ -22,12 +23,13 @@ import stat
 from pathlib import Path
 
 from onbehalf.doors.folder_sync import sync_folder
+from onbehalf.doors.ledger_erasable import KeyStore
 from onbehalf.doors.ledger_sealing import SubjectSealing
 from onbehalf.doors.ledger_subjects import SubjectStore
 from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.checkpoint import NoteSigner
 from onbehalf.explain.cosignature import HeadSigner, ml_dsa_44
-from onbehalf.explain.seal import HouseSealing, LedgerKeys, Sealer, Wrapping
+from onbehalf.explain.seal import LedgerKeys, Sealer, Wrapping
 
 __all__ = ["SUBJECTS", "open_ledger_keys", "open_mask_key", "read_ledger_keys", "read_shared_keys"]
 
@@ -78,14 +80,15 @@ def read_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
     )  # fmt: skip
 
 
-def read_shared_keys(directory: Path, *, origin: str) -> LedgerKeys:
-    """The keys in `directory` for a record that several machines write, none made: one payload key for everybody, for
-    keys of people would be one machine's, and no second signature. Raises ConfigInvalid."""
+def read_shared_keys(directory: Path, *, origin: str, people: KeyStore) -> LedgerKeys:
+    """The keys in `directory` for a record that several machines write, none made, with the keys of `people` that they
+    share, and no second signature. Raises ConfigInvalid."""
     try:
         signer = NoteSigner(origin, _secret(directory / "log.key"))
     except ValueError as error:
         raise ConfigInvalid(str(error)) from error
-    return LedgerKeys(signer=signer, sealer=HouseSealing(Sealer(_secret(directory / "payload.key"))))
+    payload = _secret(directory / "payload.key")
+    return LedgerKeys(signer=signer, sealer=SubjectSealing(Sealer(payload), Wrapping(payload), people))
 
 
 def _secret(path: Path) -> bytes:

@@ -121,6 +121,11 @@ class PostgresLedger:
         return ledger
 
     @property
+    def keys(self) -> LedgerKeys:
+        """What it signs and seals with."""
+        return self._sequencer.keys
+
+    @property
     def closed(self) -> str:
         """Why no entry is taken any more; "" while they are."""
         return self._closed
@@ -136,15 +141,15 @@ class PostgresLedger:
         """How many intents to send to an upstream were ever given a number, by any replica as far as is seen here."""
         return self._sequencer.sendings(audience)
 
-    async def append(self, entry: AuditEntry) -> Receipt:
-        """Put the entry on record, then say where it is.
+    async def append(self, entry: AuditEntry, *, id_: bytes = b"") -> Receipt:
+        """Put the entry on record, then say where it is. With an `id_` of 16 bytes it is there once, whoever tries.
 
         Whoever is cancelled, or refused because it takes too long, does not undo the entry. An intent of theirs was
         never acted on: once it is on record, so is its outcome `not_sent`.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Receipt] = loop.create_future()
-        item = self._offer(entry, (loop, future))
+        item = self._offer(entry, (loop, future), id_=id_)
         timer = loop.call_later(self._patience.record, _refuse, future)
         try:
             return await future
@@ -184,8 +189,9 @@ class PostgresLedger:
                 self._called = True
                 self._calls.put(True)
 
-    def _offer(self, entry: AuditEntry, waiter: Waiter | None) -> _Item:
+    def _offer(self, entry: AuditEntry, waiter: Waiter | None, *, id_: bytes = b"") -> _Item:
         item = _Item(spelled=_spelled(entry), waiter=waiter)
+        item.fresh = item.fresh[:32] + (id_ or item.fresh[32:])
         unready = self.unready if waiter is not None else self._closed
         with self._gate:
             if unready or self._closed:

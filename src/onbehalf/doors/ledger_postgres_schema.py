@@ -1,7 +1,7 @@
 """The ledger in PostgreSQL, as SQL to be read, kept and run by whoever owns the database.
 
 Tables that nobody may write, and functions that are the only way to write them: they append, and cannot change or
-remove what stands. Roles by what they may do. Must not connect.
+remove what stands. Roles by what they may do. People's keys are ledger_postgres_keys.py's. Must not connect.
 
 Trust: the owner of the schema, and every superuser, can destroy the record or change it. Without `log.key` they cannot
 do so unseen by whoever kept a checkpoint.
@@ -9,6 +9,7 @@ do so unseen by whoever kept a checkpoint.
 
 from __future__ import annotations
 
+from onbehalf.doors.ledger_postgres_keys import KEY_GONE, KEYS_SQL, keys_grants
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import NoteSigner
 
@@ -42,6 +43,7 @@ BEGIN
   END IF;
 END $$;
 CREATE SCHEMA IF NOT EXISTS onbehalf_log AUTHORIZATION {_OWNER};
+CREATE SCHEMA IF NOT EXISTS onbehalf_keys AUTHORIZATION {_OWNER};
 SET LOCAL ROLE {_OWNER};
 """
 
@@ -79,7 +81,8 @@ END $$;
 """
 
 _ENTER = """
--- Leaves, payloads and the new head over them. It appends where the head says that the log ends, or does nothing.
+-- Leaves, payloads and the new head over them. It appends where the head says that the log ends, or does nothing. Keys
+-- of people are destroyed under the lock on the head, so a key that is there now is there when this commits.
 CREATE OR REPLACE FUNCTION onbehalf_log.enter(
   me integer, seen bigint, first bigint, entries bytea[], sealed bytea[], new_root bytea, new_note text, new_low bigint
 ) RETURNS void
@@ -92,6 +95,10 @@ BEGIN
      OR cardinality(entries) IS DISTINCT FROM cardinality(sealed)
      OR split_part(new_note, E'\\n', 2) IS DISTINCT FROM (first + cardinality(entries))::text THEN
     RAISE EXCEPTION 'the log ends at %, not at %', was.size, first USING ERRCODE = '@STALE@';
+  END IF;
+  IF EXISTS (SELECT FROM unnest(sealed) AS s WHERE substr(s, 1, 1) = '\\x02' AND NOT EXISTS (
+             SELECT FROM onbehalf_keys.key k WHERE k.id = substr(s, 2, 16) AND length(k.wrapped) > 0)) THEN
+    RAISE EXCEPTION 'a payload is sealed with a key that is not there' USING ERRCODE = '@KEY_GONE@';
   END IF;
   UPDATE onbehalf_log.replica r SET low = new_low WHERE r.id = me AND r.gone IS NULL;
   IF NOT FOUND THEN
@@ -141,13 +148,12 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA onbehalf_log FROM PUBLIC, {", ".join(ROLES
 GRANT USAGE ON SCHEMA onbehalf_log TO {", ".join(ROLES.values())};
 GRANT SELECT ON ALL TABLES IN SCHEMA onbehalf_log TO {ROLES["writer"]}, {ROLES["reader"]};
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA onbehalf_log TO {ROLES["writer"]};
-GRANT SELECT (idx, call, at) ON onbehalf_log.leaf TO {ROLES["eraser"]};
-GRANT SELECT (idx), DELETE ON onbehalf_log.payload TO {ROLES["eraser"]};
-RESET ROLE;
+{keys_grants(ROLES)}RESET ROLE;
 COMMIT;
--- Afterwards, one login for the gateways, and one for audit commands where they shall not be able to write:
+-- Afterwards, a login for the gateways, one for audit commands where they shall not be able to write, one to erase:
 --   CREATE ROLE gw_log LOGIN PASSWORD '...' IN ROLE {ROLES["writer"]};
 --   CREATE ROLE gw_audit LOGIN PASSWORD '...' IN ROLE {ROLES["reader"]};
+--   CREATE ROLE gw_erase LOGIN PASSWORD '...' IN ROLE {ROLES["eraser"]};
 """
 
 
@@ -160,6 +166,7 @@ def schema_sql(signer: NoteSigner) -> str:
         f"  VALUES (true, 0, '\\x{empty.root.hex()}', '{note}', 0) ON CONFLICT DO NOTHING;\n"
     )
     functions = _LOCKED + _ENTER + _REPLICAS
-    for mark, said in (("FENCED", FENCED), ("STALE", _STALE), ("PRESENT", PRESENT), ("SPACE", str(LOCK_SPACE))):
+    marks = {"FENCED": FENCED, "STALE": _STALE, "PRESENT": PRESENT, "SPACE": str(LOCK_SPACE), "KEY_GONE": KEY_GONE}
+    for mark, said in marks.items():
         functions = functions.replace(f"@{mark}@", said)
-    return _BEFORE + _TABLES + head + functions + _GRANTS
+    return _BEFORE + _TABLES + head + KEYS_SQL + functions + _GRANTS

@@ -10,15 +10,16 @@ and by functions of the database that append at the head's own size and epoch or
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from onbehalf.doors.ledger_postgres_session import Head, Lost, Session
+from onbehalf.doors.ledger_postgres_session import Head, KeyGone, Lost, Session
 from onbehalf.doors.ledger_reader import OpenIntent, Scan
-from onbehalf.errors import ConfigInvalid, LedgerCorrupt
+from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, entries, tree
 from onbehalf.explain.channel import Numbers
 from onbehalf.explain.leaf import Spelled, make, read, spell
@@ -27,6 +28,7 @@ from onbehalf.model import UnixTime
 
 __all__ = ["Entry", "Sequencer"]
 
+_SEALINGS = 3
 _VERIFY = "keep the database as it is; `onbehalf audit verify` lists what does not hold"
 
 
@@ -52,7 +54,7 @@ class Sequencer:
         self._frontier = scanned.frontier
         self._last = scanned.numbers
         """The last number of each channel in the leaves of `frontier`; replaced as a whole, never changed."""
-        self._keys = keys
+        self.keys = keys
         self._failpoint = failpoint
         self._session: Session | None = None
         self._earlier: tuple[int, Any] | None = None
@@ -82,7 +84,24 @@ class Sequencer:
 
     def write(self, batch: Sequence[Entry]) -> None:
         """Put a batch on record, as one transaction. Raises Lost, after which the same batch must be tried again, or
-        Fenced or LedgerCorrupt, after which nothing may be."""
+        Fenced or LedgerCorrupt, after which nothing may be.
+
+        Where a person's keys were destroyed since they were looked for, what is about them is sealed with a new one.
+        """
+        for _ in range(_SEALINGS):
+            with _keys_told():
+                self.keys.sealer.ready(each.spelled.about for each in batch)
+            self._failpoint("ready")
+            try:
+                return self._write(batch)
+            except KeyGone:
+                self._doubt = []
+                if self._session is not None:
+                    self._session.leave()
+                self.keys.sealer.forget()
+        raise Lost("keys of people are destroyed as soon as they are made")
+
+    def _write(self, batch: Sequence[Entry]) -> None:
         session, head, unseen = self._locked()
         self._failpoint("locked")
         if self._doubt and [each.hash for each in unseen[: len(self._doubt)]] == self._doubt:
@@ -102,7 +121,7 @@ class Sequencer:
 
     def sendings(self, audience: str) -> int:
         """How many intents to send to an upstream have a number in what this replica has seen of the log."""
-        return Numbers(self._keys.signer.name, self._last).last(audience)
+        return Numbers(self.keys.signer.name, self._last).last(audience)
 
     def look(self) -> tuple[int, ...]:
         """Replicas that seem to be gone; and see that one's own session stands. Raises Lost, Fenced."""
@@ -177,7 +196,7 @@ class Sequencer:
             raise LedgerCorrupt(f"the log has {head.size} leaves, and had {size}: it was put back", hint=_VERIFY)
         after, last = self._frontier, self._last
         if unseen:
-            signed = checkpoint.read(head.note, self._keys.signer.verifier, origin=self._keys.signer.name)
+            signed = checkpoint.read(head.note, self.keys.signer.verifier, origin=self.keys.signer.name)
             if (signed.size, signed.root) != (head.size, head.root):
                 raise LedgerCorrupt("the head's columns say another size or root than its signed note", hint=_VERIFY)
             after, last = deepcopy(after), dict(last)
@@ -194,7 +213,7 @@ class Sequencer:
     def _enter(self, session: Session, head: Head, batch: Sequence[Entry], *, epoch: int) -> None:
         # INVARIANT: numbers of channels, like indices, are given under the lock on the head: dense over all replicas
         frontier, last = deepcopy(self._frontier), dict(self._last)
-        numbers = Numbers(self._keys.signer.name, last)
+        numbers = Numbers(self.keys.signer.name, last)
         leaves: list[bytes] = []
         sealed: list[bytes] = []
         for index, each in enumerate(batch, start=head.size):
@@ -205,10 +224,11 @@ class Sequencer:
             frontier.append(each.hash)
             leaves.append(made.leaf)
             sealed.append(self._sealed(each, made.payload, index))
-        self._keys.sealer.settle()
+        with _keys_told():
+            self.keys.sealer.settle()  # INVARIANT: no payload is on record before the key that opens it
         root = frontier.root()
-        signed = checkpoint.Checkpoint(origin=self._keys.signer.name, size=frontier.size, root=root)
-        note = checkpoint.write(signed, self._keys.signer)
+        signed = checkpoint.Checkpoint(origin=self.keys.signer.name, size=frontier.size, root=root)
+        note = checkpoint.write(signed, self.keys.signer)
         self._failpoint("signed")
         self._doubt = [each.hash for each in batch]
         session.enter(self.me, (epoch, head.size), (leaves, sealed), (root, note), self._low(batch, head.size))
@@ -216,7 +236,8 @@ class Sequencer:
 
     def _sealed(self, entry: Entry, payload: bytes, index: int) -> bytes:
         about, nonce = entry.spelled.about, os.urandom(NONCE_BYTES)
-        return self._keys.sealer.seal(payload, about=about, nonce=nonce, index=index, leaf=entry.hash)
+        with _keys_told():
+            return self.keys.sealer.seal(payload, about=about, nonce=nonce, index=index, leaf=entry.hash)
 
     def _low(self, batch: Sequence[Entry], first: int) -> int:
         """From which index on this replica may have open intents, once the batch is on record."""
@@ -231,6 +252,15 @@ class Sequencer:
                 self._open[index] = None
             elif each.spelled.of >= 0:
                 self._open.pop(each.spelled.of, None)
+
+
+@contextlib.contextmanager
+def _keys_told() -> Iterator[None]:
+    """Without somebody's key nothing is written until it can be had, or the store is mended."""
+    try:
+        yield
+    except (LedgerUnavailable, LedgerCorrupt) as error:
+        raise Lost(error.message) from error
 
 
 @dataclass(frozen=True, slots=True)

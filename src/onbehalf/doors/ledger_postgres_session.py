@@ -17,10 +17,11 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from onbehalf.doors.ledger_postgres_keys import KEY_GONE
 from onbehalf.doors.ledger_postgres_schema import FENCED, LOCK_SPACE, PRESENT
 from onbehalf.errors import ConfigInvalid
 
-__all__ = ["Demands", "Fenced", "Head", "Lost", "Present", "Session", "open_session"]
+__all__ = ["Demands", "Fenced", "Head", "KeyGone", "Lost", "Present", "Session", "open_session"]
 
 _STATEMENT_SECONDS = 30
 _HEAD_SECONDS = 10
@@ -42,6 +43,7 @@ SELECT set_config('idle_in_transaction_session_timeout', '%d', false),
        set_config('synchronous_commit', current_setting('synchronous_commit'), false),
        current_setting('fsync'), current_setting('full_page_writes'),
        current_setting('server_version_num')::integer, to_regclass('onbehalf_log.head') IS NOT NULL,
+       to_regclass('onbehalf_keys.key') IS NOT NULL,
        pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
 """  # noqa: S608  # numbers of ours
 _MIGHT = """
@@ -49,9 +51,12 @@ SELECT CASE
   WHEN EXISTS (SELECT FROM pg_roles s WHERE s.rolsuper AND pg_has_role(current_user, s.oid, 'MEMBER'))
     THEN 'is a superuser, or may become one'
   WHEN pg_has_role(current_user, n.nspowner, 'MEMBER') THEN 'owns the record, or may become its owner'
-  ELSE (SELECT 'may write the table ' || c.relname FROM pg_class c
-        WHERE c.relnamespace = n.oid AND c.relkind = 'r'
-          AND has_table_privilege(current_user, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') ORDER BY 1 LIMIT 1) END
+  ELSE coalesce(
+    (SELECT 'may write the table ' || c.relname FROM pg_class c
+       WHERE c.relnamespace IN (n.oid, to_regnamespace('onbehalf_keys')) AND c.relkind = 'r'
+         AND has_table_privilege(current_user, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') ORDER BY 1 LIMIT 1),
+    (SELECT 'may destroy keys of people' WHERE has_function_privilege(
+       current_user, to_regprocedure('onbehalf_keys.destroy(bytea, bytea[], bytea)'), 'EXECUTE'))) END
 FROM pg_namespace n WHERE n.nspname = 'onbehalf_log'
 """
 _ABSENT = f"""
@@ -61,6 +66,7 @@ SELECT r.id FROM onbehalf_log.replica r WHERE r.gone IS NULL AND r.id <> %s AND 
 """  # noqa: S608  # a number of ours
 _GONE = "SELECT gone IS NOT NULL FROM onbehalf_log.replica WHERE id = %s"
 _TAKEN = "another replica took this one for gone"
+_OLDER = "`onbehalf db ledger` prints the SQL that brings them up to date; it can be run again: docs/replicas.md"
 _HINT = "`onbehalf db ledger` prints the SQL that makes the record and its roles: docs/replicas.md"
 
 
@@ -70,6 +76,10 @@ class Lost(Exception):
 
 class Fenced(Exception):
     """Another replica took this one for gone, and put an end to its open intents: it may write nothing more."""
+
+
+class KeyGone(Exception):
+    """A payload is sealed with a person's key that is not there any more. The transaction must be ended by `leave`."""
 
 
 class Present(Exception):
@@ -216,9 +226,10 @@ def open_session(demands: Demands) -> Session:
             cursor = connection.execute((_SETTINGS % round(demands.idle_seconds * 1000)).encode())
             while cursor.nextset():
                 pass
-            _, synchronous, fsync, pages, version, made, *backend = _row(cursor)
+            _, synchronous, fsync, pages, version, made, keyed, *backend = _row(cursor)
             might = None if not made else _row(connection.execute(_MIGHT))[0]
         _require(made, "the database has no record of onbehalf", _HINT)
+        _require(keyed, "the record's tables are of an older release, without keys of people", _OLDER)
         _require(version >= 150_000, "the record needs PostgreSQL 15 or newer", "another server")
         if not demands.insecure_durability:
             weak = synchronous not in ("on", "remote_apply")
@@ -257,6 +268,8 @@ def _told() -> Iterator[None]:
     except psycopg.Error as error:
         if error.sqlstate == FENCED:
             raise Fenced(_TAKEN) from error
+        if error.sqlstate == KEY_GONE:
+            raise KeyGone from error
         if error.sqlstate == PRESENT:
             raise Present(error.diag.message_primary) from error
         reason = error.diag.message_primary or str(error).strip().split("\n")[0]

@@ -30,6 +30,7 @@ class _PostgresView:
 
     call = 'call COLLATE "C"'
     at = "at"
+    contains = "position(? in entry) > 0"
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection

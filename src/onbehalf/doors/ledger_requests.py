@@ -4,31 +4,27 @@ A command writes a request, whoever writes the ledger carries it out and takes n
 reasons are sealed; what a request was about is overwritten once keys are destroyed. A hold counts from the moment it is
 asked for until its lifting is on record, and keys are destroyed in the transaction that saw no hold.
 
-Trust: as ledger_subjects.py says. Whoever can write the file can withdraw holds; the record tells of them too.
+Trust: as ledger_subjects.py says. Whoever can write the store can withdraw holds; the record tells of them too.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import orjson
 
-from onbehalf.doors.ledger_subjects import SubjectStore, destroy, marks
-from onbehalf.errors import ErasureRefused, LedgerCorrupt
+from onbehalf.doors.ledger_erasable import KeyStore, Kind, State, marks
+from onbehalf.errors import LedgerCorrupt
 from onbehalf.explain.erasure import Erasure
 from onbehalf.explain.seal import NONCE_BYTES, Wrapping
 from onbehalf.model import Json, UnixTime
 
-__all__ = ["Hold", "Kind", "Request", "Requests", "erasures", "under_way"]
+__all__ = ["Hold", "Kind", "Request", "Requests", "erasures", "keys_of", "under_way"]
 
-Kind = Literal["erase", "retain", "hold", "lift"]
-State = Literal["asked", "destroyed", "done", "refused"]
 _ID_BYTES = 16
-_OWN_COPY = "put back that file's last backup"
+_OWN_COPY = "put back its last backup"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,18 +53,13 @@ class Hold:
 class Requests:
     """The requests in one store. All methods raise LedgerUnavailable, and LedgerCorrupt for what was changed in it."""
 
-    def __init__(self, store: SubjectStore, wrapping: Wrapping) -> None:
+    def __init__(self, store: KeyStore, wrapping: Wrapping) -> None:
         self._store, self._wrapping = store, wrapping
 
     def ask(self, kind: Kind, said: Mapping[str, Json], *, hold: Sequence[bytes] = ()) -> Request:
         """Ask for something; durable when this returns. With `hold` these labels are held from now on."""
         id_ = os.urandom(_ID_BYTES)
-        with self._store.writing() as connection:
-            number = connection.execute(
-                "INSERT INTO request(id, kind, state, said, result) VALUES (?, ?, 'asked', ?, '') RETURNING seq",
-                (id_, kind, self._closed(id_, said)),
-            ).fetchall()[0][0]
-            connection.executemany("INSERT INTO hold(number, label) VALUES (?, ?)", [(number, each) for each in hold])
+        number = self._store.ask(id_, kind, self._closed(id_, said), hold=hold)
         return Request(number=number, id=id_.hex(), kind=kind, state="asked", said=said, result={})
 
     def pending(self) -> tuple[Request, ...]:
@@ -92,61 +83,46 @@ class Requests:
 
     def any_hold(self) -> bool:
         """Whether any hold stands."""
-        query = "SELECT 1 FROM hold LIMIT 1"
-        return self._store.read(lambda connection: connection.execute(query).fetchone() is not None, otherwise=False)
+        return bool(self._store.rows("SELECT 1 FROM hold LIMIT 1"))
 
     def held(self, labels: Sequence[bytes]) -> bool:
         """Whether a hold stands on one of these labels."""
-        return self._store.read(lambda connection: _held(connection, labels), otherwise=False)
+        return bool(self._store.rows(f"SELECT 1 FROM hold WHERE label IN ({marks(labels)}) LIMIT 1", labels))  # noqa: S608
 
     def held_keys(self) -> frozenset[bytes]:
         """The ids of all living keys on which a hold stands."""
-        query = "SELECT id FROM key WHERE label IN (SELECT label FROM hold)"
-        return self._store.read(
-            lambda connection: frozenset(row[0] for row in connection.execute(query)), otherwise=frozenset()
-        )
+        found = self._store.rows("SELECT id FROM key WHERE label IN (SELECT label FROM hold)")
+        return frozenset(row[0] for row in found)
+
+    def keys(self, labels: Sequence[bytes]) -> frozenset[bytes]:
+        """The ids of all living keys of these labels."""
+        return keys_of(self._store, labels)
 
     def destroyed(self, request: Request, *, besides: set[bytes]) -> Request:
         """Destroy the keys of the labels that an erasure is about, except those in `besides`, and say so, all or
         nothing. Raises ErasureRefused where a hold stands, and where there is no such key."""
         labels = [bytes.fromhex(str(each)) for each in _list(request.said.get("labels"))]
-        with self._store.writing() as connection:
-            if _held(connection, labels):
-                raise ErasureRefused("a legal hold stands", hint="`onbehalf audit hold list` lists them")
-            query = f"SELECT id FROM key WHERE label IN ({marks(labels)})"  # noqa: S608  # question marks only
-            ids = sorted({bytes(row[0]) for row in connection.execute(query, labels)} - besides)
-            if not ids:
-                raise ErasureRefused("there is nothing of theirs to erase", hint="no key of theirs is left")
-            destroy(connection, ids)
-            said = {name: value for name, value in request.said.items() if name != "labels"}
-            changed = replace(request, state="destroyed", said={**said, "keys": [each.hex() for each in ids]})
-            self._put(connection, changed)
-        return changed
+        words = {name: value for name, value in request.said.items() if name != "labels"}
+        told: dict[str, Json] = {}
+
+        def said(ids: Sequence[bytes]) -> bytes:
+            told.update({**words, "keys": [each.hex() for each in ids]})
+            return self._closed(bytes.fromhex(request.id), told)
+
+        self._store.destroy(bytes.fromhex(request.id), labels, besides=besides, said=said)
+        return replace(request, state="destroyed", said=told)
 
     def destroy_again(self, of: Erasure) -> bool:
         """Destroy what an erasure on record did, where an older copy of the store was put back; whether it was."""
-        named = [bytes.fromhex(each) for each in sorted(of.keys)]
-        with self._store.writing() as connection:
-            living = [
-                each for each in named
-                if connection.execute("SELECT 1 FROM key WHERE id = ? AND wrapped <> x''", (each,)).fetchone()
-            ]  # fmt: skip
-            destroy(connection, living)
-            connection.execute(
-                "INSERT INTO request(id, kind, state, said, result) VALUES (?, ?, 'done', x'', ?) "
-                "ON CONFLICT (id) DO UPDATE SET state = 'done', said = x'', result = excluded.result",
-                (bytes.fromhex(of.id), "retain" if of.before else "erase", orjson.dumps(_result(of)).decode()),
-            )
-        return bool(living)
+        keys = [bytes.fromhex(each) for each in sorted(of.keys)]
+        result = orjson.dumps(_result(of)).decode()
+        return self._store.destroy_again(
+            bytes.fromhex(of.id), "retain" if of.before else "erase", keys, result=result
+        )  # fmt: skip
 
     def done(self, request: Request, result: Mapping[str, Json], *, lifts: int = 0) -> None:
         """It is on record. Words are overwritten, except those of a hold that stands; the hold `lifts` is no more."""
-        said = request.said if request.kind == "hold" else {}
-        with self._store.writing() as connection:
-            self._put(connection, replace(request, state="done", said=said, result=result))
-            if lifts:
-                connection.execute("DELETE FROM hold WHERE number = ?", (lifts,))
-                connection.execute("UPDATE request SET said = x'' WHERE seq = ?", (lifts,))
+        self._note(request, "done", request.said if request.kind == "hold" else {}, result, lifts=lifts)
 
     def erased(self, request: Request, erasure: Erasure) -> None:
         """An erasure is on record."""
@@ -154,21 +130,18 @@ class Requests:
 
     def refused(self, request: Request, why: str) -> None:
         """It is not carried out."""
-        with self._store.writing() as connection:
-            self._put(connection, replace(request, state="refused", said={}, result={"why": why}))
+        self._note(request, "refused", {}, {"why": why})
 
-    def _put(self, connection: sqlite3.Connection, request: Request) -> None:
+    def _note(
+        self, request: Request, state: State, said: Mapping[str, Json], result: Mapping[str, Json], *, lifts: int = 0
+    ) -> None:
         id_ = bytes.fromhex(request.id)
-        said = self._closed(id_, request.said) if request.said else b""
-        connection.execute(
-            "UPDATE request SET state = ?, said = ?, result = ? WHERE id = ?",
-            (request.state, said, orjson.dumps(dict(request.result)).decode(), id_),
-        )
+        words = self._closed(id_, said) if said else b""
+        self._store.note(id_, state, said=words, result=orjson.dumps(dict(result)).decode(), lifts=lifts)
 
     def _select(self, where: str, *values: bytes) -> tuple[Request, ...]:
         query = f"SELECT seq, id, kind, state, said, result FROM request {where}"  # noqa: S608  # our own words
-        nothing: list[tuple[int, bytes, Kind, State, bytes, str]] = []
-        rows = self._store.read(lambda connection: connection.execute(query, values).fetchall(), otherwise=nothing)
+        rows = self._store.rows(query, values)
         try:
             return tuple(
                 Request(
@@ -178,29 +151,32 @@ class Requests:
                 for number, id_, kind, state, said, result in rows
             )  # fmt: skip
         except ValueError as error:
-            raise LedgerCorrupt(f"requests cannot be read from `{self._store.path}`", hint=_OWN_COPY) from error
+            raise LedgerCorrupt(f"requests cannot be read from {self._store.where}", hint=_OWN_COPY) from error
 
     def _closed(self, id_: bytes, said: Mapping[str, Json]) -> bytes:
         return self._wrapping.close_note(orjson.dumps(dict(said)), of=id_, nonce=os.urandom(NONCE_BYTES))
 
 
-def erasures(store: SubjectStore) -> tuple[Erasure, ...]:
+def erasures(store: KeyStore) -> tuple[Erasure, ...]:
     """What was erased, in the order of its leaves. Raises LedgerUnavailable."""
-    query = "SELECT result FROM request WHERE kind IN ('erase', 'retain') AND state = 'done'"
-    nothing: list[tuple[str]] = []
-    rows = store.read(lambda connection: connection.execute(query).fetchall(), otherwise=nothing)
+    rows = store.rows("SELECT result FROM request WHERE kind IN ('erase', 'retain') AND state = 'done'")
     try:
         found = [orjson.loads(row[0]) for row in rows]
         made = [Erasure(**{**each, "keys": frozenset(each["keys"]), "at": UnixTime(each["at"])}) for each in found]
     except (ValueError, TypeError, KeyError) as error:
-        raise LedgerCorrupt(f"what was erased cannot be read from `{store.path}`", hint=_OWN_COPY) from error
+        raise LedgerCorrupt(f"what was erased cannot be read from {store.where}", hint=_OWN_COPY) from error
     return tuple(sorted(made, key=lambda each: each.leaf))
 
 
-def under_way(store: SubjectStore) -> bool:
+def under_way(store: KeyStore) -> bool:
     """Whether something is asked to be erased, and not yet on record. Raises LedgerUnavailable."""
     query = "SELECT 1 FROM request WHERE kind IN ('erase', 'retain') AND state IN ('asked', 'destroyed') LIMIT 1"
-    return store.read(lambda connection: connection.execute(query).fetchone() is not None, otherwise=False)
+    return bool(store.rows(query))
+
+
+def keys_of(store: KeyStore, labels: Sequence[bytes]) -> frozenset[bytes]:
+    """The ids of all living keys of these labels. Raises LedgerUnavailable."""
+    return frozenset(row[0] for row in store.rows(f"SELECT id FROM key WHERE label IN ({marks(labels)})", labels))  # noqa: S608
 
 
 def _result(of: Erasure) -> dict[str, Json]:
@@ -208,11 +184,6 @@ def _result(of: Erasure) -> dict[str, Json]:
         "id": of.id, "leaf": of.leaf, "at": of.at, "keys": [*sorted(of.keys)], "before": of.before, "count": of.count,
         "first": of.first, "last": of.last,
     }  # fmt: skip
-
-
-def _held(connection: sqlite3.Connection, labels: Sequence[bytes]) -> bool:
-    query = f"SELECT 1 FROM hold WHERE label IN ({marks(labels)}) LIMIT 1"  # noqa: S608  # question marks only
-    return connection.execute(query, labels).fetchone() is not None
 
 
 def _list(value: Json) -> Sequence[Json]:

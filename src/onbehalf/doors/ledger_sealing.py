@@ -13,13 +13,13 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from onbehalf.doors.ledger_erasable import KeyStore, marks
 from onbehalf.doors.ledger_requests import erasures, under_way
-from onbehalf.doors.ledger_subjects import SubjectStore
-from onbehalf.errors import LedgerCorrupt
+from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain.erasure import Erasure
 from onbehalf.explain.seal import KEY_ID_BYTES, NONCE_BYTES, Sealer, SubjectSealer, Wrapping, key_id
 
@@ -27,6 +27,7 @@ __all__ = ["SubjectSealing"]
 
 K = TypeVar("K")
 _REMEMBERED = 10_000
+_AT_ONCE = 500
 _LOOK_SECONDS = 0.25
 """How long a process that reads may go on opening with a key that another one destroyed."""
 
@@ -34,7 +35,7 @@ _LOOK_SECONDS = 0.25
 class SubjectSealing:
     """The Sealing port over a store of people's keys. Used from any thread."""
 
-    def __init__(self, sealer: Sealer, wrapping: Wrapping, store: SubjectStore) -> None:
+    def __init__(self, sealer: Sealer, wrapping: Wrapping, store: KeyStore) -> None:
         self.wrapping, self.store = wrapping, store
         self._sealer = sealer
         self._lock = threading.Lock()
@@ -48,7 +49,9 @@ class SubjectSealing:
     def seal(self, payload: bytes, *, about: str, nonce: bytes, index: int, leaf: bytes) -> bytes:
         if not about:
             return self._sealer.seal(payload, nonce=nonce, index=index, leaf=leaf)
-        sealer = self._sealing.get(about) or self._found(about)
+        sealer = self._sealing.get(about)
+        if sealer is None:
+            sealer = self._found([about])[about]
         return sealer.seal(payload, nonce=nonce, index=index, leaf=leaf)
 
     def settle(self) -> None:
@@ -56,7 +59,12 @@ class SubjectSealing:
             return
         with self._lock:
             pending, self._pending = self._pending, []
-        self.store.keep(pending)
+        try:
+            self.store.keep(pending)
+        except LedgerUnavailable:  # what is remembered may be sealed with at the next try
+            with self._lock:
+                self._pending = [*pending, *self._pending]
+            raise
 
     def open(self, sealed: bytes, *, index: int, leaf: bytes) -> bytes | None:
         id_ = key_id(sealed)
@@ -65,16 +73,27 @@ class SubjectSealing:
         self._look()
         sealer = self._opening.get(id_)
         if sealer is None:
-            wrapped = self.store.wrapped(id_)
+            found = self.store.rows("SELECT wrapped FROM key WHERE id = ?", (id_,))
+            wrapped = found[0][0] if found else None
             if wrapped == b"" or any(id_.hex() in each.keys for each in self.erasures()):
                 return None
             if wrapped is None:
                 raise LedgerCorrupt(
-                    f"its key {id_.hex()} is not in `{self.store.path}`", hint="put back that file's last backup"
+                    f"its key {id_.hex()} is not in {self.store.where}", hint="put back its last backup"
                 )
             sealer = self.wrapping.unwrap(id_, wrapped)
             _remember(self._opening, id_, sealer)
         return sealer.open(sealed, index=index, leaf=leaf)
+
+    def ready(self, people: Iterable[str]) -> None:
+        missing = [each for each in dict.fromkeys(people) if each and each not in self._sealing]
+        for start in range(0, len(missing), _AT_ONCE):
+            self._found(missing[start : start + _AT_ONCE])
+        self.settle()
+
+    def forget(self) -> None:
+        with self._lock:
+            self._sealing.clear()
 
     def erasures(self) -> Sequence[Erasure]:
         self._look()
@@ -113,21 +132,26 @@ class SubjectSealing:
             self._opening.clear()
         self.store.close()
 
-    def _found(self, about: str) -> SubjectSealer:
+    def _found(self, people: Sequence[str]) -> dict[str, SubjectSealer]:
+        """A key for each: one of theirs, or else a new one, which is yet to be kept."""
+        found: dict[str, SubjectSealer] = {}
         with self._lock:
-            label = self.wrapping.label(about)
-            row = None if label in self._renewing else self.store.living(label)
-            if row is not None:
-                sealer = self.wrapping.unwrap(*row)
-            else:
-                fresh = os.urandom(KEY_ID_BYTES + 32 + NONCE_BYTES)
-                id_, key, nonce = fresh[:KEY_ID_BYTES], fresh[KEY_ID_BYTES:-NONCE_BYTES], fresh[-NONCE_BYTES:]
-                sealer = SubjectSealer(id_, key)
-                self._pending.append((id_, label, self.wrapping.wrap(id_, key, nonce=nonce)))
-                if label in self._renewing:
-                    self._renewing[label].add(id_)
-            _remember(self._sealing, about, sealer)
-            return sealer
+            labels = {self.wrapping.label(each): each for each in people}
+            known = [each for each in labels if each not in self._renewing]
+            query = f"SELECT label, id, wrapped FROM key WHERE label IN ({marks(known)})"  # noqa: S608
+            living = {label: (id_, wrapped) for label, id_, wrapped in self.store.rows(query, known)} if known else {}
+            for label, about in labels.items():
+                found[about] = self.wrapping.unwrap(*living[label]) if label in living else self._new(label)
+                _remember(self._sealing, about, found[about])
+        return found
+
+    def _new(self, label: bytes) -> SubjectSealer:
+        fresh = os.urandom(KEY_ID_BYTES + 32 + NONCE_BYTES)
+        id_, key, nonce = fresh[:KEY_ID_BYTES], fresh[KEY_ID_BYTES:-NONCE_BYTES], fresh[-NONCE_BYTES:]
+        self._pending.append((id_, label, self.wrapping.wrap(id_, key, nonce=nonce)))
+        if label in self._renewing:
+            self._renewing[label].add(id_)
+        return SubjectSealer(id_, key)
 
     def _look(self) -> None:
         """Forget what was opened with, where another process has written since."""

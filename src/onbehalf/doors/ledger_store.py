@@ -32,10 +32,12 @@ class Rows(Protocol):
 
 
 class View(Protocol):
-    """One unchanging view of a log, head and leaves alike. `call` and `at` are a leaf's call and time, as SQL."""
+    """One unchanging view of a log, head and leaves alike. `call` and `at` are a leaf's call and time, as SQL;
+    `contains` is whether bytes, as a value, stand in it."""
 
     call: str
     at: str
+    contains: str
 
     def execute(self, query: str, values: Sequence[Any] = (), /) -> Rows:
         """What a question gives that is not larger than memory."""
@@ -65,6 +67,7 @@ class SqliteView:
 
     call = "json_extract(CAST(entry AS TEXT), '$.call')"
     at = "json_extract(CAST(entry AS TEXT), '$.at')"
+    contains = "instr(entry, ?)"
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

@@ -18,14 +18,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from onbehalf.doors.folder_sync import sync_folder
+from onbehalf.doors.ledger_erasable import Kind, State, held, marks, nothing_left
 from onbehalf.errors import LedgerUnavailable
 
-__all__ = ["SubjectStore", "destroy", "marks", "truncated"]
+__all__ = ["SubjectStore", "truncated"]
 
-T = TypeVar("T")
 _BUSY_SECONDS = 10.0
 _SCRUB_SECONDS = 10.0
 _SCHEMA = """
@@ -38,10 +38,11 @@ CREATE TABLE hold(number INTEGER NOT NULL, label BLOB NOT NULL, PRIMARY KEY(numb
 
 
 class SubjectStore:
-    """The file. One connection reads and one writes, each used by one thread at a time; both are opened when needed."""
+    """The KeyStore in a file. One connection reads and one writes, each used by one thread at a time; both are opened
+    when needed."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.where = path, f"`{path}`"
         self._reading: sqlite3.Connection | None = None
         self._writing: sqlite3.Connection | None = None
         self._read_lock, self._write_lock = threading.Lock(), threading.Lock()
@@ -54,18 +55,18 @@ class SubjectStore:
                     each.close()
             self._reading = self._writing = None
 
-    def read(self, question: Callable[[sqlite3.Connection], T], *, otherwise: T) -> T:
-        """What `question` gives; `otherwise` where there is no file yet. Raises LedgerUnavailable."""
+    def rows(self, query: str, values: Sequence[bytes] = ()) -> list[tuple[Any, ...]]:
+        """What a question gives; nothing where there is no file yet. Raises LedgerUnavailable."""
         with self._read_lock:
             try:
                 if self._reading is None:
                     if not self.path.exists():
-                        return otherwise
+                        return []
                     uri = f"{self.path.absolute().as_uri()}?mode=ro"
                     self._reading = sqlite3.connect(
                         uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS
                     )
-                return question(self._reading)
+                return self._reading.execute(query, values).fetchall()
             except (sqlite3.Error, OSError) as error:
                 raise _unusable(self.path, error) from error
 
@@ -88,26 +89,8 @@ class SubjectStore:
 
     def version(self) -> int:
         """Another value whenever anything was written; 0 where there is no file yet."""
-        return self.read(lambda connection: int(connection.execute("PRAGMA data_version").fetchone()[0]), otherwise=0)
-
-    def living(self, label: bytes) -> tuple[bytes, bytes] | None:
-        """A key of this label, with its id, wrapped."""
-        query = "SELECT id, wrapped FROM key WHERE label = ? LIMIT 1"
-        row = self.read(lambda connection: connection.execute(query, (label,)).fetchone(), otherwise=None)
-        return None if row is None else (bytes(row[0]), bytes(row[1]))
-
-    def wrapped(self, id_: bytes) -> bytes | None:
-        """The key of this id, wrapped; b"" for one that was destroyed, None for one that is not known."""
-        query = "SELECT wrapped FROM key WHERE id = ?"
-        row = self.read(lambda connection: connection.execute(query, (id_,)).fetchone(), otherwise=None)
-        return None if row is None else bytes(row[0])
-
-    def ids(self, labels: Sequence[bytes]) -> frozenset[bytes]:
-        """The ids of all living keys of these labels."""
-        query = f"SELECT id FROM key WHERE label IN ({marks(labels)})"  # noqa: S608  # question marks only
-        return self.read(
-            lambda connection: frozenset(row[0] for row in connection.execute(query, labels)), otherwise=frozenset()
-        )
+        found = self.rows("PRAGMA data_version")
+        return int(found[0][0]) if found else 0
 
     def keep(self, keys: Iterable[tuple[bytes, bytes, bytes]]) -> None:
         """Make keys durable, each with its id, its label, and wrapped. Raises LedgerUnavailable."""
@@ -122,8 +105,51 @@ class SubjectStore:
         except (sqlite3.Error, OSError) as error:
             raise _unusable(self.path, error) from error
 
+    def ask(self, id_: bytes, kind: Kind, said: bytes, *, hold: Sequence[bytes]) -> int:
+        with self.writing() as connection:
+            query = "INSERT INTO request(id, kind, state, said, result) VALUES (?, ?, 'asked', ?, '') RETURNING seq"
+            number = int(connection.execute(query, (id_, kind, said)).fetchall()[0][0])
+            connection.executemany("INSERT INTO hold(number, label) VALUES (?, ?)", [(number, each) for each in hold])
+        return number
 
-def destroy(connection: sqlite3.Connection, ids: Sequence[bytes]) -> None:
+    def destroy(
+        self, id_: bytes, labels: Sequence[bytes], *, besides: set[bytes], said: Callable[[Sequence[bytes]], bytes]
+    ) -> None:
+        with self.writing() as connection:
+            of = f"WHERE label IN ({marks(labels)})"
+            if connection.execute(f"SELECT 1 FROM hold {of} LIMIT 1", labels).fetchone():  # noqa: S608
+                raise held()
+            found = connection.execute(f"SELECT id FROM key {of}", labels)  # noqa: S608
+            ids = sorted({bytes(row[0]) for row in found} - besides)
+            if not ids:
+                raise nothing_left()
+            _destroyed(connection, ids)
+            connection.execute("UPDATE request SET state = 'destroyed', said = ? WHERE id = ?", (said(ids), id_))
+
+    def destroy_again(self, id_: bytes, kind: Kind, keys: Sequence[bytes], *, result: str) -> bool:
+        with self.writing() as connection:
+            living = [
+                each for each in keys
+                if connection.execute("SELECT 1 FROM key WHERE id = ? AND wrapped <> x''", (each,)).fetchone()
+            ]  # fmt: skip
+            _destroyed(connection, living)
+            connection.execute(
+                "INSERT INTO request(id, kind, state, said, result) VALUES (?, ?, 'done', x'', ?) "
+                "ON CONFLICT (id) DO UPDATE SET state = 'done', said = x'', result = excluded.result",
+                (id_, kind, result),
+            )
+        return bool(living)
+
+    def note(self, id_: bytes, state: State, *, said: bytes, result: str, lifts: int = 0) -> None:
+        with self.writing() as connection:
+            query = "UPDATE request SET state = ?, said = ?, result = ? WHERE id = ?"
+            connection.execute(query, (state, said, result, id_))
+            if lifts:
+                connection.execute("DELETE FROM hold WHERE number = ?", (lifts,))
+                connection.execute("UPDATE request SET said = x'' WHERE seq = ?", (lifts,))
+
+
+def _destroyed(connection: sqlite3.Connection, ids: Sequence[bytes]) -> None:
     """Overwrite keys, within the caller's transaction: first with as many zeros, so that the bytes are where they
     were; then take away what they are found by."""
     for start in range(0, len(ids), 500):
@@ -155,11 +181,6 @@ def truncated(connection: sqlite3.Connection, path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def marks(values: Sequence[object]) -> str:
-    """As many question marks."""
-    return ",".join("?" * len(values))
 
 
 def _connected(path: Path) -> sqlite3.Connection:

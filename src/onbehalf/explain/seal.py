@@ -10,7 +10,7 @@ payload says (leaf.py).
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,7 +25,6 @@ from onbehalf.explain.erasure import Erasure
 __all__ = [
     "KEY_ID_BYTES",
     "NONCE_BYTES",
-    "HouseSealing",
     "LedgerKeys",
     "Sealer",
     "Sealing",
@@ -59,6 +58,14 @@ class Sealing(Protocol):
 
         Raises LedgerUnavailable.
         """
+        ...
+
+    def ready(self, people: Iterable[str]) -> None:
+        """Have a durable key for each of these people, so that `seal` need not ask for it. Raises LedgerUnavailable."""
+        ...
+
+    def forget(self) -> None:
+        """Seal with no key that is remembered: one of them was destroyed."""
         ...
 
     def open(self, sealed: bytes, *, index: int, leaf: bytes) -> bytes | None:
@@ -96,28 +103,6 @@ class Sealer:
             return self._aead.decrypt(sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :], _place(index, leaf))
         except InvalidTag as error:
             raise LedgerCorrupt(_WRONG) from error
-
-
-class HouseSealing:
-    """The Sealing port with the ledger's key alone, whoever a payload is about: nothing can be erased by person."""
-
-    def __init__(self, sealer: Sealer) -> None:
-        self._sealer = sealer
-
-    def seal(self, payload: bytes, *, about: str, nonce: bytes, index: int, leaf: bytes) -> bytes:
-        return self._sealer.seal(payload, nonce=nonce, index=index, leaf=leaf)
-
-    def settle(self) -> None:
-        """There is no key to be made durable."""
-
-    def open(self, sealed: bytes, *, index: int, leaf: bytes) -> bytes:
-        return self._sealer.open(sealed, index=index, leaf=leaf)
-
-    def erasures(self) -> Sequence[Erasure]:
-        return ()
-
-    def under_way(self) -> bool:
-        return False
 
 
 class SubjectSealer:
