@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import pytest
 
+from act.test_bearer import jwt_of
 from onbehalf import connecting
 from onbehalf.connecting import Account, Connecting, ConnectionDead, Owner
 from onbehalf.doors.upstream_authorization import AuthorizationFailed
-from onbehalf.doors.vault_accounts import VaultAuthorizer
+from onbehalf.doors.vault_accounts import Meant, VaultAuthorizer
 from onbehalf.errors import ConnectionUnknown, VaultUnavailable
 from onbehalf.model import AuditEntry, Caller, Digest, Entity, Person, Receipt, ToolCall, UnixTime
 from validate.policy_house import BOB, DANA, NOW, caller, person, tool, tool_call
 
+MEANT = {"code": Meant(gateway="https://g.example/mcp", wanted={"https://code.example"})}
 OWNER = Owner(tenant="acme", person="dana", upstream="code")
 
 
@@ -217,11 +219,22 @@ def test_a_login_that_is_dead_is_forgotten_on_record_and_asked_for_anew() -> Non
     house.vault.accounts[OWNER] = Account(access="old", refresh="refresh-0", until=house.now)
     house.accounts.fails = ConnectionDead()
     with pytest.raises(AuthorizationFailed, match="connected anew"):
-        asyncio.run(VaultAuthorizer(house.connecting).bearer(call()))
+        asyncio.run(VaultAuthorizer(house.connecting, MEANT).bearer(call()))
     assert house.ledger.kinds == ["disconnected"]
     waiting = asyncio.run(house.connecting.needed(call()))
     assert waiting is not None
     assert waiting.url
+
+
+@pytest.mark.parametrize("aud", ["https://g.example/mcp", "https://other.example"])
+def test_a_kept_token_that_is_not_for_the_upstream_is_not_used_and_is_had_anew(aud: str) -> None:
+    house = House()
+    house.vault.accounts[OWNER] = Account(access=jwt_of(aud=aud), refresh="refresh-0")
+    authorizer = VaultAuthorizer(house.connecting, MEANT)
+    with pytest.raises(AuthorizationFailed) as caught:
+        asyncio.run(authorizer.bearer(call()))
+    assert caught.value.code == "upstream_token_unfit"
+    assert asyncio.run(authorizer.bearer(call())) == "access-1"
 
 
 def test_a_server_that_is_down_ends_no_login() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import subprocess
@@ -79,6 +80,11 @@ def test_a_token_that_the_api_takes_no_longer_is_had_anew_within_the_call(house:
     assert not house.call("orders", token).get("isError")
     before, refused, after = house.api.bearers[-3:]
     assert before == refused != after
+    parts = (each["txn-token"].split(".")[1] for each in house.api.seen[-2:])
+    first, second = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in parts)
+    assert first["txn"] == second["txn"]
+    assert first["jti"] != second["jti"], "no call token is shown twice"
+    assert second["tctx"]["record"]["n"] == first["tctx"]["record"]["n"] + 1
 
 
 def test_what_the_api_refuses_again_or_a_write_is_not_sent_on(house: House) -> None:

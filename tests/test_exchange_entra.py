@@ -14,7 +14,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 
-from company import Company, company, said
+from company import Company, company, said, wait_for
 from doors.issuer_house import METADATA, OPENID, issuing
 from exchange_house import SECRET, OrdersApi, TokenEndpoint, written
 
@@ -140,8 +140,8 @@ def test_interaction_required_is_a_clear_denial_and_nothing_is_sent_or_tried_aga
     assert len(house.entra.endpoint.forms) == asked + 1
     for word in ("AADSTS", "polids", "9ab03e19"):
         assert word not in json.dumps(result)
-    explained = said("explain", denial["call"], "--config", house.company.config)
-    assert "login_needed" in explained.out
+    explained = ("explain", denial["call"], "--config", house.company.config)
+    wait_for(lambda: "login_needed" in said(*explained).out, what="the outcome on record")
     # and with a new login it goes on
     assert not house.call(jti="after it").get("isError")
 
@@ -154,6 +154,26 @@ def test_what_is_on_record_of_it_is_that_nothing_was_done(house: House) -> None:
         house.entra.policies = {}
     assert result["_meta"]["onbehalf/denial"]["code"] == "login_needed"
     assert "not known" not in json.dumps(result)
+
+
+def test_a_token_for_the_gateway_itself_is_not_sent_and_that_is_on_record(house: House) -> None:
+    before, answering = len(house.api.seen), house.entra.endpoint.answer
+
+    def mixed_up(form: dict[str, str]) -> Any:
+        part = base64.urlsafe_b64encode(json.dumps({"aud": f"{house.company.gateway}/mcp"}).encode()).decode()
+        return {**answering(form), "access_token": f"e30.{part.rstrip('=')}.c2ln"}
+
+    house.entra.endpoint.answer = mixed_up
+    try:
+        result = house.call(jti="mix-up")
+    finally:
+        house.entra.endpoint.answer = answering
+    denial = result["_meta"]["onbehalf/denial"]
+    assert denial["code"] == "upstream_token_unfit"
+    assert "do not repeat it" in denial["remedy"]
+    assert len(house.api.seen) == before
+    explained = ("explain", denial["call"], "--config", house.company.config)
+    wait_for(lambda: "upstream_token_unfit" in said(*explained).out, what="the outcome on record")
 
 
 def test_who_is_of_another_issuer_is_told_so(tmp_path_factory: pytest.TempPathFactory) -> None:

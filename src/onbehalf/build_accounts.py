@@ -19,7 +19,7 @@ from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.ledger_keys import open_mask_key
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.doors.upstream_authorization import BearerSource
-from onbehalf.doors.vault_accounts import OauthAccounts, VaultAuthorizer
+from onbehalf.doors.vault_accounts import Meant, OauthAccounts, VaultAuthorizer
 from onbehalf.places import Paths
 
 __all__ = ["OpenAccounts", "open_accounts"]
@@ -48,9 +48,10 @@ def open_accounts(
     base, origin = places.config.resolve().parent, broker_issuer(settings)
     fetcher = IssuerFetcher(insecure_http=settings.gateway.insecure_http_for_tests)
     stack.push_async_callback(fetcher.aclose)
+    meant = {name: Meant.of(rule, gateway=settings.gateway.resource) for name, rule in named.items()}
     accounts = {
         name: OauthAccounts(
-            name, rule, fetcher, redirect_uri=f"{origin}{PATH}back",
+            name, rule, fetcher, redirect_uri=f"{origin}{PATH}back", meant=meant[name],
             secret=resolved(rule.client_secret, base=base, what=f"upstreams.{name}.account.client_secret"),
         )
         for name, rule in named.items()
@@ -65,5 +66,5 @@ def open_accounts(
     if logins is not None:
         seconds = settings.gateway.limits.call_seconds
         pages = ConnectPages(connecting, logins, accounts, origin=origin, seconds=seconds)
-    authorizer = VaultAuthorizer(connecting)
+    authorizer = VaultAuthorizer(connecting, meant)
     return OpenAccounts(connecting=connecting, pages=pages, authorizers=dict.fromkeys(named, authorizer))

@@ -50,7 +50,8 @@ def open_authorization(
     base = places.config.resolve().parent
     authorizers = {
         name: Authorizer(
-            rule, fetcher, keys, issuer=issuer, resource=rule.resource or upstream.url, clock=clock,
+            rule, fetcher, keys, gateway=settings.gateway.resource, issuer=issuer,
+            resource=rule.resource or upstream.url, clock=clock,
             secret=resolved(rule.client_secret, base=base, what=f"upstreams.{name}.authorization.client_secret"),
         )
         for name, (upstream, rule) in named.items()

@@ -209,6 +209,7 @@ class AuthorizationSettings(Keys, frozen=True):
 
     `issuer` is that server, as it calls itself, `token_endpoint` where it is asked, `client_id` and `client_secret` the
     gateway's own there. `resource` is what tokens are for, by default the API's `url`; `scope` is asked for as it is.
+    `token_audience` is who a token says that it is for (`aud`), by default `resource`; one for another is not used.
     """
 
     issuer: Url
@@ -218,6 +219,7 @@ class AuthorizationSettings(Keys, frozen=True):
     grant: Literal["jwt-bearer", "token-exchange"] = "jwt-bearer"
     resource: str = ""
     scope: str = ""
+    token_audience: str = ""
 
 
 class ExchangeSettings(Keys, frozen=True):
@@ -228,7 +230,9 @@ class ExchangeSettings(Keys, frozen=True):
     `issuer` is one of `issuers`, and its token endpoint is the one of its own metadata: a person's token is sent
     nowhere else, and no key here could name a place. `client_id` is the gateway's own there, with a `client_secret` or
     a `client_key` (PEM with the certificate, or a private JWK). `audience` and `resource` say what the token is for;
-    `scope` is asked for as it is, and with `token-exchange` the answer may have no more.
+    `scope` is asked for as it is, and with `token-exchange` the answer may have no more. `token_audience` is who a
+    token says that it is for (`aud`): one for another is not used. With `token-exchange` and `resource` that is by
+    default `resource` or `audience`, else it is not compared.
     """
 
     issuer: Url
@@ -239,6 +243,7 @@ class ExchangeSettings(Keys, frozen=True):
     audience: str = ""
     resource: str = ""
     scope: str = ""
+    token_audience: str = ""
 
 
 class AccountSettings(Keys, frozen=True):
@@ -248,7 +253,9 @@ class AccountSettings(Keys, frozen=True):
     `authorization_endpoint` and `token_endpoint` are the API's authorization server, `client_id` and `client_secret`
     the gateway's own there; its redirect address is `/connect/back` of the resource's origin. `issuer` is how that
     server calls itself, where it names itself in its answers (RFC 9207). `parameters` are sent with every request for
-    an authorization, such as `access_type: offline`. `title` is what people are shown.
+    an authorization, such as `access_type: offline`. `title` is what people are shown. `token_audience` is who a token
+    says that it is for (`aud`), by default the `resource` of `parameters`; one for another is not used. Without either
+    it is not compared.
     """
 
     authorization_endpoint: Url
@@ -259,6 +266,7 @@ class AccountSettings(Keys, frozen=True):
     issuer: str = ""
     title: Annotated[str, Meta(max_length=100)] = ""
     parameters: dict[Annotated[str, Meta(pattern="^[a-z_]{1,50}$")], str] = {}
+    token_audience: str = ""
 
 
 class McpUpstream(Keys, frozen=True, tag_field="kind", tag="mcp"):

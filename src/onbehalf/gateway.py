@@ -7,6 +7,7 @@ Must not hold a rule, a format or a door's name.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -355,15 +356,29 @@ class _Walk:
         return decide.narrowed(allow, engine.narrowing(call.tool, asked))
 
     async def _sent(self, allow: Allow, *, purpose: str = "") -> tuple[Receipt, Outcome]:
-        """Record the intent, then do it once. The caller of this closes the intent with its outcome.
+        """Do it once. The caller of this closes the intent, which is the last one, with its outcome.
 
-        Whatever breaks on the way, even being cancelled, the outcome is on record as failed or not known.
+        What was refused before any of it was done, or only reads, is sent once more where that is worth it, as a
+        sending of its own: a call token is good once, and who keeps a record of calls has one row for each number.
         """
         if allow.call.tool.scoped or allow.call.tool.explores is not None:
             allow = self._narrowed(allow)
+        receipt, result = await self._sent_once(allow, purpose)
+        if not isinstance(result, Failed) or result.again_s is None:
+            return receipt, result
+        self._close(allow.call, receipt, result)
+        await asyncio.sleep(result.again_s)
+        return await self._sent_once(allow, purpose, after=receipt)
+
+    async def _sent_once(self, allow: Allow, purpose: str, *, after: Receipt | None = None) -> tuple[Receipt, Outcome]:
+        """Record the intent, then send it.
+
+        Whatever breaks on the way, even being cancelled, the outcome is on record as failed or not known.
+        """
         house, call = self.house, allow.call
         upstream = self.standing.offers[call.tool.name].upstream
-        receipt = await house.ledger.append(entries.intent(allow, audience=upstream.audience, purpose=purpose))
+        entry = entries.intent(allow, audience=upstream.audience, purpose=purpose, after=after)
+        receipt = await house.ledger.append(entry)
         started = time.perf_counter()
         result: Outcome = once.interrupted(call, sent=False)
         try:

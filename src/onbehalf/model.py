@@ -411,11 +411,16 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The upstream did not do it, or we cannot know (`unknown` True: the effect may have happened)."""
+    """The upstream did not do it, or we cannot know (`unknown` True: the effect may have happened).
+
+    With `again_s` it was refused unread, or only reads, and is worth another sending, with a record and token of its
+    own, after so many seconds.
+    """
 
     code: str
     message: str
     unknown: bool
+    again_s: float | None = None
 
 
 Outcome: TypeAlias = Done | Failed

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import structs
 
+from onbehalf.act.bearer import BearerUnfit
 from onbehalf.act.exchange import ExchangeRefused, LoginNeeded, asked, denied, taken
 from onbehalf.config_upstreams import ExchangeSettings
+from onbehalf.model import UnixTime
 
+NOW = UnixTime(1_800_000_000)
 GATEWAY = "https://gateway.example/mcp"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 RULE = ExchangeSettings(
@@ -25,12 +29,12 @@ ENTRA = ExchangeSettings(
 GOOD = {"access_token": "a.b.c", "issued_token_type": ACCESS_TOKEN, "token_type": "Bearer", "expires_in": 300}
 
 
-def jwt_for(*audience: str) -> str:
+def jwt_for(*audience: str, **more: Any) -> str:
     def part(value: Any) -> str:
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
     aud: Any = audience[0] if len(audience) == 1 else [*audience]
-    return f"{part({'alg': 'RS256'})}.{part({'aud': aud})}.c2ln"
+    return f"{part({'alg': 'RS256'})}.{part({'aud': aud, **more})}.c2ln"
 
 
 def answer(**changes: Any) -> dict[str, Any]:
@@ -72,8 +76,6 @@ def test_entra_is_asked_in_its_own_form() -> None:
         ({"scope": "read write admin"}, "wider"),
         ({"scope": "READ"}, "wider"),
         ({"scope": ["read"]}, "wider"),
-        ({"access_token": jwt_for(GATEWAY)}, "this gateway"),
-        ({"access_token": jwt_for("urn:orders", f"{GATEWAY}/")}, "this gateway"),
         ({"expires_in": -1}, "seconds"),
         ({"expires_in": True}, "seconds"),
         ({"expires_in": 1.5}, "seconds"),
@@ -84,30 +86,55 @@ def test_an_answer_that_is_not_a_bearers_access_token_for_the_api_alone_is_refus
     changes: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(ExchangeRefused, match=why):
-        taken(answer(**changes), RULE, gateway=GATEWAY)
+        taken(answer(**changes), RULE, gateway=GATEWAY, now=NOW)
 
 
 @pytest.mark.parametrize(
     "changes", [{}, {"scope": "read"}, {"scope": ""}, {"token_type": "bearer"}, {"access_token": jwt_for("urn:orders")}]
 )
 def test_a_good_answer_is_taken(changes: dict[str, Any]) -> None:
-    assert taken(answer(**changes), RULE, gateway=GATEWAY).seconds == 300
+    assert taken(answer(**changes), RULE, gateway=GATEWAY, now=NOW).seconds == 300
+
+
+@pytest.mark.parametrize(
+    ("audience", "why"),
+    [((GATEWAY,), "this gateway"), (("urn:orders", f"{GATEWAY}/"), "this gateway"), (("urn:others",), "another API")],
+)
+def test_a_readable_token_that_is_not_for_the_api_alone_is_refused(audience: tuple[str, ...], why: str) -> None:
+    with pytest.raises(BearerUnfit, match=why):
+        taken(answer(access_token=jwt_for(*audience)), RULE, gateway=GATEWAY, now=NOW)
+
+
+def test_the_issuers_name_for_an_api_alone_says_nothing_of_the_audience_but_what_is_configured_does() -> None:
+    named = structs.replace(RULE, resource="")
+    found = answer(access_token=jwt_for("urn:others"))
+    assert taken(found, named, gateway=GATEWAY, now=NOW).seconds == 300
+    for rule in (named, RULE, ENTRA):
+        assert taken(found, structs.replace(rule, token_audience="urn:others"), gateway=GATEWAY, now=NOW)
+        with pytest.raises(BearerUnfit, match="another API"):
+            taken(found, structs.replace(rule, token_audience="urn:orders"), gateway=GATEWAY, now=NOW)
+
+
+def test_a_token_is_used_no_longer_than_it_says_itself() -> None:
+    assert taken(answer(access_token=jwt_for("orders", exp=NOW + 90)), RULE, gateway=GATEWAY, now=NOW).seconds == 90
+    assert taken(answer(access_token=jwt_for("orders", exp=NOW + 900)), RULE, gateway=GATEWAY, now=NOW).seconds == 300
+    assert taken(answer(access_token=jwt_for("orders", exp=NOW - 9)), RULE, gateway=GATEWAY, now=NOW).seconds == 0
 
 
 def test_a_slash_at_the_end_makes_no_other_gateway() -> None:
-    with pytest.raises(ExchangeRefused, match="this gateway"):
-        taken(answer(access_token=jwt_for(GATEWAY)), RULE, gateway=f"{GATEWAY}/")
+    with pytest.raises(BearerUnfit, match="this gateway"):
+        taken(answer(access_token=jwt_for(GATEWAY)), RULE, gateway=f"{GATEWAY}/", now=NOW)
 
 
 def test_a_life_that_is_not_told_is_a_minute_and_entras_may_be_text() -> None:
-    assert taken(answer(expires_in=None), RULE, gateway=GATEWAY).seconds == 60
+    assert taken(answer(expires_in=None), RULE, gateway=GATEWAY, now=NOW).seconds == 60
     told = answer(issued_token_type=None, expires_in="3599", scope="api://orders/Orders.Read")
-    assert taken(told, ENTRA, gateway=GATEWAY).seconds == 3599
+    assert taken(told, ENTRA, gateway=GATEWAY, now=NOW).seconds == 3599
 
 
 def test_entras_answer_for_this_gateway_is_refused_too() -> None:
-    with pytest.raises(ExchangeRefused, match="this gateway"):
-        taken(answer(issued_token_type=None, access_token=jwt_for(GATEWAY)), ENTRA, gateway=GATEWAY)
+    with pytest.raises(BearerUnfit, match="this gateway"):
+        taken(answer(issued_token_type=None, access_token=jwt_for(GATEWAY)), ENTRA, gateway=GATEWAY, now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +182,8 @@ JSON = st.recursive(
 def test_whatever_is_answered_is_refused_or_good(changes: dict[str, Any], entra: bool, audience: list[str]) -> None:
     told = {**GOOD, "access_token": jwt_for(*audience), **changes}
     try:
-        found = taken(told, ENTRA if entra else RULE, gateway=GATEWAY)
-    except ExchangeRefused:
+        found = taken(told, ENTRA if entra else RULE, gateway=GATEWAY, now=NOW)
+    except (ExchangeRefused, BearerUnfit):
         return
     assert found.token.isprintable()
     assert found.token.isascii()

@@ -123,9 +123,17 @@ def test_the_token_stands_beside_the_call_token_and_on_the_call_alone() -> None:
     assert (only.rpc, only.bearer, only.headers["txn-token"]) == ("tools/call", "alice.0", "header.payload.signature")
 
 
-def test_a_token_that_was_over_is_had_anew_and_a_reading_call_sent_once_more() -> None:
+def test_a_token_that_was_over_makes_another_sending_of_a_reading_call_worth_it_and_no_call_token_leaves_twice() -> (
+    None
+):
     server, bearers = Peopled(known=subject, refuse=1), Bearers()
-    assert said(through(lambda door: sent(door, "alice"), server.app(), bearers=bearers))["subject"] == "alice"
+
+    async def twice(door: McpUpstreamServer) -> tuple[Outcome, Outcome]:
+        return await sent(door, "alice"), await sent(door, "alice")
+
+    first, second = through(twice, server.app(), bearers=bearers)
+    assert first == Failed(code="upstream_refused", message="HTTP status 401", unknown=False, again_s=0.0)
+    assert said(second)["subject"] == "alice"
     assert [each.bearer for each in server.calls] == ["alice.0", "alice.1"]
     assert bearers.refusals == ["alice"]
 
@@ -139,14 +147,14 @@ def test_what_writes_or_cannot_have_another_token_is_refused_and_known_not_done(
     assert bearers.refusals == ["alice"], "the next call gets another"
 
 
-def test_a_token_that_is_refused_twice_is_a_failure_and_not_a_loop_nor_the_servers_trouble() -> None:
+def test_a_token_that_is_refused_is_a_failure_and_not_a_loop_nor_the_servers_trouble() -> None:
     server = Peopled(known=subject, refuse=9)
 
     async def once(door: McpUpstreamServer) -> tuple[Any, Any]:
         return await sent(door, "alice"), door.problems()
 
     outcome, problems = through(once, server.app(), bearers=Bearers())
-    assert (outcome.code, len(server.calls)) == ("upstream_refused", 2)
+    assert (outcome.code, len(server.calls)) == ("upstream_refused", 1)
     assert problems == ()
 
 

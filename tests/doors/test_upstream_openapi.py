@@ -162,13 +162,16 @@ def test_a_write_that_may_have_happened_is_not_known_and_not_sent_again(said: by
 BUSY = answer(b"", status=503, more="retry-after: 0\r\n")
 
 
-def test_only_reading_is_tried_again_and_only_once() -> None:
-    done, server = outcome(BUSY, answer(b"{}"))
-    assert (isinstance(done, Done), len(server.seen)) == (True, 2)
-    failed, server = outcome(BUSY)
-    assert (isinstance(failed, Failed), len(server.seen)) == (True, 2)
+@pytest.mark.parametrize(("after", "again_s"), [("0", 0.0), ("2", 2.0), ("3", None), ("1.5", None), ("soon", None)])
+def test_a_busy_server_makes_another_sending_of_a_read_worth_it_and_no_token_leaves_twice(
+    after: str, again_s: float | None
+) -> None:
+    failed, server = outcome(answer(b"", status=503, more=f"retry-after: {after}\r\n"), answer(b"{}"))
+    assert isinstance(failed, Failed)
+    assert (failed.again_s, len(server.seen)) == (again_s, 1)
     failed, server = outcome(BUSY, tools=ADD, arguments={"text": "a"})
-    assert (isinstance(failed, Failed), len(server.seen)) == (True, 1)
+    assert isinstance(failed, Failed)
+    assert (failed.again_s, len(server.seen)) == (None, 1)
 
 
 def test_a_server_that_is_not_there_is_known_not_to_have_done_it() -> None:
@@ -243,15 +246,14 @@ def test_a_write_that_waited_for_a_token_in_vain_is_known_not_to_be_done() -> No
     assert (failed.code, failed.unknown, server.seen) == ("upstream_login_failed", False, [])
 
 
-def test_a_token_that_is_refused_is_had_anew_for_reading_and_only_once() -> None:
+def test_a_token_that_is_refused_and_can_be_had_anew_makes_another_sending_of_a_read_worth_it() -> None:
     no = answer(b"", status=401)
-    done, server = outcome(no, answer(b"{}"), authorizer=Bearers())
-    assert isinstance(done, Done)
-    assert [b"Bearer token-1" in server.seen[0][0], b"Bearer token-2" in server.seen[1][0]] == [True, True]
-    failed, server = outcome(no, authorizer=Bearers())
-    assert (isinstance(failed, Failed), len(server.seen)) == (True, 2)
+    failed, server = outcome(no, answer(b"{}"), authorizer=Bearers())
+    assert failed == Failed(code="upstream_refused", message="HTTP status 401", unknown=False, again_s=0.0)
+    assert len(server.seen) == 1
     failed, server = outcome(no, tools=ADD, arguments={"text": "a"}, authorizer=Bearers())
-    assert (isinstance(failed, Failed), len(server.seen)) == (True, 1)
+    assert failed == Failed(code="upstream_refused", message="HTTP status 401", unknown=False)
+    assert len(server.seen) == 1
 
 
 def test_what_is_not_there_is_no_rows_for_a_tool_that_maps_them() -> None:

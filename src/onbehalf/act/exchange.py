@@ -6,14 +6,12 @@ RFC 8693, and the on-behalf-of form of Microsoft Entra. The person's token is no
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from onbehalf.act.bearer import check_bearer, wanted_of
 from onbehalf.config_upstreams import ExchangeSettings
-from onbehalf.model import Json
-from onbehalf.strict_json import NotStrict, strict_object
+from onbehalf.model import Json, UnixTime
 
 __all__ = [
     "EXCHANGE_GRANT",
@@ -23,7 +21,6 @@ __all__ = [
     "LoginNeeded",
     "asked",
     "denied",
-    "names_audience",
     "taken",
 ]
 
@@ -32,7 +29,6 @@ ON_BEHALF_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  # a name
 _MAX_TOKEN = 16 * 1024
 _DEFAULT_S = 60
-_DEPTH = 16
 _INTERACTION = frozenset({
     "interaction_required", "login_required", "consent_required", "account_selection_required",
     "insufficient_user_authentication",
@@ -75,16 +71,16 @@ def asked(rule: ExchangeSettings) -> dict[str, str]:
     return fields | {name: value for name, value in named.items() if value}
 
 
-def taken(answer: Mapping[str, Json], rule: ExchangeSettings, *, gateway: str) -> Exchanged:
+def taken(answer: Mapping[str, Json], rule: ExchangeSettings, *, gateway: str, now: UnixTime) -> Exchanged:
     """The token of an answer (RFC 8693 section 2.2.1). `gateway` is this gateway's resource. Checked, in this order:
 
     1 it is an access token; 2 a bearer's, which `N_A` is not; 3 it can stand in a header;
     4 where scopes were asked for, the answer has no others (Entra's are the API's own to say);
-    5 it is not for this gateway, as far as it can be read: the API could come back with it as the person;
-    6 its life, where it is told, is a number of seconds.
+    5 its life, where it is told, is a number of seconds;
+    6 it is, as far as it can be read, for the API that was asked for, not for this gateway, and not over (bearer.py).
 
     A refresh token in the answer is not looked at. Does not check the signature: it is the API's to check. Raises
-    ExchangeRefused.
+    ExchangeRefused, BearerUnfit.
     """
     token, kind = answer.get("access_token"), answer.get("token_type")
     issued = answer.get("issued_token_type", _ACCESS_TOKEN if rule.grant == "entra" else None)
@@ -96,14 +92,16 @@ def taken(answer: Mapping[str, Json], rule: ExchangeSettings, *, gateway: str) -
         raise ExchangeRefused("the issuer gave a token that cannot stand in a header")
     if rule.grant == "token-exchange" and rule.scope and not _within(answer.get("scope", rule.scope), rule.scope):  # 4
         raise ExchangeRefused("the issuer gave a token of wider scope than was asked for")
-    if names_audience(token, gateway):  # 5
-        raise ExchangeRefused("the issuer gave a token that is for this gateway, too")
-    return Exchanged(token=token, seconds=_seconds(answer.get("expires_in", _DEFAULT_S)))  # 6
+    seconds = _seconds(answer.get("expires_in", _DEFAULT_S))  # 5
+    ends = check_bearer(token, gateway=gateway, wanted=_wanted(rule), now=now)  # 6
+    return Exchanged(token=token, seconds=seconds if ends is None else min(seconds, max(0, ends - now)))
 
 
-def names_audience(token: str, resource: str) -> bool:
-    """Whether a token says that it is for this resource, as far as it can be read. Says nothing of who made it."""
-    return resource.rstrip("/") in {name.rstrip("/") for name in _audiences(token)}
+def _wanted(rule: ExchangeSettings) -> frozenset[str]:
+    """Who the token may name. An `audience` alone is the issuer's own name for the API, which `aud` need not repeat,
+    and Entra names an API in `aud` as the API is set up to be."""
+    by_resource = rule.grant == "token-exchange" and rule.resource
+    return wanted_of(rule.token_audience, *((rule.resource, rule.audience) if by_resource else ()))
 
 
 def denied(said: Mapping[str, Json]) -> ExchangeRefused:
@@ -118,20 +116,6 @@ def denied(said: Mapping[str, Json]) -> ExchangeRefused:
 
 def _within(given: Json, most: str) -> bool:
     return isinstance(given, str) and set(given.split(" ")) - {""} <= set(most.split(" "))
-
-
-def _audiences(token: str) -> tuple[str, ...]:
-    """Who a token says it is for; none of what cannot be read, which only whom it is for can."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return ()
-    try:
-        data = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
-        found = strict_object(data, depth=_DEPTH).get("aud")
-    except (binascii.Error, ValueError, NotStrict):
-        return ()
-    named = found if isinstance(found, list) else [found]
-    return tuple(each for each in named if isinstance(each, str))
 
 
 def _seconds(life: Json) -> int:

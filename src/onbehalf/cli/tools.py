@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from onbehalf.act.exchange import names_audience
+from onbehalf.act.bearer import names_audience
 from onbehalf.build import mcp_server
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import McpUpstream, Settings

@@ -21,10 +21,11 @@ from typing import Protocol
 import orjson
 
 from onbehalf.act.assertion import asserted
+from onbehalf.act.bearer import UNFIT, BearerUnfit, check_bearer, wanted_of
 from onbehalf.config_upstreams import AuthorizationSettings
 from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher, basic
 from onbehalf.doors.key_file import KeyFile
-from onbehalf.model import Json, ToolCall
+from onbehalf.model import Json, ToolCall, UnixTime
 from onbehalf.ports import Clock
 
 __all__ = ["AuthorizationFailed", "Authorizer", "BearerSource", "bearer_within"]
@@ -78,16 +79,18 @@ class _Kept:
 
 
 class Authorizer:
-    """Tokens for one upstream. `issuer` is this gateway's as it asserts, `resource` what tokens are for, `secret` its
-    own at the other server, "" for none. Used within one event loop; the fetcher is closed by whoever gave it."""
+    """Tokens for one upstream. `gateway` is this gateway's resource, `issuer` its name as it asserts, `resource` what
+    tokens are for, `secret` its own at the other server, "" for none. Used within one event loop; the fetcher is closed
+    by whoever gave it."""
 
     def __init__(
-        self, settings: AuthorizationSettings, fetcher: IssuerFetcher, keys: KeyFile, *, issuer: str, resource: str,
-        secret: str, clock: Clock, monotonic: Callable[[], float] = time.monotonic,
+        self, settings: AuthorizationSettings, fetcher: IssuerFetcher, keys: KeyFile, *, gateway: str, issuer: str,
+        resource: str, secret: str, clock: Clock, monotonic: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._fetcher = fetcher
         self._keys = keys
+        self._gateway = gateway
         self._issuer = issuer
         self._resource = resource
         self._secret = secret
@@ -110,6 +113,8 @@ class Authorizer:
             raise AuthorizationFailed("the other authorization server gave a token that cannot stand in a header")
         life = answer.get("expires_in", _DEFAULT_S)
         seconds = float(life) if isinstance(life, int | float) and not isinstance(life, bool) else _DEFAULT_S
+        if (ends := self._ends(token)) is not None:
+            seconds = min(seconds, ends - self._clock())
         if (keep := min(seconds, _MAX_S) - _EARLY_S) > 0:
             self._kept[key] = _Kept(token=token, until=self._monotonic() + keep)
             while len(self._kept) > _KEPT:
@@ -120,6 +125,14 @@ class Authorizer:
         """The API did not take the person's token: the next call gets another."""
         self._kept.pop(_key(call), None)
         return False
+
+    def _ends(self, token: str) -> UnixTime | None:
+        """When the token says that it ends. Raises AuthorizationFailed for one that is, readably, not for the API."""
+        wanted = wanted_of(self._settings.token_audience, self._resource)
+        try:
+            return check_bearer(token, gateway=self._gateway, wanted=wanted, now=self._clock())
+        except BearerUnfit as error:
+            raise AuthorizationFailed(str(error), code=UNFIT) from error
 
     async def _asked(self, call: ToolCall) -> Mapping[str, Json]:
         settings = self._settings

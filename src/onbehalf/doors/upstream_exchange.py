@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
+from onbehalf.act.bearer import UNFIT, BearerUnfit
 from onbehalf.act.exchange import Exchanged, ExchangeRefused, LoginNeeded, asked, denied, taken
 from onbehalf.config_upstreams import ExchangeSettings
 from onbehalf.doors.issuer_client import TokenClient
@@ -99,12 +100,14 @@ class Exchanger:
     async def _exchanged(self, call: ToolCall) -> Exchanged:
         try:
             answer = await self._exchange.asked(call.caller, asked(self._rule), rule=self._rule, client=self._client)
-            return taken(answer, self._rule, gateway=self._gateway)
+            return taken(answer, self._rule, gateway=self._gateway, now=self._clock())
         except NotExchangeable as error:
             message = f"only an unbound token that `{self._rule.issuer}` signed can be exchanged there"
             raise AuthorizationFailed(message, code="exchange_impossible") from error
         except TokenNotHeld as error:
             raise AuthorizationFailed("the person's token is over, or was given up meanwhile") from error
+        except BearerUnfit as error:
+            raise AuthorizationFailed(str(error), code=UNFIT) from error
         except SameToken as error:
             raise AuthorizationFailed("the issuer gave back the token that it was sent") from error
         except FetchFailed as error:

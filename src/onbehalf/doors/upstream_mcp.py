@@ -2,8 +2,10 @@
 
 Speaks 2026-07-28 (no session, every request says all) and, to older servers, the handshake of 2025; `auto` asks the
 server which. The handshake and the list of tools are asked for in the gateway's own name, without a person or a token.
-Nothing is sent twice but a call that a server refused unread: because it forgot our session, or, of one that only
-reads, because its person's token was over and could be had anew. Must not decide anything.
+No call token leaves twice: who takes it once may have used it up before refusing the call. A call that a server refused
+unread, because it forgot our session, or, of one that only reads, because its person's token was over and another is
+worth a try, is a failure that says so (`again_s`), for whoever makes a sending of its own of it. Must not decide
+anything.
 
 Where calls carry their person's own access token for the server, nothing is shared between them: what must be said
 before a call is said with that token too, and a session is for one call, and ended.
@@ -19,7 +21,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -62,9 +64,12 @@ _MAX_TOOLS = 1000
 
 @dataclass(slots=True)
 class _Departure:
-    """Whether the call may have left: from then on a failure of a write is not known to be one."""
+    """Whether the call may have left: from then on a failure of a write is not known to be one. Whether its token has,
+    and so must not again; and after how many seconds another sending is worth a try."""
 
-    left: bool = field(default=False)
+    left: bool = False
+    shown: bool = False
+    again_s: float | None = None
 
 
 class McpUpstreamServer:
@@ -118,11 +123,11 @@ class McpUpstreamServer:
             request_id = self._id(call.id)
             body, headers = self._call_request(line, request_id, call)
             wire = self._wired()
-            departure.left = True
+            departure.left = departure.shown = True
             try:
                 return await wire.ask(request_id, body, headers, token=token.compact)
             except NotSent:
-                departure.left = False
+                departure.left = departure.shown = False
                 raise
             except Rejected as error:
                 departure.left = not unread(error)
@@ -130,14 +135,15 @@ class McpUpstreamServer:
 
         try:
             source = self._authorizer
-            answer = await (self._timed(ask) if source is None else self._as_person(source, call, ask))
+            one = self._timed(ask, departure) if source is None else self._as_person(source, call, ask, departure)
+            answer = await one
             if answer.error is not None:
                 departure.left = answer.error not in UNREAD_CODES
                 raise WireError(f"the server answered with error {answer.error}")
             self._trouble = ""
             return self._receipted(answer.result, token)
         except Exception as error:  # a failure is a value, whatever it was; it goes on record
-            return self._failed(error, unknown=departure.left and call.tool.writes)
+            return self._failed(error, unknown=departure.left and call.tool.writes, again_s=departure.again_s)
 
     async def describe(self, *, bearer: str = "") -> Mapping[str, Described]:
         """The server's tools by name, all pages of them within one `timeout`; where they are pinned, those.
@@ -214,7 +220,7 @@ class McpUpstreamServer:
         receipt = self._receipts.require(text, token, answer=answer, status=200)
         return Done(content=found.content, digest=found.digest, receipt=receipt)
 
-    def _failed(self, error: Exception, *, unknown: bool) -> Failed:
+    def _failed(self, error: Exception, *, unknown: bool, again_s: float | None = None) -> Failed:
         code, message = classed(error)
         theirs = code == "upstream_refused" and self._authorizer is not None  # a person's trouble, not the server's
         if (
@@ -222,7 +228,7 @@ class McpUpstreamServer:
             and not theirs
         ):
             self._trouble = f"`{self._url}`: {message}"
-        return Failed(code=code, message=message[:300], unknown=unknown)
+        return Failed(code=code, message=message[:300], unknown=unknown, again_s=again_s)
 
     # --- lists ------------------------------------------------------------------------------
 
@@ -244,14 +250,19 @@ class McpUpstreamServer:
 
     # --- in a person's name -----------------------------------------------------------------
 
-    async def _as_person(self, source: BearerSource, call: ToolCall, ask: _Ask[Answer]) -> Answer:
-        """The exchange with the person's own token there; once more where it only reads, and was refused one that was
-        over. Raises AuthorizationFailed, WireError, TimeoutError."""
+    async def _as_person(
+        self, source: BearerSource, call: ToolCall, ask: _Ask[Answer], departure: _Departure
+    ) -> Answer:
+        """The exchange with the person's own token there; with another one where it only reads, and the token was over
+        before the call itself had left. Raises AuthorizationFailed, WireError, TimeoutError."""
         async with asyncio.timeout(self._timeout):
             try:
                 return await self._alone(await bearer_within(self._timeout, source, call), ask)
             except Rejected as error:
                 if error.status != 401 or not await source.refused(call) or call.tool.writes:
+                    raise
+                if departure.shown:
+                    departure.again_s = 0.0
                     raise
             return await self._alone(await bearer_within(self._timeout, source, call), ask)
 
@@ -273,7 +284,7 @@ class McpUpstreamServer:
 
     # --- the gateway's own line -------------------------------------------------------------
 
-    async def _timed(self, ask: _Ask[Result]) -> Result:
+    async def _timed(self, ask: _Ask[Result], departure: _Departure | None = None) -> Result:
         """Do one exchange on the line there is, or on one made now. Raises WireError, TimeoutError."""
         line = self._line
         if line is not None and not line.session:
@@ -283,10 +294,14 @@ class McpUpstreamServer:
             try:
                 return await self._on(line, ask)
             except Rejected as error:
-                if error.status == 404 and line.session:
-                    # MCP 2025-11-25 transports: the session is over and this was not read; only then once more
-                    return await ask(await self._lined(line))
-                raise
+                if error.status != 404 or not line.session:
+                    raise
+                # MCP 2025-11-25 transports: the session is over and this was not read; only then once more
+                if departure is not None and departure.shown:
+                    self._forget(line)
+                    departure.again_s = 0.0
+                    raise
+                return await ask(await self._lined(line))
 
     async def _on(self, line: Line, ask: _Ask[Result]) -> Result:
         try:

@@ -4,9 +4,10 @@ A dry call is the API's own dry run. Its call token is for that alone, and is us
 once more right before the call is done, and `expected` is not compared here. Between the try and the doing the API may
 change; only the API can rule that out, e.g. with If-Match.
 
-The server is the configured one and no other: its address is judged and pinned, redirects are not followed. Only GET
-and HEAD are sent a second time, once, where the first was not sent, was answered 503 with a short Retry-After, or 401
-to a token of the person's that was kept and can be had anew. Must not decide anything, or read a document.
+The server is the configured one and no other: its address is judged and pinned, redirects are not followed. No call
+token leaves twice: who takes it once may have used it up before refusing the call. A GET or HEAD that was answered 503
+with a short Retry-After, or 401 to a token of the person's that was kept and can be had anew, is a failure that says so
+(`again_s`), for whoever makes a sending of its own of it. Must not decide anything, or read a document.
 
 Trust: the server does what a call token for it, and the gateway's own credentials, allow, and changes nothing in a dry
 run. Its answers are hostile text; it gets nothing else of a person, and none of its words stands in a failure.
@@ -45,11 +46,13 @@ _PATIENCE = {"0": 0.0, "1": 1.0, "2": 2.0}
 
 
 class _Trouble(Exception):
-    """What became of one request, in our own words. `sent` is whether it may have been acted on."""
+    """What became of one request, in our own words. `sent` is whether it may have been acted on, `anew` whether
+    nothing of it left, so that it may be sent as it is, and `again` after how many seconds another sending is worth it.
+    """
 
-    def __init__(self, code: str, message: str, *, sent: bool, again: float | None = None) -> None:
+    def __init__(self, code: str, message: str, *, sent: bool, anew: bool = False, again: float | None = None) -> None:
         super().__init__(message)
-        self.code, self.message, self.sent, self.again = code, message, sent, again
+        self.code, self.message, self.sent, self.anew, self.again = code, message, sent, anew, again
 
 
 class OpenapiServer:
@@ -102,7 +105,8 @@ class OpenapiServer:
             async with asyncio.timeout(self._timeout):
                 return await self._sent(call, request, token, patient=operation.reads)
         except _Trouble as error:
-            return Failed(code=error.code, message=error.message, unknown=error.sent and effect)
+            again = error.again if operation.reads and not call.tool.writes else None
+            return Failed(code=error.code, message=error.message, unknown=error.sent and effect, again_s=again)
         except TimeoutError:
             message = "the server did not answer in time"
             return Failed(code="upstream_timed_out", message=message, unknown=effect)
@@ -119,9 +123,8 @@ class OpenapiServer:
         try:
             return await self._once(call, request, token)
         except _Trouble as error:
-            if not patient or call.tool.writes or error.again is None:
+            if not error.anew or not patient or call.tool.writes:
                 raise
-            await asyncio.sleep(error.again)
         return await self._once(call, request, token)
 
     async def _once(self, call: ToolCall, request: Request, token: CallToken) -> Done:
@@ -143,7 +146,7 @@ class OpenapiServer:
             if _unsent(error):
                 await self._dropped(client)  # the name may lead elsewhere by now: it is resolved and judged anew
                 message = "the server cannot be reached"
-                raise _Trouble("upstream_unavailable", message, sent=False, again=0.0) from error
+                raise _Trouble("upstream_unavailable", message, sent=False, anew=True) from error
             if isinstance(error, TimeoutError):
                 raise
             raise _Trouble("upstream_error", "the exchange broke off", sent=True) from error

@@ -68,10 +68,11 @@ class Released:
     applied: Applied = _UNTOUCHED
 
 
-def intent(allow: Allow, *, audience: str = "", purpose: str = "") -> AuditEntry:
+def intent(allow: Allow, *, audience: str = "", purpose: str = "", after: Receipt | None = None) -> AuditEntry:
     """What is about to be done, and why it may be. Durable before anything is sent to `audience`.
 
-    `purpose` is "" for what was asked for, `lookup` or `preview` for what comes before it.
+    `purpose` is "" for what was asked for, `lookup` or `preview` for what comes before it. `after` is the intent of an
+    earlier sending of the same, which was refused.
     """
     call = allow.call
     facts = _about(call)
@@ -87,6 +88,8 @@ def intent(allow: Allow, *, audience: str = "", purpose: str = "") -> AuditEntry
     facts["decision"] = decision
     if purpose:
         facts["purpose"] = purpose
+    if after is not None:
+        facts["after"] = {"index": after.index, "leaf": after.leaf}
     if call.where is not None:
         facts["scope"] = {"predicate": call.where.sql, "parameters": [*sorted(call.where.parameters)]}
     if call.page is not None:

@@ -44,6 +44,8 @@ _HOPELESS = {
     "them do so and come back with a new token: until then this is refused however often it is sent",
     "exchange_impossible": "the system behind this tool is reached with the company's own login only, and this token "
     "is not of it, or is bound to a key; do not repeat it, have the client log in there",
+    "upstream_token_unfit": "the token that was given for the system behind this tool is for another one, for this "
+    "gateway, or over; do not repeat it, have whoever runs the gateway look at what the upstream's login gives",
     "arguments_refused": "the system behind this tool does not take these arguments; send others",
 }
 

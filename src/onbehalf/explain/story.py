@@ -193,7 +193,8 @@ def _has_dry_run(facts: Mapping[str, Json]) -> bool:
 
 def _asked(facts: Mapping[str, Json], *, aside: str) -> str:
     tool = _map(facts.get("tool"))
-    text = f"{_VERBS.get(aside, 'They asked for')} the tool {_clean(_text(tool, 'name'))}"
+    verb = "It had not been answered with more than a refusal, and was sent once more: to" if "after" in facts else ""
+    text = f"{verb or _VERBS.get(aside, 'They asked for')} the tool {_clean(_text(tool, 'name'))}"
     if upstream := _text(tool, "upstream"):
         text += f" of {upstream} ({'it writes' if tool.get('writes') else 'it reads'})"
     arguments = _map(facts.get("arguments"))
