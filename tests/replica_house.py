@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from company import Company, free_port
 
-__all__ = ["remembering", "served_twice"]
+__all__ = ["beside", "remembering", "served_twice"]
 
 _STATE = '\n  state: {postgres: {dsn: "file:state.dsn", connections: 3, timeout_seconds: 4}}'
 
@@ -19,7 +19,7 @@ def served_twice(here: Company, dsn: str) -> Iterator[Company]:
     """This gateway and another one, the latter of which is given; both run until the context ends."""
     remembering(here, dsn)
     with here.serving():
-        there = _beside(here)
+        there = beside(here)
         with there.serving():
             yield there
 
@@ -30,7 +30,7 @@ def remembering(here: Company, dsn: str) -> None:
     here.edit("  limits: {call_seconds: 8}", f"  limits: {{call_seconds: 8}}{_STATE}")
 
 
-def _beside(here: Company) -> Company:
+def beside(here: Company) -> Company:
     """A second gateway of the resource of the first, with its keys and nothing else of its data."""
     directory = here.directory.parent / "there"
     shutil.copytree(here.directory, directory, ignore=shutil.ignore_patterns("data", "gateway.log"))

@@ -208,7 +208,7 @@ async def _record(site: _Site) -> _Record:
 async def _people(site: _Site, known: people_file.People, record: _Record, notes: Notes) -> _People:
     stores = await open_stores(*site.parts)
     told = open_people(*site.parts, known=known, stopped=stores.revocations, note=notes.note, record=notes.record)
-    signals = await open_signals(*site.parts, revoked=told.known, ledger=record.ledger)
+    signals = await open_signals(*site.parts, revoked=told.known, ledger=record.ledger, kept=stores)
     return _People(stores=stores, told=told, signals=signals, directory=signals.people(told.known))
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 from onbehalf.config import Settings, token_issuers
 from onbehalf.config_signals import StreamSettings, tenants_of
@@ -21,12 +22,11 @@ from onbehalf.doors.directory_named import named
 from onbehalf.doors.directory_revoked import RevokedPeople
 from onbehalf.doors.inbound_signals import PushedStream, SignalsApp
 from onbehalf.doors.issuer_keys import IssuerKeys
-from onbehalf.doors.revocations_signalled import SignalStore
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.doors.signals_keys import StreamFetcher, rule_of
 from onbehalf.doors.signals_poll import Poller
-from onbehalf.doors.signals_stream import Around, SignalStream, settle
-from onbehalf.doors.signals_watch import Asking, cancelled, watch
+from onbehalf.doors.signals_stream import Around, Signalled, SignalStream, settle
+from onbehalf.doors.signals_watch import Asking, Settling, Working, cancelled, watch
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import AuditEntry, Json
 from onbehalf.places import Paths
@@ -38,13 +38,20 @@ __all__ = ["OpenedSignals", "open_signals", "push_secrets"]
 _MIN_SECRET = 32
 
 
+class Kept(Protocol):
+    """Where what events did is kept, and who works at streams while several gateways keep it together."""
+
+    def signals(self) -> Signalled: ...
+    def in_turn(self, working: Sequence[tuple[str, Working]]) -> Sequence[Working]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedSignals:
     """`pushed` is the door by which events are pushed, None where none are."""
 
     streams: tuple[SignalStream, ...] = ()
     pushed: SignalsApp | None = None
-    working: tuple[Poller | Asking, ...] = ()
+    working: tuple[Working, ...] = ()
 
     def begin(
         self, stack: contextlib.AsyncExitStack, *, note: Callable[[str, dict[str, Json]], None],
@@ -88,9 +95,11 @@ def push_secrets(streams: tuple[StreamSettings, ...], *, base: Path) -> dict[str
 
 
 async def open_signals(
-    settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, revoked: RevokedPeople, ledger: Ledger
-) -> OpenedSignals:
+    settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, revoked: RevokedPeople, ledger: Ledger,
+    kept: Kept,
+) -> OpenedSignals:  # fmt: skip
     """Everything about security events, which are in force by `revoked`; what an earlier process left is put on record.
+    Where several gateways remember in one database, each stream is fetched and asked by one of them at a time.
 
     Raises ConfigInvalid, SignalsUnavailable.
     """
@@ -98,8 +107,7 @@ async def open_signals(
         return OpenedSignals()
     base = places.config.resolve().parent
     secrets = push_secrets(settings.signals, base=base)
-    store = SignalStore.open(places.revocations)
-    stack.push_async_callback(asyncio.to_thread, store.close)
+    store = kept.signals()
 
     async def record(kind: str, facts: Mapping[str, Json]) -> None:
         await ledger.append(AuditEntry(kind=kind, call="", at=now(), facts=facts))
@@ -114,10 +122,14 @@ async def open_signals(
         for each in streams
         if each.settings.name in secrets
     }
-    working = tuple(each for stream in streams for each in _working(stream, base))
+    working: list[Working] = [
+        *kept.in_turn([(stream.settings.name, each) for stream in streams for each in _working(stream, base)])
+    ]
+    if settings.gateway.state is not None:
+        working.append(Settling(around))
     for each in working:
         stack.push_async_callback(each.aclose)
-    return OpenedSignals(streams=streams, pushed=SignalsApp(pushed) if pushed else None, working=working)
+    return OpenedSignals(streams=streams, pushed=SignalsApp(pushed) if pushed else None, working=tuple(working))
 
 
 async def _stream(
@@ -134,9 +146,9 @@ async def _stream(
     return made
 
 
-def _working(stream: SignalStream, base: Path) -> list[Poller | Asking]:
+def _working(stream: SignalStream, base: Path) -> list[Working]:
     poll, asking = stream.settings.poll, stream.settings.verification
-    found: list[Poller | Asking] = []
+    found: list[Working] = []
     if poll is not None:
         found.append(Poller(stream, poll, secret=resolved(poll.secret, base=base, what="signals.poll.secret")))
     if asking is not None:

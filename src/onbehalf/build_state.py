@@ -5,8 +5,9 @@ Like build.py, names concrete doors. Must not hold a rule.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,8 +21,11 @@ from onbehalf.doors.directory_revoked import Stopped
 from onbehalf.doors.issuer_proof import UsedProofs
 from onbehalf.doors.once_sqlite import SqliteOnce
 from onbehalf.doors.proofs_sqlite import SqliteProofs
+from onbehalf.doors.revocations_signalled import SignalStore
 from onbehalf.doors.revocations_sqlite import Revocations
 from onbehalf.doors.secret_reference import resolved
+from onbehalf.doors.signals_stream import Signalled
+from onbehalf.doors.signals_watch import Working
 from onbehalf.doors.vault_sqlite import SqliteVault
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import UnixTime
@@ -50,6 +54,11 @@ class Stores(Protocol):
     def broker(self) -> Store: ...
     def vault(self, secret: bytes) -> Vault: ...
     def revocations(self) -> Stopped: ...
+    def signals(self) -> Signalled: ...
+    def in_turn(self, working: Sequence[tuple[str, Working]]) -> Sequence[Working]:
+        """What is at work for streams of these names, done by one gateway at a time."""
+        ...
+
     async def begin(self, changed: Callable[[], None]) -> None:
         """Hear what other gateways change; `changed` is called when they ended grants."""
         ...
@@ -91,6 +100,15 @@ class _Files:
         self._stack.callback(opened.close)
         return opened
 
+    def signals(self) -> SignalStore:
+        opened = SignalStore.open(self._places.revocations)
+        self._stack.push_async_callback(asyncio.to_thread, opened.close)
+        return opened
+
+    def in_turn(self, working: Sequence[tuple[str, Working]]) -> Sequence[Working]:
+        """It is always this one's turn."""
+        return [each for _, each in working]
+
     async def begin(self, changed: Callable[[], None]) -> None:
         """Nobody else changes these."""
 
@@ -98,13 +116,15 @@ class _Files:
 class _Database:
     """One database for all of them."""
 
-    def __init__(self, state: State, stack: contextlib.AsyncExitStack) -> None:
+    def __init__(self, state: State, dsn: str, stack: contextlib.AsyncExitStack) -> None:
         from onbehalf.doors.broker_postgres import PostgresBroker
         from onbehalf.doors.revocations_postgres import PostgresRevocations
+        from onbehalf.doors.state_watch import StateWatch
 
-        self._state, self._stack = state, stack
+        self._state, self._dsn, self._stack = state, dsn, stack
         self._broker = PostgresBroker(state)
         self._revocations = PostgresRevocations(state)
+        self._watch = StateWatch(state, self._revocations, self._broker)
 
     def once(self) -> OnceAndChanges:
         from onbehalf.doors.once_postgres import PostgresOnce
@@ -133,13 +153,23 @@ class _Database:
         self._stack.push_async_callback(self._revocations.aclose)
         return self._revocations
 
-    async def begin(self, changed: Callable[[], None]) -> None:
-        from onbehalf.doors.state_watch import StateWatch
+    def signals(self) -> Signalled:
+        from onbehalf.doors.revocations_signalled_postgres import PostgresSignals
 
-        watch = StateWatch(self._state, self._revocations, self._broker)
-        watch.changed = changed
-        self._stack.push_async_callback(watch.aclose)
-        await watch.begin()
+        return PostgresSignals(self._state, self._revocations, hear=self._watch.look)
+
+    def in_turn(self, working: Sequence[tuple[str, Working]]) -> Sequence[Working]:
+        from onbehalf.doors.signals_turns import InTurn, Turns
+
+        if not working:
+            return ()
+        turns = Turns(self._dsn, {name for name, _ in working})
+        return [turns, *(InTurn(each, turns, name) for name, each in working)]
+
+    async def begin(self, changed: Callable[[], None]) -> None:
+        self._watch.changed = changed
+        self._stack.push_async_callback(self._watch.aclose)
+        await self._watch.begin()
 
 
 async def open_stores(settings: Settings, places: Paths, stack: contextlib.AsyncExitStack) -> Stores:
@@ -153,7 +183,7 @@ async def open_stores(settings: Settings, places: Paths, stack: contextlib.Async
     dsn = state_dsn(rules, base=places.config.resolve().parent)
     state = await State.open(dsn, connections=rules.connections, seconds=rules.timeout_seconds)
     stack.push_async_callback(state.aclose)
-    return _Database(state, stack)
+    return _Database(state, dsn, stack)
 
 
 def state_dsn(rules: PostgresState, *, base: Path) -> str:

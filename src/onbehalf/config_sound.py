@@ -182,11 +182,6 @@ def _require_speakers(settings: Settings) -> None:
 
 def _require_signals(settings: Settings) -> None:
     """See that a stream names people of known logins, and tenants of these, and is reached over https."""
-    if settings.signals and settings.gateway.state is not None:
-        raise ConfigInvalid(
-            "`signals` and `gateway.state` do not go together yet: an event would reach one gateway of several",
-            hint="leave one of them out; docs/replicas.md says what is kept where",
-        )
     speakers = {issuer.issuer: issuer.tenant for issuer in settings.issuers}
     if settings.broker is not None:
         speakers[settings.broker.login.issuer] = settings.broker.login.tenant

@@ -48,7 +48,7 @@ def test_what_is_printed_builds_the_tables_by_psql_and_can_be_run_again(owned: s
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    assert tables(owned) == 13
+    assert tables(owned) == 16
 
 
 def test_apply_makes_them_as_the_owner_and_says_what_is_next(owned: str) -> None:
@@ -56,16 +56,16 @@ def test_apply_makes_them_as_the_owner_and_says_what_is_next(owned: str) -> None
         done = said("db", "state", "--apply", "env:OWNER_DSN", "--role", ROLE)
         assert done.code == 0, done.err
         assert f"set the password of `{ROLE}`" in done.out
-    assert tables(owned) == 13
+    assert tables(owned) == 16
     run(owned, f"ALTER ROLE {ROLE} PASSWORD 'x'")
-    assert run(make_conninfo(owned, user=ROLE, password="x"), "SELECT number FROM onbehalf_state.version") == [(1,)]
+    assert run(make_conninfo(owned, user=ROLE, password="x"), "SELECT number FROM onbehalf_state.version") == [(2,)]
 
 
 def test_tables_of_another_release_are_left_as_they_are(owned: str) -> None:
     assert said("db", "state", "--apply", "env:OWNER_DSN", "--role", ROLE).code == 0
     run(owned, "UPDATE onbehalf_state.version SET number = 7")
     done = said("db", "state", "--apply", "env:OWNER_DSN", "--role", ROLE)
-    assert (done.code, "nothing was made: there are tables of another release, expected version 1" in done.err) == (
+    assert (done.code, "nothing was made: there are tables of another release, expected version 2" in done.err) == (
         2,
         True,
     ), done.err

@@ -81,7 +81,7 @@ def test_a_role_that_may_change_the_tables_is_refused(dsn: str, postgres: str) -
 
 def test_tables_that_are_missing_or_of_another_release_are_refused(dsn: str, postgres: str) -> None:
     run(owner(dsn, postgres), "UPDATE onbehalf_state.version SET number = 99")
-    with pytest.raises(ConfigInvalid, match="of version 99, expected 1"):
+    with pytest.raises(ConfigInvalid, match="of version 99, expected 2"):
         within(open_close(dsn))
     with fresh(postgres) as empty:
         role = conninfo_to_dict(dsn)

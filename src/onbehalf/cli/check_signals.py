@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Literal
 
 from onbehalf.build_signals import push_secrets
+from onbehalf.build_state import shared_revocations
 from onbehalf.config import Settings
 from onbehalf.config_signals import StreamSettings
 from onbehalf.doors.clock_system import now
@@ -30,10 +31,9 @@ Said = tuple[Literal["ok", "warning", "problem"], str, str, str]
 async def said_of_streams(settings: Settings, *, base: Path, revocations: Path) -> AsyncIterator[Said]:
     """Everything to be said. `base` is where references start. Raises ConfigInvalid."""
     push_secrets(settings.signals, base=base)
-    try:
-        told = streams_told(revocations)
-    except sqlite3.Error as error:
-        raise ConfigInvalid(f"`{revocations}` cannot be read: {error}", hint="run it as the gateway's user") from error
+    if not settings.signals:
+        return
+    told = _told(settings, base=base, revocations=revocations)
     for stream in settings.signals:
         what = f"signals {stream.name}"
         for each in (stream.poll, stream.verification):
@@ -47,6 +47,17 @@ async def said_of_streams(settings: Settings, *, base: Path, revocations: Path) 
         if not stream.silent_seconds:
             text = "that it is silent is never noticed: `silent_seconds` is not set"
             yield "warning", what, text, "set it, and `verification` if events are rare"
+
+
+def _told(settings: Settings, *, base: Path, revocations: Path) -> Mapping[str, StreamTold]:
+    """When streams were heard, by this gateway or by any that it shares a database with. Raises ConfigInvalid."""
+    if settings.gateway.state is not None:
+        with shared_revocations(settings.gateway.state.postgres, base=base) as table:
+            return table.streams()
+    try:
+        return streams_told(revocations)
+    except sqlite3.Error as error:
+        raise ConfigInvalid(f"`{revocations}` cannot be read: {error}", hint="run it as the gateway's user") from error
 
 
 async def _keys(stream: StreamSettings, *, insecure_http: bool) -> str:

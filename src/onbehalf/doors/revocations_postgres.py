@@ -12,22 +12,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
 from psycopg.rows import TupleRow
 
+from onbehalf.doors.revocations_signalled import StreamTold
 from onbehalf.doors.revocations_sqlite import Ended, Kind, Revocation
 from onbehalf.doors.state_postgres import State, StateDown
 from onbehalf.doors.state_schema import VERSION
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import UnixTime
 
-__all__ = ["ALL", "PostgresRevocations", "RevocationTable"]
+__all__ = ["ALL", "ENDED", "PostgresRevocations", "RevocationTable"]
 
 _log = logging.getLogger(__name__)
 _COLUMNS = "id, kind, tenant, name, at, blocks, by, reason, lifted, lifted_by, noted"
+ENDED = """SELECT kind, tenant, name, ended FROM onbehalf_state.signalled
+WHERE changed_in >= $1::text::xid8 AND ended > 0"""
 ALL = f"SELECT {_COLUMNS} FROM onbehalf_state.revocation ORDER BY id"  # noqa: S608
 _ADD = f"""INSERT INTO onbehalf_state.revocation (kind, tenant, name, at, blocks, by, reason)
 VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING {_COLUMNS}"""  # noqa: S608
@@ -35,6 +38,7 @@ _LIFT = f"""UPDATE onbehalf_state.revocation SET lifted = %s, lifted_by = %s, ch
 WHERE id = %s AND blocks AND lifted IS NULL RETURNING {_COLUMNS}"""  # noqa: S608
 _NOTE = """UPDATE onbehalf_state.revocation SET noted = greatest(noted, $2::integer), changed_in = pg_current_xact_id()
 WHERE id = $1"""
+_STREAMS = "SELECT name, heard, status FROM onbehalf_state.stream WHERE heard > 0"
 _STALE_SECONDS = 2.0
 _SECONDS = 5
 
@@ -46,7 +50,10 @@ class PostgresRevocations:
         self._state = state
         self._monotonic = monotonic
         self._found: tuple[Revocation, ...] = ()
-        self._version = 0
+        self._ended: dict[tuple[str, str, str], Ended] = {}
+        self._version = self._marks = self._seq = 0
+        self.streams: Mapping[str, UnixTime] = {}
+        """When streams of security events were heard last, by their names."""
         self._heard = float("-inf")
         self._noting: set[asyncio.Task[None]] = set()
 
@@ -54,11 +61,26 @@ class PostgresRevocations:
         """All that was written before `asked`, by the monotonic clock, is known."""
         self._heard = max(self._heard, asked)
 
+    def unheard(self) -> None:
+        """Something was written that is not known: nothing may be told until it is."""
+        self._heard = float("-inf")
+
     def take(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """All there are, as ALL gives them."""
         found = tuple(_revocation(row) for row in rows)
+        self._marks += found != self._found
         self._version += found != self._found
         self._found = found
+
+    def take_ended(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """What security events ended, as ENDED gives it: what changed, and perhaps more."""
+        for kind, tenant, name, at in rows:
+            known = self._ended.pop((kind, tenant, name), None)
+            if known is None or known.at < at:
+                self._seq += 1
+                self._version += 1
+                known = Ended(seq=self._seq, kind=kind, tenant=tenant, name=name, at=at)
+            self._ended[kind, tenant, name] = known
 
     def version(self) -> tuple[int, int, int]:
         """Another value whenever something changed. Raises TimeoutError where nothing was heard for two seconds."""
@@ -68,15 +90,16 @@ class PostgresRevocations:
 
     def marks(self) -> tuple[int, ...]:
         """Another value whenever `all` is other than before."""
-        return (self._version,)
+        return (self._marks,)
 
     def all(self) -> Sequence[Revocation]:
         """Every one that ever was, in order."""
         return self._found
 
     def ended(self, *, after: int) -> Sequence[Ended]:
-        """None: security events are not taken where there are several gateways."""
-        return ()
+        """What security events ended, or ended anew, after the change of this number, in order."""
+        found = (each for each in self._ended.values() if each.seq > after)
+        return sorted(found, key=lambda each: each.seq)
 
     def note(self, id_: int, noted: int) -> None:
         """Keep that so much of it is on record. Where that fails it is put there once more after the next start."""
@@ -127,6 +150,11 @@ class RevocationTable:
     def all(self) -> Sequence[Revocation]:
         """Every one that ever was, in order."""
         return [_revocation(row) for row in self._connection.execute(ALL.encode())]
+
+    def streams(self) -> Mapping[str, StreamTold]:
+        """Every stream of security events that was ever heard, by name."""
+        rows = self._connection.execute(_STREAMS.encode())
+        return {name: StreamTold(name=name, heard=UnixTime(heard), status=status) for name, heard, status in rows}
 
     def add(
         self, kind: Kind, tenant: str, name: str, *, at: UnixTime, blocks: bool, by: str, reason: str

@@ -53,6 +53,7 @@ class SignalStore:
         self._connection = connection
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="signals")
         self._taken = 0
+        self._asked: dict[str, str] = {}
 
     @classmethod
     def open(cls, path: Path) -> SignalStore:
@@ -105,6 +106,21 @@ class SignalStore:
     async def told(self) -> Mapping[str, StreamTold]:
         """Every stream that was ever heard, by name."""
         return await self._in_thread(lambda: _told(self._connection))
+
+    async def in_force(self) -> None:
+        """It is, for whoever looks at the file."""
+
+    def last_heard(self, stream: str) -> UnixTime:
+        """Never, by any other gateway: there is none."""
+        return UnixTime(0)
+
+    async def ask(self, stream: str, state: str) -> None:
+        """Keep, for this process, what the next verification event must say; "" for anything."""
+        self._asked[stream] = state
+
+    async def asked(self, stream: str) -> str:
+        """What the next verification event must say; "" for anything."""
+        return self._asked.get(stream, "")
 
     def _take(
         self, stream: str, id_: str, effects: Sequence[Effect], facts: Mapping[str, Json], now: UnixTime,

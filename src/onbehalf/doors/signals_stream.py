@@ -15,9 +15,10 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
+from typing import Protocol
 
 from onbehalf.doors.issuer_keys import UNKNOWN_KEY_S, IssuerKeys
-from onbehalf.doors.revocations_signalled import SignalStore
+from onbehalf.doors.revocations_signalled import StreamTold
 from onbehalf.errors import (
     AlgorithmRefused,
     ClaimRefused,
@@ -34,11 +35,43 @@ from onbehalf.model_signals import Effect, Event, Signal
 from onbehalf.ports import Clock
 from onbehalf.validate.signals import SSF, Speaks, Wanted, effects, wanted
 
-__all__ = ["Around", "SignalStream", "settle"]
+__all__ = ["Around", "SignalStream", "Signalled", "settle"]
 
 _log = logging.getLogger(__name__)
 _REFUSED = 1000
 _STATUS = frozenset({"enabled", "paused", "disabled"})
+
+
+class Signalled(Protocol):
+    """Keeps what security events did, for all gateways that share it. All but `last_heard` raise SignalsUnavailable."""
+
+    async def take(
+        self, stream: str, id: str, effects: Sequence[Effect], *, facts: Mapping[str, Json], now: UnixTime,
+        until: UnixTime,
+    ) -> bool:  # fmt: skip
+        """Do what an event comes to, unless it was taken before: then False, and nothing changed."""
+        ...
+
+    async def in_force(self) -> None:
+        """Have what was taken be known to whoever looks here. Never raises: nobody is let in where it cannot be."""
+        ...
+
+    async def pending(self) -> list[tuple[str, str, dict[str, Json]]]:
+        """Stream, id and facts of events that are to be put on record by whoever asks."""
+        ...
+
+    async def noted(self, stream: str, id: str) -> None: ...
+    async def heard(self, stream: str, *, now: UnixTime, status: str = "") -> None: ...
+    async def told(self) -> Mapping[str, StreamTold]: ...
+    def last_heard(self, stream: str) -> UnixTime:
+        """When another gateway heard it last, as far as that is known here."""
+        ...
+
+    async def ask(self, stream: str, state: str) -> None:
+        """Keep what the next verification event must say, "" for anything."""
+        ...
+
+    async def asked(self, stream: str) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +80,14 @@ class Around:
     returns and raises LedgerUnavailable."""
 
     clock: Clock
-    store: SignalStore
+    store: Signalled
     named: Callable[[Wanted], Sequence[str]]
     look: Callable[[], None]
     record: Callable[[str, Mapping[str, Json]], Awaitable[None]]
 
 
 class SignalStream:
-    """One stream. `heard_at` is when it was last known to live, by our clock; `asked` the state that a verification
-    event must have, "" for any."""
+    """One stream. `heard_at` is when it was last known to live, by our clock."""
 
     def __init__(self, by: Speaks, keys: IssuerKeys, around: Around) -> None:
         self.settings = by.stream
@@ -63,7 +95,6 @@ class SignalStream:
         self.keys = keys
         self.heard_at = around.clock()
         self.status = "enabled"
-        self.asked = ""
         self._around = around
         self._looked_at = UnixTime(0)
         self._kept = False
@@ -93,14 +124,15 @@ class SignalStream:
         signal = verify_signal(peeked, stream=settings, key=key, now=now)  # 2
         if named not in ("", signal.id):
             raise ClaimRefused("the SET came under another `jti` than its own (RFC 8936 section 2.3)")
-        self._require_state(signal)
+        await self._require_state(signal)
         asked = wanted(signal, self._by)
         found = {each: await asyncio.to_thread(around.named, each) for each in asked}  # 3
         come_to = effects(signal, by=self._by, found=found)
         facts = _facts(settings.name, signal, come_to)
         until = UnixTime(signal.issued_at + settings.max_age_seconds + TOLERANCE_S)
         new = await around.store.take(settings.name, signal.id, come_to, facts=facts, now=now, until=until)  # 4
-        around.look()  # 5
+        await around.store.in_force()  # 5
+        around.look()
         await self.heard(_status(signal.events) if new else "")
         if new:
             await _recorded(around, settings.name, signal.id, facts)  # 6
@@ -135,9 +167,17 @@ class SignalStream:
             _log.error("a refused event is not on record: %s", error.message)
 
     def silent_for(self) -> int:
-        """For how many seconds too long nothing was heard; 0 if that is not too long."""
-        bound = self.settings.silent_seconds
-        return max(0, self._around.clock() - self.heard_at - bound) if bound else 0
+        """For how many seconds too long nothing was heard by any gateway; 0 if that is not too long."""
+        bound, heard = self.settings.silent_seconds, self.last_heard()
+        return max(0, self._around.clock() - heard - bound) if bound else 0
+
+    def last_heard(self) -> UnixTime:
+        """When any gateway heard it last, as far as that is known here."""
+        return max(self.heard_at, self._around.store.last_heard(self.settings.name))
+
+    async def ask(self, state: str) -> None:
+        """Have the next verification event say this. Raises SignalsUnavailable."""
+        await self._around.store.ask(self.settings.name, state)
 
     async def _key(self, key_id: str) -> PublicKey:
         """The transmitter's key of this id. One that is unknown so soon after another was that keys were not looked
@@ -151,12 +191,15 @@ class SignalStream:
             self._looked_at = now
             raise
 
-    def _require_state(self, signal: Signal) -> None:
+    async def _require_state(self, signal: Signal) -> None:
+        store, name = self._around.store, self.settings.name
         for event in signal.events:
-            if event.type == f"{SSF}verification" and self.asked and "state" in event.told:
-                if not compare_digest(event.told["state"].encode(), self.asked.encode()):
+            if event.type != f"{SSF}verification" or "state" not in event.told:
+                continue
+            if asked := await store.asked(name):
+                if not compare_digest(event.told["state"].encode(), asked.encode()):
                     raise StateRefused("the verification event is not the one that was asked for")
-                self.asked = ""
+                await store.ask(name, "")
 
 
 async def settle(around: Around) -> None:

@@ -20,21 +20,27 @@ from pyreqwest.exceptions import PyreqwestError
 
 from onbehalf.config_signals import VerificationSettings
 from onbehalf.doors.outbound import plain_client
-from onbehalf.doors.signals_stream import SignalStream
+from onbehalf.doors.signals_stream import Around, SignalStream, settle
+from onbehalf.errors import SignalsUnavailable
 from onbehalf.model import Json
 
-__all__ = ["Asking", "Working", "cancelled", "watch"]
+__all__ = ["Asking", "Settling", "Working", "cancelled", "watch"]
 
 _log = logging.getLogger(__name__)
 _SECONDS = 10.0
 _LOOK_SECONDS = 1.0
+_SETTLE_SECONDS = 15.0
 
 
 class Working(Protocol):
-    """What is at work for a stream. `problem` says why it does not work, "" if it does."""
+    """What is at work for streams until it is cancelled. `problem` says why it does not work, "" if it does."""
 
-    name: str
-    problem: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def problem(self) -> str: ...
+    async def run(self) -> None: ...
+    async def aclose(self) -> None: ...
 
 
 class Asking:
@@ -59,9 +65,9 @@ class Asking:
         await self._client.close()
 
     async def _ask(self) -> None:
-        self._stream.asked = state = secrets.token_urlsafe(24)
-        problem = ""
+        state, problem = secrets.token_urlsafe(24), ""
         try:
+            await self._stream.ask(state)
             request = (
                 self._client.post(self._settings.url)
                 .header("authorization", f"Bearer {self._secret}")
@@ -73,9 +79,33 @@ class Asking:
                     problem = f"it answers with HTTP status {response.status}"
         except (PyreqwestError, ValueError):
             problem = "it cannot be reached, or does not answer in time"
+        except SignalsUnavailable as error:
+            problem = error.message
         if problem and problem != self.problem:
             _log.error("the stream `%s` cannot be asked to verify: %s", self._stream.settings.name, problem)
         self.problem = problem
+
+
+class Settling:
+    """Puts on record, now and then, what another gateway took and did not live to put there."""
+
+    def __init__(self, around: Around) -> None:
+        self.name = "signals: what is not on record"
+        self.problem = ""
+        self._around = around
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            await asyncio.sleep(_SETTLE_SECONDS)
+            try:
+                await settle(self._around)
+                self.problem = ""
+            except SignalsUnavailable as error:
+                self.problem = error.message
+
+    async def aclose(self) -> None:
+        """It holds nothing."""
 
 
 async def watch(
@@ -108,7 +138,7 @@ async def watch(
 
 def _facts(stream: SignalStream) -> dict[str, Json]:
     facts: Mapping[str, Json] = {
-        "stream": stream.settings.name, "issuer": stream.settings.issuer, "heard": stream.heard_at,
+        "stream": stream.settings.name, "issuer": stream.settings.issuer, "heard": stream.last_heard(),
         "required": stream.settings.required,
     }  # fmt: skip
     return dict(facts)
