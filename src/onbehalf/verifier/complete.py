@@ -13,7 +13,7 @@ from typing import Any
 
 from onbehalf.verifier.backend_rows import BackendRecord, Row
 from onbehalf.verifier.channels import Channels, channel_of
-from onbehalf.verifier.leaves import Leaf
+from onbehalf.verifier.leaves import Leaf, Run
 from onbehalf.verifier.opened import Opened
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.silence import Silence
@@ -124,6 +124,16 @@ class Completeness:
         elif kind == "reconciled":
             self._reconciled(index, facts)
         return ""
+
+    @property
+    def compares(self) -> bool:
+        """Whether a backend's own record is held against the leaves."""
+        return bool(self._given)
+
+    def run(self, index: int, run: Run) -> None:
+        """Leaves from `index` on: none is opened, their numbers fit, and no backend's record was given."""
+        self.channels.run(run)
+        self.silence.run(index, run.first, run.last, run.silent)
 
     def statements(self, end: int) -> list[Statement]:
         """One for each channel of the range and each record that was given. `end` is where the range ends."""
