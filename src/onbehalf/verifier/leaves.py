@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from onbehalf.verifier.refused import Unusable
 
-__all__ = ["MAX_LEAF", "Intent", "Leaf", "Pairing", "Run", "read_leaf", "shape_of"]
+__all__ = ["MAX_LEAF", "Groups", "Intent", "Leaf", "Pairing", "Run", "Shape", "read_leaf", "shape_of"]
 
 MAX_LEAF = 65_535
 _MAX_OPEN = 1_000_000
@@ -26,6 +26,7 @@ _BEGINS = rb'\{"at":%b,"call":"(%b)"(?:,"ch":"([0-9a-f]{16})")?,"facts":\{' % (_
 _ENDS = rb'\},"id":"%b","kind":"(%b)"(?:,"n":([1-9][0-9]{0,14}))?(?:,"of":%b)?,"v":1\}' % (_WORD, _WORD, _NUMBER)
 _HEAD, _TAIL = re.compile(_BEGINS), re.compile(_ENDS)
 _NAME = re.compile(rb"[a-z][a-z0-9_]{0,63}")
+Groups = tuple[bytes, bytes, bytes | None, bytes, bytes | None, bytes | None]
 _HEX = b"0123456789abcdef"
 _LENGTHS = {64}
 
@@ -136,6 +137,29 @@ class Pairing:
         return intent
 
 
+class Shape(NamedTuple):
+    """What leaves with facts of the same names have in common: a quicker way to the same as `read_leaf` gives.
+
+    `left` is how many bytes of their facts are left without those that are hex digits. Names and signs are in the
+    pattern as they are, and where a commitment stands are 64 bytes: so if no more is left, all of those are hex digits.
+    """
+
+    pattern: re.Pattern[bytes]
+    left: int
+
+    def groups(self, line: bytes) -> Groups | None:
+        """`at`, `call`, `ch`, `kind`, `n` and `of` as they stand; None for another shape and for no leaf."""
+        found = self.pattern.fullmatch(line)
+        if found is None:
+            return None
+        at, call, channel, facts, kind, number, of = found.groups()
+        if len(facts.translate(None, _HEX)) != self.left:
+            return None
+        if channel is not number and (channel is None or number is None or kind != b"intent"):
+            return None
+        return at, call, channel, kind, number, of
+
+
 def read_leaf(line: bytes) -> Leaf:
     """A leaf from its bytes. Raises ValueError for what is no leaf of version 1 in its one spelling (RFC 8785)."""
     head = _HEAD.match(line)
@@ -155,12 +179,12 @@ def read_leaf(line: bytes) -> Leaf:
 
 
 @lru_cache(128)
-def shape_of(names: tuple[str, ...]) -> re.Pattern[bytes]:
-    """What every leaf with facts of these names matches as a whole, and nothing else. The names are those of a leaf
-    that `read_leaf` gave. Groups: `at`, `call`, `ch`, `kind`, `n`, `of`. Not checked: that `ch` and `n` belong together.
-    """
-    facts = b",".join(b'"%b":"[0-9a-f]{64}"' % name.encode() for name in names)
-    return re.compile(_BEGINS + facts + _ENDS)
+def shape_of(names: tuple[str, ...]) -> Shape:
+    """The shape of all leaves with facts of these names, which are those of a leaf that `read_leaf` gave."""
+    commitments = (b'"%b":"[^"]{64}"' % name.encode() for name in names)
+    bare = "".join(f'"{name}":"",' for name in names)[:-1]
+    left = len(bare.encode().translate(None, _HEX))
+    return Shape(re.compile(_BEGINS + b"(" + b",".join(commitments) + b")" + _ENDS), left)
 
 
 def _facts(text: bytes) -> tuple[tuple[str, ...], list[bytes]]:

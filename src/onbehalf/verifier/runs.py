@@ -8,11 +8,10 @@ nothing is accepted that `read_leaf` would not accept. Results are plain values,
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from onbehalf.verifier import merkle
-from onbehalf.verifier.leaves import MAX_LEAF, Run, read_leaf, shape_of
+from onbehalf.verifier.leaves import MAX_LEAF, Groups, Run, Shape, read_leaf, shape_of
 from onbehalf.verifier.silence import SHORT_S
 
 __all__ = ["Examined", "examined", "subtrees"]
@@ -20,7 +19,6 @@ __all__ = ["Examined", "examined", "subtrees"]
 _BY_ITSELF = (b"heartbeat", b"stop", b"reconciled", b"erased", b"start", b"key_change")
 """Kinds of leaves that change how later ones are read, or are always opened."""
 _SHAPES, _MAX_NAMES, _AGAIN = 8, 32, 4
-_Groups = tuple[bytes, bytes, bytes | None, bytes, bytes | None, bytes | None]
 
 
 class Examined(NamedTuple):
@@ -90,8 +88,6 @@ def _run(index: int, lines: list[bytes], hashes: list[bytes], begin: int, shapes
                     break
                 channels[channel] = (numbered if known is None else known[0], numbered)
             waiting[index] = (call, at, hashes[place])
-        elif channel is not None:
-            break
         elif kind == b"outcome" or kind == b"unknown":
             of = -1 if of_text is None else int(of_text)
             if of >= first:
@@ -129,15 +125,14 @@ class _Shapes:
     and of which names there are, `read_leaf` says what a leaf is."""
 
     def __init__(self) -> None:
-        self._known: list[re.Pattern[bytes]] = []
+        self._known: list[Shape] = []
         self._seen: dict[tuple[str, ...], int] = {}
 
-    def groups(self, line: bytes) -> _Groups | None:
+    def groups(self, line: bytes) -> Groups | None:
         """`at`, `call`, `ch`, `kind`, `n` and `of` of a leaf, as they stand; None for what `read_leaf` refuses."""
         for shape in self._known:
-            if (found := shape.fullmatch(line)) is not None:
-                at, call, channel, kind, number, of = found.groups()
-                return (at, call, channel, kind, number, of) if (channel is None) is (number is None) else None
+            if (found := shape.groups(line)) is not None:
+                return found
         try:
             leaf = read_leaf(line)
         except ValueError:
