@@ -34,6 +34,8 @@ _READ = {
     "outcome": ("outcome", "answer_digest", "result_digest", "backend_receipt"),
 }  # fmt: skip
 """The facts that are read of each kind of leaf."""
+_COMPARED = ("intent", "outcome")
+"""Kinds of which they are read only to be held against a backend's record."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,7 +113,9 @@ class Completeness:
     def take(self, index: int, leaf: Leaf, hash_: bytes, here: Opened | None, *, sound: bool) -> str:
         """The next leaf, and what was opened of it, which is `sound` where all of that holds. What is wrong with its
         number, "" where nothing is."""
-        kind, facts = leaf.kind, _facts(here, _READ.get(leaf.kind, ())) if sound and here is not None else _NONE
+        kind, facts = leaf.kind, _NONE
+        if sound and here is not None:
+            facts = _facts(here, _READ.get(kind, ()), read=bool(self._given) or kind not in _COMPARED)
         self.silence.take(index, leaf)
         if kind == "intent":
             self._intent(index, leaf, hash_, facts)
@@ -299,6 +303,12 @@ class Completeness:
         return said
 
 
-def _facts(here: Opened, names: Sequence[str]) -> dict[str, Any]:
-    """Of these facts those that were opened."""
-    return {name: strict(here.facts[name][0], depth=_DEPTH) for name in names if name in here.facts}
+def _facts(here: Opened, names: Sequence[str], *, read: bool) -> dict[str, Any]:
+    """Of these facts those that were opened; where they are not to be `read`, only that they are not nested too deep.
+
+    Raises ValueError.
+    """
+    texts = {name: here.facts[name][0] for name in names if name in here.facts}
+    if not read:
+        texts = {name: text for name, text in texts.items() if text.count("[") + text.count("{") > _DEPTH}
+    return {name: strict(text, depth=_DEPTH) for name, text in texts.items()}

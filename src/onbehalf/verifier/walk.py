@@ -147,7 +147,7 @@ class Walk:
             for text in problems:
                 self._report.found("opened_invalid", "opened.jsonl", text, index)
             if index in pairing.open:
-                opened = wanted({name: text for name, (text, _) in here.facts.items()})
+                opened = wanted({name: text for name, (text, _) in here.facts.items()}, reading.said)
                 pairing.open[index] = pairing.open[index]._replace(opened=opened)
         if self._besides is not None:
             said = reading.said if here is not None else {}
