@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onbehalf.explain import leaf as written
@@ -111,6 +111,7 @@ SPELLINGS = st.builds(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(SPELLINGS, st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=2)), max_size=2))
 def test_the_quick_reading_of_a_line_reads_nothing_that_the_strict_one_does_not(
     line: bytes, changes: list[tuple[int, bytes]]
@@ -127,3 +128,10 @@ def test_a_usual_line_is_read_quickly() -> None:
     line = b'{"index":7,"fact":"tool","json":"{\\"a\\":[\\"b\\"]}","salt":"%b"}' % (b"0" * 64)
     assert opened_module._PLAIN.fullmatch(line) is not None
     assert opened_module._line(line) == (7, ("tool", '{"a":["b"]}', "0" * 64), -1)
+
+
+def test_more_facts_of_one_leaf_than_fit_into_any_are_refused_and_not_kept() -> None:
+    lines = [{"index": 0, "fact": f"f{each}", "json": "1", "salt": "0" * 64} for each in range(1001)]
+    with pytest.raises(ValueError, match="line 1001: leaf 0 has more facts than any leaf"):
+        [*opened_lines(json.dumps(each).encode() for each in lines)]
+    assert len([*opened_lines(json.dumps(each).encode() for each in lines[:1000])]) == 1

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onbehalf.explain import leaf as written
@@ -100,6 +100,7 @@ def test_a_sound_log_goes_in_runs_and_the_report_is_that_of_leaves_taken_one_by_
 SPOILED = [b"", b"{}", log(4)[0].replace(b"0123456789abcdef", b"0123456789abcdeF"), b"\xff" * 20]
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 200), st.integers(0, 200)), max_size=4), st.booleans())
 def test_whatever_is_wrong_in_a_log_is_said_in_the_same_words_and_order(
     bundle: Bundle, tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int, int]], small: bool
@@ -131,6 +132,7 @@ def test_whatever_is_wrong_in_a_log_is_said_in_the_same_words_and_order(
 NAMES = st.lists(st.from_regex(r"[a-z][a-z0-9_]{0,9}", fullmatch=True), max_size=4, unique=True).map(sorted)
 
 
+@settings(deadline=None)
 @given(NAMES, st.data())
 def test_a_shape_matches_only_what_the_strict_reader_reads_and_reads_it_alike(
     names: list[str], data: st.DataObject
@@ -171,6 +173,7 @@ def test_one_digit_that_is_none_in_a_commitment_is_no_shape(place: int) -> None:
         assert shape_of(("tool", "via")).groups(spoiled) is None
 
 
+@settings(deadline=None)
 @given(st.integers(0, 70), st.lists(st.integers(0, 40), max_size=6))
 def test_subtrees_of_any_blocks_have_the_root_of_the_tree(before: int, sizes: list[int]) -> None:
     hashes = [hashlib.sha256(b"%d" % each).digest() for each in range(before + sum(sizes))]
@@ -203,6 +206,7 @@ def blocks(place: Path, data: bytes, limit: int) -> Iterator[bytes]:
     archive.close()
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=30).map(lambda each: each.replace(b"\n", b"")), max_size=40), st.integers(1, 50))
 def test_blocks_are_all_lines_whole_and_in_order(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], size: int

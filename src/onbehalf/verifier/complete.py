@@ -84,8 +84,17 @@ class _Given:
     problems: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
 
+    more: int = 0
+
     def count(self, name: str, by: int = 1) -> None:
         self.counts[name] += by
+
+    def problem(self, text: str) -> None:
+        """Something that does not agree: the first hundred are listed, however many there are."""
+        if len(self.problems) < _LISTED:
+            self.problems.append(text)
+        else:
+            self.more += 1
 
 
 class Completeness:
@@ -185,7 +194,7 @@ class Completeness:
         }  # fmt: skip
         other = [name for name, (one, two) in pairs.items() if one is not None and one != two]
         if other:
-            given.problems.append(f"leaf {index}: the backend's record has another {', '.join(other)}")
+            given.problem(f"leaf {index}: the backend's record has another {', '.join(other)}")
 
     def _outcome(self, leaf: Leaf, facts: Mapping[str, Any]) -> None:
         given = self._given[self._open.pop(leaf.of)]
@@ -195,15 +204,13 @@ class Completeness:
         if leaf.kind == "unknown" or told.get("unknown"):
             given.count("settled")
         elif row is None and not told:
-            given.problems.append(f"leaf {leaf.of}: not in the backend's record, and what came of it is not opened")
+            given.problem(f"leaf {leaf.of}: not in the backend's record, and what came of it is not opened")
         elif row is None and told.get("status") == "done":
-            given.problems.append(
-                f"leaf {leaf.of}: the gateway has an answer, and the backend's record has no such call"
-            )
+            given.problem(f"leaf {leaf.of}: the gateway has an answer, and the backend's record has no such call")
         elif row is None:
             given.count("not_done")
         elif told.get("code") == "not_sent":
-            given.problems.append(f"leaf {leaf.of}: the gateway says that it was never sent, and the backend did it")
+            given.problem(f"leaf {leaf.of}: the gateway says that it was never sent, and the backend did it")
         elif told.get("status") == "done":
             self._answered(given, row, leaf, facts)
 
@@ -214,13 +221,14 @@ class Completeness:
             return
         given.count("answers")
         if answer != row.answer:
-            given.problems.append(f"leaf {leaf.of}: the backend's record has another answer")
+            given.problem(f"leaf {leaf.of}: the backend's record has another answer")
 
     def _compared(self, channel: str, given: _Given, end: int) -> Statement:
         """What a backend's own record says, now that all leaves went past it."""
         said = Statement(backend=given.audience, channel=channel, start=self._start, end=end, by="records")
         for text in given.problems:
             said.against(text)
+        said.more += given.more
         for index, kept in given.waiting.items():
             if kept:
                 given.count("settled")

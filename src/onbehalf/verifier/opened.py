@@ -30,6 +30,8 @@ _PLAIN = re.compile(
 _DEPTH = 256
 _KEYED = ("start", "key_change")
 _MAX_POLICIES = 10_000
+_MAX_FACTS = 1000
+"""More than fit into a leaf."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,8 @@ def opened_lines(lines: Iterator[bytes]) -> Iterator[Opened]:
         found = found or Opened(index=index)
         if found.erased or (one is None and found.facts) or (one is not None and one[0] in found.facts):
             raise ValueError(f"line {number}: leaf {index} says two things about one fact")
+        if len(found.facts) >= _MAX_FACTS:
+            raise ValueError(f"line {number}: leaf {index} has more facts than any leaf")
         if one is None:
             found.erased, found.by = True, by
         else:
