@@ -6,10 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from onbehalf.explain import leaf as written
 from onbehalf.explain import tree
 from onbehalf.model import AuditEntry, Json, UnixTime, canonical, digest
+from onbehalf.verifier import opened as opened_module
 from onbehalf.verifier.leaves import Intent, read_leaf
 from onbehalf.verifier.opened import Opened, Reading, opened_lines
 from onbehalf.verifier.receipts import Receipts
@@ -97,3 +100,38 @@ def test_lines_are_taken_together_leaf_by_leaf() -> None:
 def test_lines_out_of_order_or_of_two_meanings_are_refused(said: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match="line"):
         lines(*said)
+
+
+SPELLINGS = st.builds(
+    lambda index, fact, text, salt: json.dumps(
+        {"index": index, "fact": fact, "json": text, "salt": salt}, separators=(",", ":"), ensure_ascii=False
+    ).encode("utf-8", "surrogatepass"),
+    st.integers(0, 10**16), st.sampled_from(["tool", "a_1", "A", ""]),
+    st.text(st.sampled_from('{}[]:,"\\a é\n\x7f\ud800')), st.sampled_from(["0" * 64, "F" * 64, ""]),
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(SPELLINGS, st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=2)), max_size=2))
+def test_the_quick_reading_of_a_line_reads_nothing_that_the_strict_one_does_not(
+    line: bytes, changes: list[tuple[int, bytes]]
+) -> None:
+    for place, other in changes:
+        at = place % len(line)
+        line = line[:at] + other + line[at + 1 :]
+    quick = opened_module._PLAIN.fullmatch(line)
+    if quick is not None:
+        assert opened_module._line(line) == opened_module._any_line(line)
+
+
+def test_a_usual_line_is_read_quickly() -> None:
+    line = b'{"index":7,"fact":"tool","json":"{\\"a\\":[\\"b\\"]}","salt":"%b"}' % (b"0" * 64)
+    assert opened_module._PLAIN.fullmatch(line) is not None
+    assert opened_module._line(line) == (7, ("tool", '{"a":["b"]}', "0" * 64), -1)
+
+
+def test_more_facts_of_one_leaf_than_fit_into_any_are_refused_and_not_kept() -> None:
+    lines = [{"index": 0, "fact": f"f{each}", "json": "1", "salt": "0" * 64} for each in range(1001)]
+    with pytest.raises(ValueError, match="line 1001: leaf 0 has more facts than any leaf"):
+        [*opened_lines(json.dumps(each).encode() for each in lines)]
+    assert len([*opened_lines(json.dumps(each).encode() for each in lines[:1000])]) == 1

@@ -27,7 +27,7 @@ _NAME = re.compile(
 _MAX_FILES = 1000
 _MAX_DIRECTORY = 1 << 18
 _END, _LOCATOR, _END64 = b"PK\5\6", b"PK\6\7", b"PK\6\6"
-_CHUNK = 1 << 18
+_CHUNK, _BLOCK = 1 << 18, 1 << 20
 
 
 class Archive:
@@ -80,6 +80,37 @@ class Archive:
                 begun, length = [others[-1]], len(others[-1])
         if length:
             raise Unusable(f"`{name}` does not end in a newline")
+
+    def blocks(self, name: str, *, limit: int) -> Iterator[bytes]:
+        """The lines of a large file, many at a time, with their ends: about a mebibyte. Whoever takes them looks
+        whether one has more than `limit` bytes; only what has no end yet is held to it here.
+
+        Raises Unusable, as `lines`.
+        """
+        begun, length = list[bytes](), 0
+        for chunk in self.chunks(name, limit=self._left):
+            begun.append(chunk)
+            length += len(chunk)
+            if length < _BLOCK:
+                continue
+            data = b"".join(begun)
+            end = data.rfind(b"\n") + 1
+            if len(data) - end > limit:
+                raise Unusable(f"`{name}` has a line of more than {limit} bytes")
+            begun, length = [data[end:]], len(data) - end
+            if end:
+                yield data[:end]
+        data = b"".join(begun)
+        end = data.rfind(b"\n") + 1
+        if end:
+            yield data[:end]
+        if end < len(data):
+            raise Unusable(f"`{name}` does not end in a newline")
+
+    def says(self, name: str) -> int:
+        """How many bytes a file has, as the zip file claims; 0 for one that is not here."""
+        info = self._infos.get(name)
+        return info.file_size if info is not None else 0
 
     def chunks(self, name: str, *, limit: int) -> Iterator[bytes]:
         """The bytes of a file. Raises Unusable."""

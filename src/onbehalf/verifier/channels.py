@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from onbehalf.verifier.leaves import Leaf
+from onbehalf.verifier.leaves import Leaf, Run
 
 __all__ = ["Channel", "Channels", "channel_of"]
 
@@ -54,3 +54,17 @@ class Channels:
             return ""
         known.holes += 1
         return f"it has number {leaf.number} of channel {leaf.channel}, where {expected} is next"
+
+    def fits(self, run: Run) -> bool:
+        """Whether a run's numbers, which have no hole within it, go on where those before it ended."""
+        for channel, (first, _) in run.channels.items():
+            known = self.all.get(channel)
+            if first != (known.last + 1 if known is not None else 1 if self.start == 0 else first):
+                return False
+        return not run.channels or len(self.all.keys() | run.channels.keys()) <= _MAX_CHANNELS
+
+    def run(self, run: Run) -> None:
+        """A run that fits."""
+        for channel, (first, last) in run.channels.items():
+            self.all.setdefault(channel, Channel(first=first, last=last)).last = last
+        self.uncounted += run.uncounted

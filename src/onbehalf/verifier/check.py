@@ -10,17 +10,16 @@ and the check goes on, where that makes sense.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from onbehalf.verifier import merkle
 from onbehalf.verifier.archive import Archive
 from onbehalf.verifier.besides import NOTHING_BESIDES, Besides
 from onbehalf.verifier.complete import Completeness
-from onbehalf.verifier.leaves import MAX_LEAF, Leaf, Pairing, read_leaf
 from onbehalf.verifier.manifest import Manifest, Proof, read_manifest, read_proof
 from onbehalf.verifier.note import Checkpoint, LogKey, checkpoint
-from onbehalf.verifier.opened import Opened, Reading, opened_lines, wanted
+from onbehalf.verifier.opened import Reading
 from onbehalf.verifier.policy import Policy
 from onbehalf.verifier.receipts import Receipts, key_set
 from onbehalf.verifier.refused import Unusable
@@ -28,30 +27,28 @@ from onbehalf.verifier.report import Report
 from onbehalf.verifier.sample import Sample, asked_sample
 from onbehalf.verifier.signers import Demanded, LogKeys, chosen, demanded, log_keys, look, without_own
 from onbehalf.verifier.strict import strict
+from onbehalf.verifier.walk import Walk
 
 __all__ = ["MAX_BYTES", "check"]
 
 MAX_BYTES = 16 << 30
 _SMALL = 1 << 20
 _POLICY = 32 << 20
-_LINE = 80 << 20
-_BLOCK = 4096
-_LISTED = 1000
 
 
 def check(
     path: Path, *, key: str = "", kept: bytes = b"", witnesses: Sequence[str] = (), policy: Policy | None = None,
-    besides: Besides = NOTHING_BESIDES, max_bytes: int = MAX_BYTES,
+    besides: Besides = NOTHING_BESIDES, max_bytes: int = MAX_BYTES, jobs: int = 1,
 ) -> Report:  # fmt: skip
     """Check the bundle at `path`. `key` are the log's vkeys, if known; `kept` a checkpoint that was kept elsewhere;
     `witnesses` are the vkeys of those who must have cosigned the newest head, `policy` says who of several is enough;
-    `besides` is what else to check.
+    `besides` is what else to check. `jobs` are the processes to check a long log in; the report is the same.
 
     Raises Unusable for what is no bundle.
     """
     archive = Archive(path, max_bytes=max_bytes)  # 1
     try:
-        return _Check(archive, asked=demanded(key, witnesses, policy), kept=kept, besides=besides).run()
+        return _Check(archive, asked=demanded(key, witnesses, policy), kept=kept, besides=besides, jobs=jobs).run()
     finally:
         archive.close()
 
@@ -60,15 +57,15 @@ class _Check:
     """One check under way."""
 
     def __init__(
-        self, archive: Archive, *, asked: Demanded, kept: bytes, besides: Besides
+        self, archive: Archive, *, asked: Demanded, kept: bytes, besides: Besides, jobs: int
     ) -> None:  # fmt: skip
         self._archive = archive
         self._asked = asked
         self._backends = besides.backends
         self._besides = besides.begin(self._policy_file)
-        self._kept = kept
+        self._kept, self._jobs = kept, jobs
         self._report = Report()
-        self._roots: dict[int, bytes] = {0: merkle.Range(0, ()).root()}
+        self._roots: dict[int, bytes] = {}
         self._sample: Sample | None = None
 
     def run(self) -> Report:
@@ -89,12 +86,17 @@ class _Check:
         if self._besides is not None:
             for code, text in self._besides.keys(keys.get("calls"), manifest.start, manifest.end):
                 report.found(code, "call tokens", text)
-        pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
-        self._complete = Completeness(manifest.origin, manifest.start, manifest.size, self._backends)
-        self._leaves(manifest, proof, pairing, reading, sizes={each.size for _, each in earlier})  # 6
+        reading = Reading(receipts=Receipts(self._receipt_keys(keys)))
+        complete = Completeness(manifest.origin, manifest.start, manifest.size, self._backends)
+        walk = Walk(
+            archive, report, manifest, proof, reading=reading, complete=complete, sample=self._sample,
+            besides=self._besides,
+        )  # fmt: skip
+        walk.run({each.size for _, each in earlier}, jobs=self._jobs)  # 6
+        self._roots = walk.roots
         self._trees(manifest, proof, end, earlier)  # 7
-        report.answered_before, report.opened, report.receipts = pairing.before, reading.facts, reading.signed
-        report.erased, report.statements = reading.erased, self._complete.statements(manifest.end)
+        report.answered_before, report.opened, report.receipts = walk.pairing.before, reading.facts, reading.signed
+        report.erased, report.statements = reading.erased, complete.statements(manifest.end)
         report.erasures = reading.erasures.as_json()
         for index, text in reading.erasures.problems(manifest.start, manifest.end):
             report.found("erasure_wrong", "opened.jsonl", text, index)
@@ -169,100 +171,6 @@ class _Check:
             notes.append(("the checkpoint you kept", self._kept))
         heads = [(place, self._head(place, note, log)) for place, note in notes]
         return [(place, head) for place, head in heads if head is not None]
-
-    def _leaves(
-        self, manifest: Manifest, proof: Proof | None, pairing: Pairing, reading: Reading, *, sizes: set[int]
-    ) -> None:
-        """Each leaf, the tree over them, and the roots at `sizes` within the range."""
-        tree, summary, index = self._range(manifest, proof), _Summary(), manifest.start
-        wanted_sizes = sorted(size for size in {*sizes, manifest.end} if manifest.start <= size <= manifest.end)
-        opened = self._opened()
-        following = next(opened, None)
-        for block in _blocks(self._archive.lines("leaves.jsonl", limit=MAX_LEAF), manifest.start, wanted_sizes):
-            hashes = [merkle.leaf_hash(line) for line in block]
-            if tree is not None:
-                if index in wanted_sizes:
-                    self._roots[index] = tree.root()
-                tree.add(hashes)
-            for line, hash_ in zip(block, hashes, strict=True):
-                here = following if following is not None and following.index == index else None
-                try:
-                    leaf = read_leaf(line)
-                    summary.take(index, leaf)
-                    if leaf.kind == "erased":
-                        reading.erasures.leaf(index, leaf.at)
-                    self._one(index, leaf, hash_, here, pairing, reading, whole=manifest.whole)
-                except ValueError as error:
-                    self._report.found("leaf_invalid", "leaves.jsonl", str(error), index)
-                if here is not None:
-                    following = next(opened, None)
-                index += 1
-        if following is not None:
-            self._report.found("opened_stray", "opened.jsonl", "it opens a leaf outside of the range", following.index)
-            for _ in opened:  # to its end, for its hash
-                pass
-        if index != manifest.end:
-            self._report.found("leaves_count", "leaves.jsonl", f"it ends before leaf {index}, not {manifest.end}")
-        elif tree is not None:
-            self._roots[index] = tree.root()
-            self._close(tree, manifest, proof)
-        self._report.summary = summary.told(pairing)
-
-    def _range(self, manifest: Manifest, proof: Proof | None) -> merkle.Range | None:
-        try:
-            return merkle.Range(manifest.start, proof.left) if proof is not None else None
-        except ValueError as error:
-            self._report.found("proof_invalid", "proof.json", str(error))
-            return None
-
-    def _close(self, tree: merkle.Range, manifest: Manifest, proof: Proof | None) -> None:
-        try:
-            tree.close(manifest.size, proof.right if proof is not None else ())
-            self._roots[manifest.size] = tree.root()
-        except ValueError as error:
-            self._report.found("proof_invalid", "proof.json", str(error))
-
-    def _one(
-        self, index: int, leaf: Leaf, hash_: bytes, here: Opened | None, pairing: Pairing, reading: Reading, *,
-        whole: bool,
-    ) -> None:  # fmt: skip
-        """What one leaf answers, and what was opened of it."""
-        try:
-            intent = pairing.take(index, leaf, hash_)
-        except ValueError as error:
-            self._report.found("outcome_unpaired", "leaves.jsonl", str(error), index)
-            intent = None
-        reading.begin(leaf)
-        problems = [*reading.take(leaf, here, intent)] if here is not None else []
-        if hole := self._complete.take(index, leaf, hash_, here, sound=not problems):
-            self._report.found("channel_hole", "leaves.jsonl", hole, index)
-        if here is not None:
-            reading.erased += here.erased
-            for text in problems:
-                self._report.found("opened_invalid", "opened.jsonl", text, index)
-            if index in pairing.open:
-                opened = wanted({name: text for name, (text, _) in here.facts.items()})
-                pairing.open[index] = pairing.open[index]._replace(opened=opened)
-        if self._besides is not None:
-            said = reading.said if here is not None else {}
-            for code, text in self._besides.take(index, leaf, hash_, said, erased=here is not None and here.erased):
-                self._report.found(code, "call tokens" if code.startswith("token") else "opened.jsonl", text, index)
-        if self._sample is None and not whole:
-            return
-        all_here = not leaf.names or (here is not None and (here.erased or here.facts.keys() == {*leaf.names}))
-        if self._sample is not None:
-            self._sample.take(index, leaf, whole=all_here)
-        if whole and not all_here:
-            text = "the manifest says that all is opened, and not all facts of this leaf are"
-            self._report.found("fact_withheld", "opened.jsonl", text, index)
-
-    def _opened(self) -> Iterator[Opened]:
-        if "opened.jsonl" not in self._archive.names:
-            return
-        try:
-            yield from opened_lines(self._archive.lines("opened.jsonl", limit=_LINE))
-        except ValueError as error:
-            self._report.found("opened_malformed", "opened.jsonl", str(error))
 
     def _trees(
         self, manifest: Manifest, proof: Proof | None, end: Checkpoint | None, earlier: list[tuple[str, Checkpoint]]
@@ -344,43 +252,3 @@ class _Check:
                     pass
             if name in manifest.files and manifest.files[name] != self._archive.hashes[name]:
                 self._report.found("file_changed", name, "it does not have the hash and length of the manifest")
-
-
-class _Summary:
-    """What can be told of all leaves at once, as the manifest does."""
-
-    def __init__(self) -> None:
-        self._kinds: dict[str, int] = {}
-        self._first: int | None = None
-        self._last = 0
-        self._gap: dict[str, int] | None = None
-
-    def take(self, index: int, leaf: Leaf) -> None:
-        if leaf.kind not in self._kinds and len(self._kinds) >= _LISTED:
-            raise ValueError("there are more kinds of leaves than any log has")
-        self._kinds[leaf.kind] = self._kinds.get(leaf.kind, 0) + 1
-        if self._first is None:
-            self._first = leaf.at
-        elif self._gap is None or leaf.at - self._last > self._gap["seconds"]:
-            self._gap = {"seconds": leaf.at - self._last, "before": index}
-        self._last = leaf.at
-
-    def told(self, pairing: Pairing) -> dict[str, object]:
-        return {
-            "kinds": self._kinds, "first_at": self._first, "last_at": None if self._first is None else self._last,
-            "longest_gap": self._gap, "open": [*pairing.open][:_LISTED], "unknown": pairing.unknown[:_LISTED],
-        }  # fmt: skip
-
-
-def _blocks(lines: Iterator[bytes], start: int, stops: list[int]) -> Iterator[list[bytes]]:
-    """Lines in blocks that end where a root is wanted."""
-    block: list[bytes] = []
-    index, ends = start, set(stops)
-    for line in lines:
-        block.append(line)
-        index += 1
-        if len(block) == _BLOCK or index in ends:
-            yield block
-            block = []
-    if block:
-        yield block

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from onbehalf.verifier.backend_rows import BackendRecord, read_rows
 from onbehalf.verifier.besides import Besides
 from onbehalf.verifier.check import MAX_BYTES, check
+from onbehalf.verifier.crew import MOST_JOBS
 from onbehalf.verifier.policy import MAX_POLICY, read_policy
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Verdict
@@ -52,6 +54,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--call-tokens", type=Path, help="a file of call tokens that a backend kept, one a line")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="most bytes to unpack (default %(default)s)")
+    parser.add_argument(
+        "--jobs", type=_jobs, default=_processors(), metavar="N",
+        help="processes to check a long log in (default %(default)s); the report is the same",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
     try:
         key = given.key or (_small(given.key_file).decode("ascii", "replace") if given.key_file else "")
@@ -61,6 +67,7 @@ def main(arguments: Sequence[str]) -> int:
         backends = [_backend(each) for each in given.backend]
         report = check(
             given.bundle, key=key, kept=kept, witnesses=witnesses, policy=policy, max_bytes=given.max_bytes,
+            jobs=given.jobs,
             besides=Besides(replay=given.replay, tokens=given.call_tokens, backends=backends),
         )  # fmt: skip
     except Unusable as error:
@@ -76,6 +83,18 @@ def main(arguments: Sequence[str]) -> int:
             "WARNING: no --key was given; the bundle's own key was used, so anyone could have made it", file=sys.stderr
         )
     return int(report.verdict)
+
+
+def _jobs(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= MOST_JOBS):
+        raise argparse.ArgumentTypeError(f"expected 1 to {MOST_JOBS}")
+    return int(text)
+
+
+def _processors() -> int:
+    """The processors at hand, four at most: more wait for one that unpacks."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(here, 4)
 
 
 def _backend(text: str) -> BackendRecord:

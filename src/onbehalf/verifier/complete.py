@@ -13,7 +13,7 @@ from typing import Any
 
 from onbehalf.verifier.backend_rows import BackendRecord, Row
 from onbehalf.verifier.channels import Channels, channel_of
-from onbehalf.verifier.leaves import Leaf
+from onbehalf.verifier.leaves import Leaf, Run
 from onbehalf.verifier.opened import Opened
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.silence import Silence
@@ -34,6 +34,8 @@ _READ = {
     "outcome": ("outcome", "answer_digest", "result_digest", "backend_receipt"),
 }  # fmt: skip
 """The facts that are read of each kind of leaf."""
+_COMPARED = ("intent", "outcome")
+"""Kinds of which they are read only to be held against a backend's record."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,8 +84,17 @@ class _Given:
     problems: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
 
+    more: int = 0
+
     def count(self, name: str, by: int = 1) -> None:
         self.counts[name] += by
+
+    def problem(self, text: str) -> None:
+        """Something that does not agree: the first hundred are listed, however many there are."""
+        if len(self.problems) < _LISTED:
+            self.problems.append(text)
+        else:
+            self.more += 1
 
 
 class Completeness:
@@ -111,7 +122,9 @@ class Completeness:
     def take(self, index: int, leaf: Leaf, hash_: bytes, here: Opened | None, *, sound: bool) -> str:
         """The next leaf, and what was opened of it, which is `sound` where all of that holds. What is wrong with its
         number, "" where nothing is."""
-        kind, facts = leaf.kind, _facts(here, _READ.get(leaf.kind, ())) if sound and here is not None else _NONE
+        kind, facts = leaf.kind, _NONE
+        if sound and here is not None:
+            facts = _facts(here, _READ.get(kind, ()), read=bool(self._given) or kind not in _COMPARED)
         self.silence.take(index, leaf)
         if kind == "intent":
             self._intent(index, leaf, hash_, facts)
@@ -124,6 +137,16 @@ class Completeness:
         elif kind == "reconciled":
             self._reconciled(index, facts)
         return ""
+
+    @property
+    def compares(self) -> bool:
+        """Whether a backend's own record is held against the leaves."""
+        return bool(self._given)
+
+    def run(self, index: int, run: Run) -> None:
+        """Leaves from `index` on: none is opened, their numbers fit, and no backend's record was given."""
+        self.channels.run(run)
+        self.silence.run(index, run.first, run.last, run.silent)
 
     def statements(self, end: int) -> list[Statement]:
         """One for each channel of the range and each record that was given. `end` is where the range ends."""
@@ -171,7 +194,7 @@ class Completeness:
         }  # fmt: skip
         other = [name for name, (one, two) in pairs.items() if one is not None and one != two]
         if other:
-            given.problems.append(f"leaf {index}: the backend's record has another {', '.join(other)}")
+            given.problem(f"leaf {index}: the backend's record has another {', '.join(other)}")
 
     def _outcome(self, leaf: Leaf, facts: Mapping[str, Any]) -> None:
         given = self._given[self._open.pop(leaf.of)]
@@ -181,15 +204,13 @@ class Completeness:
         if leaf.kind == "unknown" or told.get("unknown"):
             given.count("settled")
         elif row is None and not told:
-            given.problems.append(f"leaf {leaf.of}: not in the backend's record, and what came of it is not opened")
+            given.problem(f"leaf {leaf.of}: not in the backend's record, and what came of it is not opened")
         elif row is None and told.get("status") == "done":
-            given.problems.append(
-                f"leaf {leaf.of}: the gateway has an answer, and the backend's record has no such call"
-            )
+            given.problem(f"leaf {leaf.of}: the gateway has an answer, and the backend's record has no such call")
         elif row is None:
             given.count("not_done")
         elif told.get("code") == "not_sent":
-            given.problems.append(f"leaf {leaf.of}: the gateway says that it was never sent, and the backend did it")
+            given.problem(f"leaf {leaf.of}: the gateway says that it was never sent, and the backend did it")
         elif told.get("status") == "done":
             self._answered(given, row, leaf, facts)
 
@@ -200,13 +221,14 @@ class Completeness:
             return
         given.count("answers")
         if answer != row.answer:
-            given.problems.append(f"leaf {leaf.of}: the backend's record has another answer")
+            given.problem(f"leaf {leaf.of}: the backend's record has another answer")
 
     def _compared(self, channel: str, given: _Given, end: int) -> Statement:
         """What a backend's own record says, now that all leaves went past it."""
         said = Statement(backend=given.audience, channel=channel, start=self._start, end=end, by="records")
         for text in given.problems:
             said.against(text)
+        said.more += given.more
         for index, kept in given.waiting.items():
             if kept:
                 given.count("settled")
@@ -289,6 +311,12 @@ class Completeness:
         return said
 
 
-def _facts(here: Opened, names: Sequence[str]) -> dict[str, Any]:
-    """Of these facts those that were opened."""
-    return {name: strict(here.facts[name][0], depth=_DEPTH) for name in names if name in here.facts}
+def _facts(here: Opened, names: Sequence[str], *, read: bool) -> dict[str, Any]:
+    """Of these facts those that were opened; where they are not to be `read`, only that they are not nested too deep.
+
+    Raises ValueError.
+    """
+    texts = {name: here.facts[name][0] for name in names if name in here.facts}
+    if not read:
+        texts = {name: text for name, text in texts.items() if text.count("[") + text.count("{") > _DEPTH}
+    return {name: strict(text, depth=_DEPTH) for name, text in texts.items()}

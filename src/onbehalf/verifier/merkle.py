@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
-__all__ = ["Range", "consistent", "included", "leaf_hash", "left_of", "right_of"]
+__all__ = ["Range", "consistent", "included", "leaf_hash", "left_of", "pieces", "right_of"]
 
 _EMPTY = sha256(b"").digest()
 
@@ -35,6 +35,19 @@ def right_of(index: int, size: int) -> list[int]:
         fits = 1 << ((size - index).bit_length() - 1)
         found.append(min(index & -index, fits) if index else fits)
         index += found[-1]
+    return found
+
+
+def pieces(start: int, hashes: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    """The complete subtrees over leaves from `start` on that have these hashes, left to right, by width and root."""
+    found, begun = [], 0
+    for width in right_of(start, start + len(hashes)):
+        level = hashes[begun : begun + width]
+        begun += width
+        while len(level) > 1:
+            each = iter(level)
+            level = [sha256(b"\1" + left + right).digest() for left, right in zip(each, each, strict=True)]
+        found.append((width, level[0]))
     return found
 
 
@@ -70,12 +83,16 @@ class Range:
         sizes = right_of(self.size, size)
         if len(sizes) != len(right):
             raise ValueError(f"expected {len(sizes)} hashes right of leaf {self.size}, found {len(right)}")
-        for width, hash_ in zip(sizes, right, strict=True):
+        self.join(zip(sizes, right, strict=True))
+
+    def join(self, pieces: Iterable[tuple[int, bytes]]) -> None:
+        """The complete subtrees that come next, left to right, as `pieces` gives them: each by its width and root."""
+        for width, hash_ in pieces:
+            self.size += width
             while self._subtrees and self._subtrees[-1][0] == width:
                 hash_ = _join(self._subtrees.pop()[1], hash_)
                 width *= 2
             self._subtrees.append((width, hash_))
-        self.size = size
 
     def root(self) -> bytes:
         """The root over all leaves before `size`."""

@@ -22,9 +22,16 @@ __all__ = ["Opened", "Reading", "opened_lines"]
 
 _DOMAIN = b"onbehalf/leaf/v1/"
 _SALT = re.compile(r"[0-9a-f]{64}")
+_PLAIN = re.compile(
+    rb'\{"index":(0|[1-9][0-9]{0,14}),"fact":"([a-z][a-z0-9_]{0,63})","json":"([ !#-\[\]-~]*+(?:\\"[ !#-\[\]-~]*+)*+)"'
+    rb',"salt":"([0-9a-f]{64})"\}'
+)
+"""A line as the gateway writes most: printable ASCII, in which nothing is escaped but quotes."""
 _DEPTH = 256
 _KEYED = ("start", "key_change")
 _MAX_POLICIES = 10_000
+_MAX_FACTS = 1000
+"""More than fit into a leaf."""
 
 
 @dataclass(slots=True)
@@ -53,6 +60,8 @@ def opened_lines(lines: Iterator[bytes]) -> Iterator[Opened]:
         found = found or Opened(index=index)
         if found.erased or (one is None and found.facts) or (one is not None and one[0] in found.facts):
             raise ValueError(f"line {number}: leaf {index} says two things about one fact")
+        if len(found.facts) >= _MAX_FACTS:
+            raise ValueError(f"line {number}: leaf {index} has more facts than any leaf")
         if one is None:
             found.erased, found.by = True, by
         else:
@@ -62,6 +71,13 @@ def opened_lines(lines: Iterator[bytes]) -> Iterator[Opened]:
 
 
 def _line(line: bytes) -> tuple[int, tuple[str, str, str] | None, int]:
+    if (plain := _PLAIN.fullmatch(line)) is not None:  # the same as below, for what can have no other meaning
+        number, name, text, salt = plain.groups()
+        return int(number), (name.decode(), text.replace(b'\\"', b'"').decode(), salt.decode()), -1
+    return _any_line(line)
+
+
+def _any_line(line: bytes) -> tuple[int, tuple[str, str, str] | None, int]:
     said = strict(line, depth=2)
     index = said.get("index") if isinstance(said, dict) else None
     if type(index) is not int or index < 0:
@@ -143,15 +159,17 @@ class Reading:
                 self.signed += 1
 
 
-def wanted(said: dict[str, str]) -> dict[str, str]:
-    """What a receipt of this intent is held against, as far as it is opened: its tool, its arguments' digest."""
+def wanted(said: dict[str, str], known: dict[str, Any]) -> dict[str, str]:
+    """What a receipt of this intent is held against, as far as it is opened: its tool, its arguments' digest. `known`
+    are the values of those that were read."""
     found = {}
     if "tool" in said:
-        tool = strict(said["tool"], depth=_DEPTH)
+        tool = known["tool"] if "tool" in known else strict(said["tool"], depth=_DEPTH)
         if isinstance(tool, dict) and isinstance(tool.get("remote"), str):
             found["tool"] = tool["remote"][:1000]
     if "arguments_digest" in said:
-        digest = strict(said["arguments_digest"], depth=_DEPTH)
+        name = "arguments_digest"
+        digest = known[name] if name in known else strict(said[name], depth=_DEPTH)
         if isinstance(digest, str):
             found["arguments"] = digest[:100]
     return found

@@ -5,16 +5,18 @@ Must not know what was sent.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from onbehalf.verifier.leaves import Leaf
 
-__all__ = ["EVERY_S", "Silence"]
+__all__ = ["EVERY_S", "SHORT_S", "Silence"]
 
 EVERY_S = 60
 """How often heartbeats come where no leaf that says so is opened: a gateway's default."""
 _LISTED = 100
-_SHORT_S = 2
+SHORT_S = 2
+"""Times are whole seconds: less than that between two leaves is no silence."""
 
 
 @dataclass(slots=True)
@@ -33,11 +35,24 @@ class Silence:
         at = leaf.at
         if self.last < 0:
             self.first = at
-        elif at - self.last > _SHORT_S and not self._ended:
-            self._gaps.append((at - self.last, index))
-            if len(self._gaps) > 4 * _LISTED:
-                self._gaps = sorted(self._gaps, reverse=True)[:_LISTED]
+        elif at - self.last > SHORT_S and not self._ended:
+            self._gap(at - self.last, index)
         self.last, self._ended = at, leaf.kind == "stop"
+
+    def run(self, index: int, first: int, last: int, gaps: Iterable[tuple[int, int]]) -> None:
+        """Leaves of which none is a `stop`, the first at `index`: their first and last time, and the gaps within."""
+        if self.last < 0:
+            self.first = first
+        elif first - self.last > SHORT_S and not self._ended:
+            self._gap(first - self.last, index)
+        for seconds, after in gaps:
+            self._gap(seconds, after)
+        self.last, self._ended = last, False
+
+    def _gap(self, seconds: int, index: int) -> None:
+        self._gaps.append((seconds, index))
+        if len(self._gaps) > 4 * _LISTED:
+            self._gaps = sorted(self._gaps, reverse=True)[:_LISTED]
 
     def said(self, every: object) -> None:
         """What an opened heartbeat says of its pace; the slowest counts."""

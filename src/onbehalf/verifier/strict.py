@@ -21,8 +21,10 @@ def strict(text: bytes | str, *, depth: int) -> Any:  # Any: JSON; each reader c
             inside += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
             if inside > depth:
                 raise ValueError(f"nested deeper than {depth}")
+    if text.startswith("\ufeff"):
+        raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
     try:
-        return json.loads(text, object_pairs_hook=_members, parse_constant=_refused, parse_float=_float)
+        return _READER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 
@@ -43,3 +45,6 @@ def _float(text: str) -> float:
     if value in (float("inf"), float("-inf")):
         raise ValueError("a number is too large")
     return value
+
+
+_READER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_refused, parse_float=_float)
