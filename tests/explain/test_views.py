@@ -239,3 +239,19 @@ def test_a_float_that_is_spelled_as_a_whole_number_is_spelled_again() -> None:
     view = viewed.seen("intent", {"arguments": {"most": 1e17, "deep": [9007199254740992.0]}}, payload=True)
     assert b'"most":100000000000000000' in json_line(view)
     assert json_line(read_json_line(json_line(view))) == json_line(view)
+
+
+def test_a_reading_says_in_every_form_which_account_claims_to_have_read_by_which_command() -> None:
+    view = VIEWS["read"]
+    assert view.withheld == ("read.filters", "read.purpose")
+    event: Any = ocsf(view, version="1")
+    assert (event["activity_id"], event["api"]["operation"], event["actor"]["user"]) == (
+        2, "audit export", {"name": "dana"},
+    )  # fmt: skip
+    told = attributes(view)
+    assert (told["onbehalf.reader.claimed"], told["onbehalf.command"]) == ("dana", "audit export")
+    assert "user.id" not in told, "no person is proven"
+    assert cloudevent(view)["subject"] == "audit export"
+    _, fields = read_cef(cef(view, version="1"))
+    assert (fields["suser"], fields["sproc"]) == ("dana", "audit export")
+    assert "sub_id" not in claims(view, issuer="https://gateway.example.com"), "nobody vouches for an account"
