@@ -81,8 +81,8 @@ def test_a_cef_line_is_one_line_and_read_back_says_where_the_record_is_and_what_
 def test_a_form_with_one_value_changed_is_refused(form: str, which: str) -> None:
     write, read = FORMS[form]
     whole = orjson.loads(orjson.dumps(write(VIEWS[which])))
-    free = {("iss",), ("aud",), ("metadata", "product", "version")}
-    """What the reader is told by nobody else: the issuer's name and the gateway's version."""
+    free = {("iss",), ("aud",), ("iat",), ("metadata", "product", "version")}
+    """What the reader is told by nobody else: who issued a token and when, and the gateway's version."""
     changed = 0
     for path in _paths(whole):
         if path in free or _of_facts(form, path):
@@ -254,4 +254,14 @@ def test_a_reading_says_in_every_form_which_account_claims_to_have_read_by_which
     assert cloudevent(view)["subject"] == "audit export"
     _, fields = read_cef(cef(view, version="1"))
     assert (fields["suser"], fields["sproc"]) == ("dana", "audit export")
-    assert "sub_id" not in claims(view, issuer="https://gateway.example.com"), "nobody vouches for an account"
+    about = claims(view, issuer="https://gateway.example.com")["sub_id"]
+    assert about == {"format": "opaque", "id": view.log}, "nobody vouches for an account"
+
+
+def test_a_token_says_when_it_was_issued_and_when_the_record_was_made() -> None:
+    view = VIEWS["done"]
+    said = claims(view, issuer="https://gateway.example.com", audience="siem", issued_at=view.leaf.at + 7)
+    assert (said["iat"], said["toe"]) == (view.leaf.at + 7, view.leaf.at)
+    assert read_claims(orjson.loads(orjson.dumps(said))) == view
+    with pytest.raises(LedgerCorrupt):
+        read_claims({**said, "iat": True})

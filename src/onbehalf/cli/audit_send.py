@@ -125,8 +125,8 @@ def _sent(name: str, settings: Settings, places: Paths, *, once: bool, stop: thr
     try:
         source = Source(store, keys=keys, payload=one.payload, cursor=cursor)
         sink = configured(
-            name, one, base=places.config.resolve().parent, issuer=trust_domain(settings), version=VERSION,
-            next_=cursor.next,
+            name, one, base=places.config.resolve().parent, keys=places.keys, issuer=trust_domain(settings),
+            version=VERSION, next_=cursor.next,
         )  # fmt: skip
         try:
             sending = Sending(name=name, batch=one.batch, every_seconds=one.every_seconds, once=once)
