@@ -40,7 +40,8 @@ STRUCTS = (
     config_state.StateSettings, config_state.PostgresState,
     config_signals.StreamSettings, config_signals.PollSettings, config_signals.VerificationSettings,
     config_sinks.FileSink, config_sinks.StdoutSink, config_sinks.SyslogSink, config_sinks.OtlpSink,
-    config_sinks.HttpSink, config_sinks.ParquetSink, config_ledger.LedgerSettings, config_ledger.PostgresLedgerSettings,
+    config_sinks.HttpSink, config_sinks.ParquetSink, config_sinks.PushSink,
+    config_ledger.LedgerSettings, config_ledger.PostgresLedgerSettings,
 )  # fmt: skip
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
@@ -119,10 +120,11 @@ def test_the_example_of_the_broker_is_a_configuration() -> None:
 
 
 def test_the_example_of_sinks_is_a_configuration() -> None:
-    (example,) = blocks(ROOT / "docs" / "audit-views.md", "yaml")
+    example, pushed = blocks(ROOT / "docs" / "audit-views.md", "yaml")
     head = "gateway: {resource: https://g.example/mcp}\nissuers: [{issuer: https://l.example, tenant: acme}]\n"
     head += "upstreams: {}\n"
     assert [*config.parse(head + example).sinks] == ["siem", "lake"]
+    assert [*config.parse(head + pushed).sinks] == ["events"]
 
 
 def test_the_example_of_an_api_of_another_domain_is_a_configuration() -> None:

@@ -24,7 +24,7 @@ from onbehalf.build_authorization import OpenAuthorization, open_authorization
 from onbehalf.build_broker import OpenBroker, open_broker, pages_login, serve_broker
 from onbehalf.build_exchange import OpenExchange, open_exchange
 from onbehalf.build_further import open_further
-from onbehalf.build_keys import keys_in_force, keys_on_record
+from onbehalf.build_keys import event_documents, event_keys, keys_in_force, keys_on_record
 from onbehalf.build_ledger import ledger_store, open_erasing, open_ledger, public_log
 from onbehalf.build_people import OpenedPeople, load_people, open_people
 from onbehalf.build_proof import OpenProofs, open_proofs
@@ -47,6 +47,7 @@ from onbehalf.doors.issuer_fetch import IssuerFetcher
 from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.issuer_introspection import introspection_clients
 from onbehalf.doors.issuer_metadata import IssuerMetadata
+from onbehalf.doors.key_file import KeyFile
 from onbehalf.doors.ledger_erase import Erasing
 from onbehalf.doors.ledger_heartbeat import Heart
 from onbehalf.doors.ledger_keys import open_mask_key
@@ -141,6 +142,7 @@ class _Acting:
     logins: Logins | None
     accounts: OpenAccounts | None
     chained: OpenAuthorization | None
+    events: KeyFile | None
 
 
 @contextlib.asynccontextmanager
@@ -165,7 +167,9 @@ async def building(path: Path, *, pause: Pause = _pause) -> AsyncIterator[App]:
         people = await _people(site, known, record, notes)
         proving = await _proving(site, people.stores)
         acting = _acting(site, record, people, proving, offering, PrometheusMeter(registry))
-        public = await _public(site, record, people, proving, acting, _catalogue(sketches, offering, acting, proving))
+        public = await _public(
+            site, record, people, proving, acting, _catalogue(site, sketches, offering, acting, proving)
+        )
         app = App(
             settings=settings, paths=site.places, gateway=acting.gateway, public=public, sketches=sketches,
             admin=AdminApp(
@@ -174,7 +178,7 @@ async def building(path: Path, *, pause: Pause = _pause) -> AsyncIterator[App]:
             ),
             callers=proving.callers, directory=people.told.file, ledger=record.ledger, signer=acting.signer,
             offering=offering, notes=notes, problems=offering.problems, logins=acting.logins,
-            broker=proving.broker.keys if proving.broker is not None else None,
+            broker=proving.broker.keys if proving.broker is not None else None, events=acting.events,
             keys=keys_in_force(
                 settings, site.places.config.resolve().parent, keys=record.keys, signer=acting.signer
             ),
@@ -256,7 +260,7 @@ def _acting(
     meter.watch_problems(lambda: len(offering.problems) + len(witnesses.problems() if witnesses is not None else ()))
     return _Acting(
         gateway=gateway, signer=signer, meter=meter, ports=ports, pages=pages, logins=logins, accounts=accounts,
-        chained=open_authorization(settings, places, stack, now),
+        chained=open_authorization(settings, places, stack, now), events=event_keys(settings, places, now()),
     )  # fmt: skip
 
 
@@ -337,7 +341,9 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _catalogue(sketches: Mapping[str, Tool], offering: Offering, acting: _Acting, proving: _Proving) -> Catalogue:
+def _catalogue(
+    site: _Site, sketches: Mapping[str, Tool], offering: Offering, acting: _Acting, proving: _Proving
+) -> Catalogue:
     scopes = frozenset(scope for tool in sketches.values() if tool.exposed for scope in tool.scopes)
 
     def tool(name: str) -> Tool | None:
@@ -348,7 +354,8 @@ def _catalogue(sketches: Mapping[str, Tool], offering: Offering, acting: _Acting
         return scopes | offering.standing.engine.scopes
 
     issuer = proving.mirror.document if proving.mirror is not None else None
-    return Catalogue(tool=tool, scopes=asked, jwks=acting.signer.jwks, issuer=issuer)
+    documents = event_documents(site.settings, acting.events)
+    return Catalogue(tool=tool, scopes=asked, jwks=acting.signer.jwks, issuer=issuer, documents=documents)
 
 
 def _ready(ledger: SqliteLedger | PostgresLedger, callers: IssuerCallers) -> dict[str, Callable[[], str]]:

@@ -33,7 +33,7 @@ from onbehalf.config_settings import (
     token_issuers,
 )
 from onbehalf.config_signals import PollSettings, StreamSettings, VerificationSettings
-from onbehalf.config_sinks import FileSink, HttpSink, OtlpSink, ParquetSink, StdoutSink, SyslogSink
+from onbehalf.config_sinks import FileSink, HttpSink, OtlpSink, ParquetSink, PushSink, StdoutSink, SyslogSink
 from onbehalf.config_sound import sound
 from onbehalf.config_state import PostgresState, StateSettings
 from onbehalf.config_tls import TlsSettings
@@ -192,7 +192,7 @@ _PLACES: tuple[tuple[str, tuple[type[Struct], ...]], ...] = (
     (r"\$\.workloads\[(\d+|\.\.\.)\]", (WorkloadSettings,)),
     (r"\$\.upstreams\[\.\.\.\]", (SqlUpstream, PostgresUpstream, McpUpstream, OpenapiUpstream)),
     (r"\$\.upstreams.*\.tools\[\.\.\.\]", (OpenapiToolSettings,)),
-    (r"\$\.sinks\[\.\.\.\]", (FileSink, StdoutSink, SyslogSink, OtlpSink, HttpSink, ParquetSink)),
+    (r"\$\.sinks\[\.\.\.\]", (FileSink, StdoutSink, SyslogSink, OtlpSink, HttpSink, PushSink, ParquetSink)),
     (r"\$\.upstreams.*\.rows", (RowsSettings,)),
     (r"\$\.upstreams.*\.entities\[\.\.\.\]", (EntitySettings,)),
     (r"\$\.upstreams.*\.hierarchies\[\d+\]|\$\.upstreams.*\.hierarchies\[\.\.\.\]", (HierarchySettings,)),

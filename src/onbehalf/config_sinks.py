@@ -15,8 +15,8 @@ from onbehalf.config_directory import Keys, Place, Reference
 from onbehalf.errors import ConfigInvalid
 
 __all__ = [
-    "FileSink", "HttpSink", "OtlpSink", "ParquetSink", "SinkName", "SinkSettings", "StdoutSink", "SyslogSink",
-    "ViewName", "require_sinks",
+    "FileSink", "HttpSink", "OtlpSink", "ParquetSink", "PushSink", "SinkName", "SinkSettings", "StdoutSink",
+    "SyslogSink", "ViewName", "require_sinks",
 ]  # fmt: skip
 
 SinkName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -87,6 +87,19 @@ class HttpSink(_Sink, frozen=True, kw_only=True, tag_field="kind", tag="http"):
     bearer: Reference | UnsetType = UNSET
 
 
+class PushSink(_Sink, frozen=True, kw_only=True, tag_field="kind", tag="push"):
+    """Signed Security Event Tokens (RFC 8417), one a POST to `url` (RFC 8935), for `audience`. `bearer` is shown there.
+
+    A record whose token would be longer than `token_bytes` goes without its facts.
+    """
+
+    url: _Address
+    audience: Annotated[str, Meta(min_length=1, max_length=2048)]
+    bearer: Reference | UnsetType = UNSET
+    batch: Annotated[int, Meta(ge=1, le=5000)] = 100
+    token_bytes: Annotated[int, Meta(ge=4096, le=2**20)] = 16_384
+
+
 class ParquetSink(_Sink, frozen=True, kw_only=True, tag_field="kind", tag="parquet"):
     """Files below `directory`, partitioned by the UTC day of the records (`day=2026-11-28`)."""
 
@@ -95,7 +108,7 @@ class ParquetSink(_Sink, frozen=True, kw_only=True, tag_field="kind", tag="parqu
     every_seconds: Annotated[float, Meta(ge=0.05, le=3600)] = 60.0
 
 
-SinkSettings: TypeAlias = FileSink | StdoutSink | SyslogSink | OtlpSink | HttpSink | ParquetSink
+SinkSettings: TypeAlias = FileSink | StdoutSink | SyslogSink | OtlpSink | HttpSink | PushSink | ParquetSink
 _LOOPBACK = re.compile(r"^(http://)?(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$)")
 
 
@@ -103,7 +116,7 @@ def require_sinks(sinks: Mapping[str, SinkSettings], *, insecure_http: bool) -> 
     """See that nothing leaves in the clear unasked, and no two sinks write one place. Raises ConfigInvalid."""
     places: set[str] = set()
     for name, sink in sinks.items():
-        if isinstance(sink, OtlpSink | HttpSink):
+        if isinstance(sink, OtlpSink | HttpSink | PushSink):
             clear = sink.url.startswith("http://") and not _LOOPBACK.match(sink.url)
             if clear and not insecure_http:
                 raise ConfigInvalid(f"the sink `{name}` is not https", hint="only loopback addresses may be http")

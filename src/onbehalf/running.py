@@ -60,6 +60,7 @@ class App:
     keys: Callable[[], dict[str, Json]]
     logins: Logins | None = None
     broker: KeyFile | None = None
+    events: KeyFile | None = None
     problems: dict[str, str] = field(default_factory=dict)
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -109,6 +110,8 @@ class App:
     async def _reload_keys(self) -> tuple[Json, Json]:
         before = self.keys()
         await asyncio.to_thread(self.signer.reload)
+        if self.events is not None:
+            await asyncio.to_thread(self.events.reload)
         if self.broker is not None:
             await asyncio.to_thread(self.broker.reload)
             await self.callers.warm()

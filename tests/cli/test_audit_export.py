@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 import shutil
 import sqlite3
 import zipfile
@@ -17,6 +18,8 @@ import pytest
 
 from company import Company, company, said
 from onbehalf.app import building
+from onbehalf.cli.explain import opened
+from onbehalf.doors.ledger_evidence import Asked, export
 from onbehalf.model import AuditEntry, Json, Presented, ToolRequest, UnixTime
 from onbehalf.verifier.check import check
 from onbehalf.verifier.command import main
@@ -63,11 +66,14 @@ def vkey(made: Company) -> str:
 
 
 def test_a_whole_record_is_exported_and_holds_offline(recorded: Company, tmp_path: Path) -> None:
-    out = exported(recorded, tmp_path / "all.zip", "--open", "all")
+    made = copied(recorded, tmp_path / "copy")
+    out = exported(made, tmp_path / "all.zip", "--open", "all")
     code, text = verified(out, "--key", vkey(recorded), "--json")
     report = json.loads(text)
     assert (code, report["verdict"], report["findings"]) == (0, "verified", [])
-    assert report["summary"]["kinds"] == {"start": 1, "intent": 2, "outcome": 2, "denial": 1, "stop": 1}
+    assert report["summary"]["kinds"] == {
+        "start": 1, "intent": 2, "outcome": 2, "denial": 1, "stop": 1, "admin_read": 1,
+    }  # fmt: skip
     assert report["opened_facts"] > 20
     assert [*report["policies"].values()] == [True]
     opened = zipfile.ZipFile(out).read("opened.jsonl").decode()
@@ -77,9 +83,48 @@ def test_a_whole_record_is_exported_and_holds_offline(recorded: Company, tmp_pat
     assert "TAKEN FROM THE BUNDLE" in text
 
 
-def test_the_same_question_gives_the_same_bytes(recorded: Company, tmp_path: Path) -> None:
-    one, other = (exported(recorded, tmp_path / name, "--open", "tool").read_bytes() for name in ("a.zip", "b.zip"))
-    assert one == other
+def test_the_same_question_to_the_same_record_gives_the_same_bytes(recorded: Company, tmp_path: Path) -> None:
+    reader = opened(recorded.config)
+    try:
+        for name in ("a.zip", "b.zip"):
+            export(reader, tmp_path / name, Asked(open=frozenset({"tool"})), keys={}, policies={})
+    finally:
+        reader.close()
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_a_bundle_shows_that_it_was_made_by_whom_and_what_for(recorded: Company, tmp_path: Path) -> None:
+    made = copied(recorded, tmp_path / "copy")
+    out = exported(made, tmp_path / "own.zip", "--open", "read,claimed_by", "--purpose", "audit of November")
+    assert verified(out, "--key", vkey(recorded))[0] == 0
+    lines = [json.loads(line) for line in zipfile.ZipFile(out).read("opened.jsonl").splitlines()]
+    own = {each["fact"]: json.loads(each["json"]) for each in lines if each["fact"] in ("read", "claimed_by")}
+    assert own["read"] == {
+        "command": "audit export", "from": 0, "purpose": "audit of November",
+        "filters": {"from": "0", "open": "read,claimed_by"},
+    }  # fmt: skip
+    assert own["claimed_by"]["uid"] == os.getuid()
+
+
+def test_a_bundle_is_not_written_where_its_making_cannot_be_put_on_record(recorded: Company, tmp_path: Path) -> None:
+    made = copied(recorded, tmp_path / "copy")
+    spool = made.directory / "data" / "spool"
+    shutil.rmtree(spool, ignore_errors=True)
+    spool.write_text("no folder", encoding="utf-8")
+    told = said("audit", "export", "-c", made.config, tmp_path / "none.zip")
+    assert (told.code, told.out) == (2, "")
+    assert "cannot be put on record" in told.err
+    assert not (tmp_path / "none.zip").exists()
+
+
+def test_a_bundle_of_a_damaged_record_is_still_tried_and_its_making_waits(recorded: Company, tmp_path: Path) -> None:
+    made = copied(recorded, tmp_path / "copy")
+    with closing(sqlite3.connect(made.directory / "data" / "ledger.db")) as base, base:
+        base.execute("UPDATE leaf SET entry = X'7B7D' WHERE idx = 3")
+    told = said("audit", "export", "-c", made.config, tmp_path / "damaged.zip")
+    assert told.code == 1
+    assert "not on record yet" in told.err
+    assert len(os.listdir(made.directory / "data" / "spool")) == 1
 
 
 def test_nothing_is_opened_unless_it_is_asked_for(recorded: Company, tmp_path: Path) -> None:
@@ -110,10 +155,17 @@ def test_each_range_is_proven_under_the_newest_head(recorded: Company, tmp_path:
 
 
 def test_a_range_of_times_takes_what_was_then(recorded: Company, tmp_path: Path) -> None:
+    recorded = copied(recorded, tmp_path / "copy")
+    size = records(recorded)
     out = exported(recorded, tmp_path / "past.zip", "--from", "2001-01-01", "--to", "2001-02-01T00:00:00Z")
     assert json.loads(verified(out, "--json")[1])["range"] == {"from": 0, "to": 0}
     out = exported(recorded, tmp_path / "now.zip", "--from", "2001-01-01")
-    assert json.loads(verified(out, "--json")[1])["range"] == {"from": 0, "to": 7}
+    assert json.loads(verified(out, "--json")[1])["range"] == {"from": 0, "to": size + 2}, "with both bundles' making"
+
+
+def records(made: Company) -> int:
+    with closing(sqlite3.connect(made.directory / "data" / "ledger.db")) as base:
+        return int(base.execute("SELECT size FROM head").fetchone()[0])
 
 
 def copied(made: Company, place: Path) -> Company:
@@ -199,10 +251,10 @@ def test_what_cannot_be_asked_for_is_said(recorded: Company, tmp_path: Path, arg
 
 
 def test_the_log_is_written_as_static_files(recorded: Company, tmp_path: Path) -> None:
-    told = said("audit", "export-log", "-c", recorded.config, tmp_path / "log")
+    told, size = said("audit", "export-log", "-c", recorded.config, tmp_path / "log"), records(recorded)
     assert told.code == 0
-    assert "7 records" in told.out
-    assert (tmp_path / "log" / "tile" / "entries" / "000.p" / "7").exists()
+    assert f"{size} records" in told.out
+    assert (tmp_path / "log" / "tile" / "entries" / "000.p" / str(size)).exists()
 
 
 def test_a_control_gets_a_sample_that_the_verifier_chooses_anew(recorded: Company, tmp_path: Path) -> None:

@@ -114,3 +114,33 @@ def test_a_gateway_that_serves_takes_it(tmp_path: Path) -> None:
         finally:
             reader.close()
         assert found == [name]
+
+
+def test_what_may_not_be_read_waits_and_keeps_nothing_else_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, doors = Spool(tmp_path), Doors()
+    names = sorted(spool.put(entry(span=str(number))) for number in range(3))
+    really = Path.open
+
+    def closed(path: Path, *mode: str) -> object:
+        if path.name == names[0]:
+            raise PermissionError(13, "Permission denied")
+        return really(path, *mode)
+
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(LedgerUnavailable, match="cannot be read: Permission denied"):
+        asyncio.run(spool.take(doors))
+    assert [each.facts["spooled"] for each in doors.entries] == names[1:]
+    assert spool.waiting("reconciled") == 1
+    assert spool.waiting("admin_read") == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_puts_there_is_its_owners_to_read(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 12346)
+    spool = Spool(tmp_path / "spool")
+    name = spool.put(entry(span="1"))
+    for path in (tmp_path / "spool", tmp_path / "spool" / name):
+        found = path.stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o077) == (12345, 12346, 0)

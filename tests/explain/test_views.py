@@ -81,8 +81,8 @@ def test_a_cef_line_is_one_line_and_read_back_says_where_the_record_is_and_what_
 def test_a_form_with_one_value_changed_is_refused(form: str, which: str) -> None:
     write, read = FORMS[form]
     whole = orjson.loads(orjson.dumps(write(VIEWS[which])))
-    free = {("iss",), ("aud",), ("metadata", "product", "version")}
-    """What the reader is told by nobody else: the issuer's name and the gateway's version."""
+    free = {("iss",), ("aud",), ("iat",), ("metadata", "product", "version")}
+    """What the reader is told by nobody else: who issued a token and when, and the gateway's version."""
     changed = 0
     for path in _paths(whole):
         if path in free or _of_facts(form, path):
@@ -239,3 +239,29 @@ def test_a_float_that_is_spelled_as_a_whole_number_is_spelled_again() -> None:
     view = viewed.seen("intent", {"arguments": {"most": 1e17, "deep": [9007199254740992.0]}}, payload=True)
     assert b'"most":100000000000000000' in json_line(view)
     assert json_line(read_json_line(json_line(view))) == json_line(view)
+
+
+def test_a_reading_says_in_every_form_which_account_claims_to_have_read_by_which_command() -> None:
+    view = VIEWS["read"]
+    assert view.withheld == ("read.filters", "read.purpose")
+    event: Any = ocsf(view, version="1")
+    assert (event["activity_id"], event["api"]["operation"], event["actor"]["user"]) == (
+        2, "audit export", {"name": "dana"},
+    )  # fmt: skip
+    told = attributes(view)
+    assert (told["onbehalf.reader.claimed"], told["onbehalf.command"]) == ("dana", "audit export")
+    assert "user.id" not in told, "no person is proven"
+    assert cloudevent(view)["subject"] == "audit export"
+    _, fields = read_cef(cef(view, version="1"))
+    assert (fields["suser"], fields["sproc"]) == ("dana", "audit export")
+    about = claims(view, issuer="https://gateway.example.com")["sub_id"]
+    assert about == {"format": "opaque", "id": view.log}, "nobody vouches for an account"
+
+
+def test_a_token_says_when_it_was_issued_and_when_the_record_was_made() -> None:
+    view = VIEWS["done"]
+    said = claims(view, issuer="https://gateway.example.com", audience="siem", issued_at=view.leaf.at + 7)
+    assert (said["iat"], said["toe"]) == (view.leaf.at + 7, view.leaf.at)
+    assert read_claims(orjson.loads(orjson.dumps(said))) == view
+    with pytest.raises(LedgerCorrupt):
+        read_claims({**said, "iat": True})

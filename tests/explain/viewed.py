@@ -41,6 +41,13 @@ ROWS: Json = {
     "people": ["acme/bob", "acme/carol"],
 }  # fmt: skip
 DONE: Json = {"status": "done", "code": "", "message": "", "unknown": False}
+READ: dict[str, Json] = {
+    "read": {
+        "command": "audit export", "from": 0, "records": 7, "filters": {"person": "CANARY-ARGUMENT"},
+        "purpose": "CANARY-TEXT",
+    },
+    "claimed_by": {"user": "root", "uid": 0, "host": "gateway-1", "sudo_user": "dana"},
+}  # fmt: skip
 INTENT: dict[str, Json] = {**ABOUT, "decision": ALLOW}
 OUTCOME: dict[str, Json] = {
     "intent": {"index": 4, "leaf": "sha256:" + "4" * 64}, "outcome": DONE, "rows": ROWS,
@@ -95,6 +102,7 @@ def company() -> dict[str, View]:
         "writes": seen("intent", {**INTENT, "tool": {**ABOUT["tool"], "writes": True}}),  # type: ignore[dict-item]
         "erased": seen("intent", INTENT, erased=True),
         "other": seen("heartbeat", {"beat": 7}, call=""),
+        "read": seen("admin_read", READ, call=""),
         "payload": seen("intent", INTENT, payload=True),
     }
 
@@ -105,8 +113,10 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-_NAMES = sorted({*ABOUT, "decision", "rows", "outcome", "intent", "obligations", "vote", "expected", "other_fact"})
-_SHAPES = {**ABOUT, "decision": DENY, "rows": ROWS, "outcome": DONE}
+_NAMES = sorted(
+    {*ABOUT, "decision", "rows", "outcome", "intent", "obligations", "vote", "expected", "other_fact", *READ}
+)
+_SHAPES = {**ABOUT, **READ, "decision": DENY, "rows": ROWS, "outcome": DONE}
 
 
 def _odd(name: str) -> st.SearchStrategy[Json]:
@@ -134,7 +144,9 @@ def views(draw: st.DrawFn) -> View:
             made[name] = value
         return made
 
-    kind = draw(st.sampled_from(["intent", "outcome", "unknown", "denial", "asked", "approval", "heartbeat"]))
+    kind = draw(
+        st.sampled_from(["intent", "outcome", "unknown", "denial", "asked", "approval", "heartbeat", "admin_read"])
+    )
     return seen(
         kind, facts(), index=draw(st.integers(0, 2**53 - 1)), payload=draw(st.booleans()),
         intent=draw(st.none() | st.just(facts())), erased=draw(st.booleans()),

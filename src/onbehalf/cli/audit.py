@@ -1,8 +1,9 @@
-"""`onbehalf audit`: check the record, list it, prove one entry. Reads only, also while the gateway runs."""
+"""`onbehalf audit`: check the record, list it, prove one entry, also while the gateway runs."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,13 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onbehalf.cli.explain import opened
-from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
+from onbehalf.cli.reading import Purpose, noted
+from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json, quoted
 from onbehalf.doors.ledger_reader import LedgerReader, VerifyReport
+from onbehalf.doors.ledger_spool import Spool
 from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.erasure import Erasure
 from onbehalf.explain.leaf import Record
+from onbehalf.explain.reading import KIND as ADMIN_READ
+from onbehalf.explain.reading import Read
 from onbehalf.explain.reconcile import end_of, grade_of
 from onbehalf.model import Json
+from onbehalf.places import Paths, load_settings, paths
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,17 +90,30 @@ def open_(config: ConfigFile = Path("onbehalf.yaml"), as_json: AsJson = False) -
 def list_(
     config: ConfigFile = Path("onbehalf.yaml"),
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="How many records.")] = 20,
+    kind: Annotated[str, typer.Option(help="Of this kind alone, such as denial or admin_read.")] = "",
+    closed: Annotated[bool, typer.Option("--closed", help="Open nothing: no person, no tool.")] = False,
+    purpose: Purpose = "",
     as_json: AsJson = False,
 ) -> None:
     """List the newest records, oldest first.
 
+    Who reads by onbehalf's commands is listed with --kind admin_read. That you list them goes on
+    record, too, unless they stay --closed.
+
     Example: onbehalf audit list -n 100 --json
     """
-    reader = opened(config)
+    places = paths(config, load_settings(config))
+    reader = opened(config, closed=closed)
     try:
-        records = reader.latest(count)
+        records = reader.latest(count, kind=kind)
     finally:
         reader.close()
+    waiting = Spool(places.spool).waiting(ADMIN_READ) if kind == ADMIN_READ else 0
+    if not closed:
+        _note(places, records, {"count": count, "kind": kind}, purpose)
+    if waiting:
+        text = f"{waiting} more wait in `{places.spool}`, and are on record once a gateway serves here."
+        console(stderr=True).print(plain(text), markup=False)
     if as_json:
         print_json({"records": [_row(record) for record in records]})
         return
@@ -107,6 +126,9 @@ def list_(
     for record in records:
         row = _row(record)
         row["person"] = row["person"] or (f"service {row['service']}" if row["service"] else "")
+        if read := row.get("read"):
+            assert isinstance(read, dict)  # INVARIANT: _row made it so
+            row |= {"person": f"on the host: {read['claimed_user']}", "tool": read["command"]}
         table.add_row(*(quoted(str(row[key])) for key in ("index", "time", "kind", "person", "tool", "call")))
     (console() if sys.stdout.isatty() else Console(highlight=False, width=160)).print(table)
 
@@ -129,6 +151,15 @@ def proof(
         typer.echo(reader.proof(index).text, nl=False)
     finally:
         reader.close()
+
+
+def _note(places: Paths, records: Sequence[Record], filters: Mapping[str, Json], purpose: str) -> None:
+    start, end = (records[0].index, records[-1].index + 1) if records else (None, None)
+    opened_ = sum(not each.erased for each in records)
+    noted(
+        places,
+        Read(command="audit list", start=start, end=end, records=opened_, filters=filters, purpose=purpose),
+    )  # fmt: skip
 
 
 def _place(found: tuple[str, int, str]) -> int:
@@ -211,7 +242,20 @@ def _row(record: Record) -> dict[str, Json]:
         "tool": (tool.get("name") if isinstance(tool, dict) else "") or "",
         "call": record.call,
         **_grade(record),
+        **_read(record),
     }
+
+
+def _read(record: Record) -> dict[str, Json]:
+    """Of a reading: by whom, as the host says, by which command, and what for."""
+    read, by = record.facts.get("read"), record.facts.get("claimed_by")
+    if record.kind != ADMIN_READ or not isinstance(read, dict) or not isinstance(by, dict):
+        return {}
+    told: dict[str, Json] = {
+        name: read[name] for name in ("command", "call", "from", "to", "records", "purpose") if name in read
+    }
+    user = by.get("sudo_user") or by.get("user") or by.get("uid")
+    return {"read": {**told, "claimed_user": str(user)}}
 
 
 def _grade(record: Record) -> dict[str, Json]:

@@ -1,4 +1,4 @@
-"""`onbehalf audit export-log` and `export`: the record for people outside. Reads only, also while the gateway runs."""
+"""`onbehalf audit export-log` and `export`: the record for people outside, also while the gateway runs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import typer
 from onbehalf.build_ledger import ledger_store
 from onbehalf.build_witnesses import read_policy
 from onbehalf.cli.explain import opened
+from onbehalf.cli.reading import Purpose, delivered, noted
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import Settings
 from onbehalf.doors import policies_kept
@@ -30,8 +31,9 @@ from onbehalf.doors.ledger_signing import HeadSigning, SignedTiles
 from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.ledger_tiles import export_log as write_log
 from onbehalf.doors.signer_file import FileSigner
-from onbehalf.errors import ConfigInvalid, LedgerCorrupt
+from onbehalf.errors import ConfigInvalid, LedgerCorrupt, OnbehalfError
 from onbehalf.explain.controls import CONTROLS
+from onbehalf.explain.reading import Read
 from onbehalf.explain.sample import MOST
 from onbehalf.model import Json, digest
 from onbehalf.places import Paths, load_settings, paths, trust_domain
@@ -44,6 +46,7 @@ __all__ = ["controls", "export", "export_log", "place_of"]
 _MAX_NOTE = 262_144
 _MAX_SEED = 200
 _SAMPLE = 25
+_WAIT_SECONDS = 20.0
 _MAX_KEYS = 65_536
 _FACT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _PUBLIC = ("kty", "crv", "x", "kid", "use", "alg")
@@ -98,13 +101,15 @@ def export(
     since: Annotated[Path | None, typer.Option(help="A kept checkpoint, to prove nothing was taken back.")] = None,
     witness: Annotated[list[str] | None, typer.Option(help="Address of a witness to cosign; also several.")] = None,
     unwitnessed: Annotated[bool, typer.Option(help="Do not ask the witnesses of `gateway.witnesses`.")] = False,
+    purpose: Purpose = "",
 ) -> None:  # fmt: skip
     """Write evidence for an auditor: one file that anybody can check offline.
 
     It holds every leaf of the range with proofs, what you open of them with its salts, keys, and
     the policies. Leaves are never left out, whatever is asked for: --tool and --person only narrow
     down what is opened. The witnesses of `gateway.witnesses` cosign its newest head, or no bundle
-    is written. The bundle is checked before this ends.
+    is written. The bundle is checked before this ends. That it is made goes on record first, and so
+    stands in it.
 
     A sample is chosen by the auditor's --seed, or without one by the signed head and its cosignatures,
     so nobody picks the calls; the verifier chooses them anew. --control takes a sample of 25, and says what of the
@@ -120,6 +125,8 @@ def export(
     places = paths(config, settings)
     opens = asked.everything or bool(asked.open)
     found = policies_in(places.policies) if opens else b""
+    opened(config).close()  # nothing is said on record of a bundle that cannot be made
+    _note(asked, places, settings, purpose)
     reader = opened(config)
     with _signing(places, reader) as sign:
         if settings.gateway.witnesses is not None and not unwitnessed:
@@ -136,6 +143,21 @@ def export(
         raise LedgerCorrupt(f"the bundle that was written cannot be checked: {error}") from error
     _print(out, done, report)
     raise typer.Exit(0 if report.verdict in _FINE else 1)
+
+
+def _note(asked: Asked, places: Paths, settings: Settings, purpose: str) -> None:
+    """Have it on record that a bundle is made, before the head of the bundle is taken, if that is possible in time."""
+    place, number = asked.start
+    start = number if place == "index" else None
+    read = Read(command="audit export", start=start, filters={**asked.words}, purpose=purpose)
+    name = noted(places, read)
+    try:
+        there = delivered(name, places, settings, wait=_WAIT_SECONDS)
+    except OnbehalfError:  # such as a damaged record, of which a bundle is evidence all the same
+        there = False
+    if not there:
+        text = "That this bundle was made is not on record yet, and so not in it: it waits for a gateway that serves."
+        console(stderr=True).print(text)
 
 
 @contextlib.contextmanager

@@ -14,12 +14,14 @@ import typer
 
 from onbehalf.build_ledger import ledger_store, reading_keys
 from onbehalf.cli.plain import plain
+from onbehalf.cli.reading import Purpose, noted
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_tell import team_members
 from onbehalf.doors.query_duckdb import Answer, Desk
 from onbehalf.doors.query_records import Span, from_ledger, from_parquet
 from onbehalf.errors import ConfigInvalid, QueryFailed
+from onbehalf.explain.reading import Read
 from onbehalf.explain.ready_questions import Question, calls_by, who_read
 from onbehalf.explain.views_said import columns
 from onbehalf.model import Json
@@ -43,14 +45,15 @@ def query(
     rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="At most so many rows.")] = 1000,
     seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="At most so long.")] = 60,
     names: Annotated[bool, typer.Option("--columns", help="List the columns.")] = False,
+    purpose: Purpose = "",
     config: ConfigFile = Path("onbehalf.yaml"),
     as_json: AsJson = False,
 ) -> None:
     """Ask the record, in SQL or by a ready question.
 
     Reads it as it is now, payloads opened, also while the gateway runs; or what a Parquet sink
-    wrote. Who is in a team is as the directory says today. What is asked here is not itself put
-    on record.
+    wrote. Who is in a team is as the directory says today. What is asked of the record goes on record
+    itself; what is asked of Parquet files does not.
 
     Example: onbehalf audit query --who-read Review --team acme/dir-platform --since 30d
     """
@@ -59,8 +62,20 @@ def query(
         return
     question = _question(sql, read, about, by, team, config)
     span = Span(since=_moment(since, 0), until=_moment(until, 2**53))
-    desk = Desk(_records(config, parquet, span))
+    loaded = _Loaded()
+    desk = Desk(_records(config, parquet, span, loaded))
     try:
+        if parquet is None:
+            asked = {
+                "sql": sql,
+                "who_read": read,
+                "team": team,
+                "about": about,
+                "by": by,
+                "since": since,
+                "until": until,
+            }
+            _note(config, loaded, asked, purpose)
         answer = desk.ask(question.sql, question.values, most=rows, seconds=seconds)
         unseen = desk.ask(question.beside, most=1, seconds=seconds).rows[0][0] if question.beside else 0
     finally:
@@ -90,13 +105,29 @@ def _question(sql: str, read: str, about: str, by: str, team: str, config: Path)
     return who_read(read, people=sorted(found))
 
 
-def _records(config: Path, parquet: Path | None, span: Span) -> Any:
+class _Loaded:
+    """How many records were opened."""
+
+    count = 0
+
+    def progress(self, count: int) -> None:
+        self.count = count
+        if sys.stderr.isatty():
+            console(stderr=True).print(f"{count} records …", end="\r")
+
+
+def _note(config: Path, loaded: _Loaded, asked: Mapping[str, str], purpose: str) -> None:
+    read = Read(command="audit query", records=loaded.count, filters={**asked}, purpose=purpose)
+    noted(paths(config, load_settings(config)), read)
+
+
+def _records(config: Path, parquet: Path | None, span: Span, loaded: _Loaded) -> Any:
     if parquet is not None:
         return from_parquet(parquet, span)
     settings = load_settings(config)
     places = paths(config, settings)
     keys = reading_keys(places, settings, origin=log_origin(settings))
-    return from_ledger(ledger_store(places, settings), keys, span, _progress)
+    return from_ledger(ledger_store(places, settings), keys, span, loaded.progress)
 
 
 def _moment(text: str, default: int) -> int:
@@ -169,8 +200,3 @@ def _print_columns() -> None:
     for name, kind in columns().items():
         console().print(plain(f"{name:<14} {'timestamp in UTC' if name == 'time' else kind}"), markup=False)
     console().print("record         str, the whole record as one JSON document", markup=False)
-
-
-def _progress(count: int) -> None:
-    if sys.stderr.isatty():
-        console(stderr=True).print(f"{count} records …", end="\r")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from onbehalf.build_ledger import open_ledger
 from onbehalf.cli.audit_export import place_of
 from onbehalf.cli.explain import opened
+from onbehalf.cli.reading import Purpose, delivered, noted
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.config import Settings
 from onbehalf.config_upstreams import audience_of
@@ -22,18 +20,18 @@ from onbehalf.doors.clock_system import now
 from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.doors.ledger_sendings import Sent, denied, holds, sent
 from onbehalf.doors.ledger_spool import Spool
-from onbehalf.errors import ConfigInvalid, LedgerUnavailable
+from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.channel import channel_of
+from onbehalf.explain.reading import Read
 from onbehalf.explain.reconcile import Account, Asked, Row, account, reconciled
 from onbehalf.model import AuditEntry, Json
 from onbehalf.model_json import plain
-from onbehalf.places import Paths, load_settings, log_origin, paths
+from onbehalf.places import load_settings, paths
 
 __all__ = ["reconcile"]
 
 _SHOWN = 50
 _LATEST = 1000
-_LOOK_SECONDS = 0.2
 _TOLERANCE_S = 5
 
 
@@ -44,6 +42,7 @@ def reconcile(
         list[str] | None, typer.Option(metavar="NAME=SOURCE", help="What a backend itself kept; also several.")
     ] = None,
     wait: Annotated[float, typer.Option(min=0, max=600, help="Seconds for a running gateway to record it.")] = 20,
+    purpose: Purpose = "",
     config: ConfigFile = Path("onbehalf.yaml"),
     as_json: AsJson = False,
 ) -> None:
@@ -70,6 +69,12 @@ def reconcile(
         audience: {"kind": each.kind, "sha256": each.digest, "rows": len(each.rows)}
         for audience, each in records.items()
     }
+    filters: dict[str, Json] = {"from": start, "to": end, "backends": [*sorted(sources)]}
+    read = Read(
+        command="audit reconcile", start=span.start, end=span.end, records=span.end - span.start, filters=filters,
+        purpose=purpose,
+    )  # fmt: skip
+    noted(paths(config, settings), read)
     entry = reconciled(accounts, told, span=_span(span), now=now())
     index = _recorded(config, settings, entry, wait)
     bad = any(each.bad for each in accounts)
@@ -156,31 +161,15 @@ def _recorded(config: Path, settings: Settings, entry: AuditEntry, wait: float) 
     """Where the entry is on record; None where a gateway that serves did not take it in time. It will at its next
     start at the latest."""
     places = paths(config, settings)
-    spool = Spool(places.spool)
-    name = spool.put(entry)
-    until = time.monotonic() + wait
-    while spool.holds(name):
-        try:
-            _append(spool, places, settings)
-        except LedgerUnavailable:  # a gateway has it open, and takes what is in the spool
-            if time.monotonic() >= until:
-                return None
-            time.sleep(_LOOK_SECONDS)
+    name = Spool(places.spool).put(entry)
+    if not delivered(name, places, settings, wait=wait):
+        return None
     reader = opened(config)
     try:
         found = [each.index for each in reader.latest(_LATEST) if each.facts.get("spooled") == name]
     finally:
         reader.close()
     return found[-1] if found else None
-
-
-def _append(spool: Spool, places: Paths, settings: Settings) -> None:
-    """Where no gateway serves: put on record what is in the spool. Raises LedgerUnavailable."""
-    ledger, _ = open_ledger(places, settings, origin=log_origin(settings))
-    try:
-        asyncio.run(spool.take(ledger))
-    finally:
-        ledger.close()
 
 
 def _print(span: Sent, accounts: Sequence[Account], index: int | None) -> None:

@@ -14,12 +14,15 @@ import typer
 
 from onbehalf.build_ledger import ledger_store, reading_keys
 from onbehalf.cli.plain import plain
+from onbehalf.cli.reading import Purpose, noted
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json
 from onbehalf.config import Settings
 from onbehalf.doors.sink_configured import configured
 from onbehalf.doors.sink_send import Sending, send
 from onbehalf.doors.sink_source import Cursor, Source
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, OnbehalfError, SinkUnavailable
+from onbehalf.explain.reading import Read
+from onbehalf.model import Json
 from onbehalf.places import VERSION, Paths, load_settings, log_origin, paths, trust_domain
 
 __all__ = ["send_"]
@@ -38,12 +41,14 @@ def send_(
     config: ConfigFile = Path("onbehalf.yaml"),
     once: Annotated[bool, typer.Option("--once", help="End when all that is on record now was sent.")] = False,
     status: Annotated[bool, typer.Option("--status", help="Send nothing; print how far each sink is.")] = False,
+    purpose: Purpose = "",
     as_json: AsJson = False,
 ) -> None:
     """Send views of the record to its sinks, in order, each record at least once.
 
     Runs beside the gateway, as a service of its own, until Ctrl-C or SIGTERM. Where it stopped or
     was killed it goes on. What leaves is said under sinks in onbehalf.yaml; arguments only if asked.
+    Each start goes on record.
 
     Example: onbehalf audit send --once siem
     """
@@ -59,6 +64,7 @@ def send_(
     if status:
         _print_status(wanted, places, settings, as_json)
         return
+    _note(wanted, settings, places, once=once, purpose=purpose)
     ends = _all(wanted, settings, places, once=once)
     told = dict(sorted(ends.sent.items()))
     if as_json:
@@ -68,6 +74,16 @@ def send_(
             console(stderr=True).print(plain(f"{name}: {count} records sent"), markup=False)
     for error in sorted(ends.failed.values(), key=lambda each: not isinstance(each, LedgerCorrupt)):
         raise error
+
+
+def _note(names: list[str], settings: Settings, places: Paths, *, once: bool, purpose: str) -> None:
+    """Say on record that from now on records leave: one record a start, however many are sent until it ends."""
+    begins = {name: Cursor.look(_cursor(places, name)) for name in names}
+    sinks: dict[str, Json] = {
+        name: {"from": begins[name], "payload": settings.sinks[name].payload} for name in sorted(begins)
+    }
+    filters: dict[str, Json] = {"sinks": sinks, "once": once}
+    noted(places, Read(command="audit send", start=min(begins.values()), filters=filters, purpose=purpose))
 
 
 def _all(names: list[str], settings: Settings, places: Paths, *, once: bool) -> _Ends:
@@ -109,8 +125,8 @@ def _sent(name: str, settings: Settings, places: Paths, *, once: bool, stop: thr
     try:
         source = Source(store, keys=keys, payload=one.payload, cursor=cursor)
         sink = configured(
-            name, one, base=places.config.resolve().parent, issuer=trust_domain(settings), version=VERSION,
-            next_=cursor.next,
+            name, one, base=places.config.resolve().parent, keys=places.keys, issuer=trust_domain(settings),
+            version=VERSION, next_=cursor.next,
         )  # fmt: skip
         try:
             sending = Sending(name=name, batch=one.batch, every_seconds=one.every_seconds, once=once)

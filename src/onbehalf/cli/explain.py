@@ -9,22 +9,26 @@ from typing import Annotated
 import typer
 
 from onbehalf.build_ledger import ledger_store, reading_keys
+from onbehalf.cli.reading import Purpose, noted
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.errors import RecordMissing
 from onbehalf.explain.leaf import Record
+from onbehalf.explain.reading import Read
 from onbehalf.explain.story import story
 from onbehalf.places import Paths, load_settings, log_origin, paths
 
 __all__ = ["explain", "opened"]
 
 
-def opened(config: Path) -> LedgerReader:
-    """The gateway's record for reading, payloads included; it may be in use. Raises an OnbehalfError."""
+def opened(config: Path, *, closed: bool = False) -> LedgerReader:
+    """The gateway's record for reading; it may be in use. Payloads can be opened, unless it is to be `closed`: whoever
+    shows what they say puts that on record first (reading.py). Raises an OnbehalfError."""
     settings = load_settings(config)
     places = paths(config, settings)
     keys = reading_keys(places, settings, origin=log_origin(settings))
-    return LedgerReader(ledger_store(places, settings), keys=keys)
+    store = ledger_store(places, settings)
+    return LedgerReader(store, vkey=keys.signer.verifier.vkey) if closed else LedgerReader(store, keys=keys)
 
 
 def explain(
@@ -32,6 +36,7 @@ def explain(
         str, typer.Argument(help="A call id, or how it begins; `last` is the newest call.", metavar="CALL")
     ],
     config: ConfigFile = Path("onbehalf.yaml"),
+    purpose: Purpose = "",
     as_json: AsJson = False,
 ) -> None:
     """Tell one call: who asked for what, why it was allowed or denied, what came back.
@@ -39,7 +44,7 @@ def explain(
     Reads the record only, so it tells what was so then, not what would be so now. Each decision is
     made again from the record, under the policies that were in force, and it says whether the same
     comes out. Call ids stand in every answer that a client gets (`_meta`), in onbehalf audit list,
-    and in call tokens (`txn`).
+    and in call tokens (`txn`). That you read it goes on record, too.
 
     Example: onbehalf explain last
     """
@@ -48,8 +53,14 @@ def explain(
         records = reader.records(_one(reader, call))
     finally:
         reader.close()
-    replayed = _replayed(records, paths(config, load_settings(config)))
-    told = story(records, replayed)
+    places = paths(config, load_settings(config))
+    told = story(records, _replayed(records, places))
+    first, last = records[0], records[-1]
+    read = Read(
+        command="explain", call=first.call, start=first.index, end=last.index + 1, records=len(records),
+        filters={"call": call}, purpose=purpose,
+    )  # fmt: skip
+    noted(places, read)
     if as_json:
         print_json(told.as_json())
     else:

@@ -13,13 +13,16 @@ from onbehalf.build_broker import BROKER_KEYS
 from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json, quoted
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.key_file import KeyFile
+from onbehalf.doors.signer_events import event_keys_path, read_event_keys
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.errors import ConfigInvalid
 from onbehalf.places import Paths, load_settings, paths, trust_domain
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Show and rotate the keys that sign call tokens, and those of the broker.", no_args_is_help=True)
+app = typer.Typer(
+    help="Show and rotate the keys that sign call tokens, and those of the broker and of events.", no_args_is_help=True
+)
 
 
 @app.command("show")
@@ -33,12 +36,16 @@ def show(config: ConfigFile = Path("onbehalf.yaml"), as_json: AsJson = False) ->
     """
     places, signer = _signer(config)
     log_pub = _log_pub(places.keys / "log.pub")
+    events = _events(places)
     if as_json:
-        print_json({"jwks": dict(signer.jwks()), "log": log_pub})
+        told = {"events": dict(events.jwks())} if events is not None else {}
+        print_json({"jwks": dict(signer.jwks()), "log": log_pub, **told})
         return
     screen = console()
     for name, kid in zip_longest(("next", "current"), signer.kids, fillvalue="former"):
         screen.print(f"{name:<9} {kid}")
+    if events is not None:
+        screen.print(f"events    {events.kids[1]}")
     screen.print(plain(f"record    {log_pub or '(no record yet)'}"), markup=False)
 
 
@@ -56,7 +63,8 @@ def rotate(
     Run it as the user that the gateway runs as, or the gateway cannot read the new file.
 
     Where the gateway is an authorization server itself (`broker`), the keys of its access tokens are
-    rotated too; with --lost everybody's client then gets a new access token.
+    rotated too; with --lost everybody's client then gets a new access token. So are the keys of
+    security events, where a sink is pushed them.
 
     With --lost every key is new and none of the old is published any more. Backends that keep
     keys refuse calls until they ask again, at most 5 minutes, and believe the old keys as long:
@@ -65,7 +73,9 @@ def rotate(
     Example: onbehalf keys rotate && kill -HUP <process id of the gateway>
     """
     places, signer = _signer(config)
-    broker = _broker(config)
+    broker, events = _broker(config), _events(places)
+    if events is not None:
+        events.rotate(now(), lost=lost)
     if broker is not None:
         broker.rotate(now(), lost=lost)
     signer.rotate(now(), lost=lost)
@@ -89,6 +99,10 @@ def _broker(config: Path) -> KeyFile | None:
     if settings.broker is None or not path.exists():
         return None
     return KeyFile(path, kind=KIND, lifetime_s=settings.broker.access_seconds)
+
+
+def _events(places: Paths) -> KeyFile | None:
+    return read_event_keys(places.keys) if event_keys_path(places.keys).exists() else None
 
 
 def _log_pub(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""`onbehalf policy replay`: what other policies would make of the decisions on record. Reads only."""
+"""`onbehalf policy replay`: what other policies would make of the decisions on record."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import typer
 from onbehalf.build import narrowed, sketched
 from onbehalf.cli.explain import opened
 from onbehalf.cli.policy_bundles import bundles_of, why_not
+from onbehalf.cli.reading import Purpose, noted
 from onbehalf.cli.screen import AsJson, ConfigFile, console, print_json, quoted
 from onbehalf.doors import clock_system
 from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.doors.engine_cedar_values import engine_name
 from onbehalf.errors import ConfigInvalid
+from onbehalf.explain.leaf import Record
+from onbehalf.explain.reading import Read
 from onbehalf.model import Json, UnixTime
 from onbehalf.places import load_settings, paths
 from onbehalf.replaying import Again, Replay, Was
@@ -67,6 +70,15 @@ class _Tally:
     unkept: int = 0
     differing: int = 0
     differ: list[dict[str, Json]] = field(default_factory=list)
+    first: int | None = None
+    end: int | None = None
+    opened: int = 0
+
+    def saw(self, record: Record) -> None:
+        """The next record, of whatever kind."""
+        self.first = record.index if self.first is None else self.first
+        self.end = record.index + 1
+        self.opened += not record.erased
 
     def take(self, again: Again) -> None:
         """The next decision."""
@@ -109,13 +121,15 @@ def replay(
     bundle: Annotated[Path, typer.Option(help="A directory of other policies.", metavar="DIR")],
     config: ConfigFile = Path("onbehalf.yaml"),
     since: Annotated[str, typer.Option(help="How far back: 30m, 12h, 7d, 2w, or a time (UTC).")] = "7d",
+    purpose: Purpose = "",
     as_json: AsJson = False,
 ) -> None:
     """Decide recorded calls again under other policies: who gains, who loses, by person and tool.
 
     Each decision is made again from what its record says was asked: the person's groups and positions
     of that time, the resource, the login. Under its own policies too, which shows whether the engine
-    still says what it said. Nothing is sent and nothing recorded. Rows of answers are on no record.
+    still says what it said. Nothing is sent, and nothing recorded but that you read. Rows of answers
+    are on no record.
 
     Exit 0: nothing would change. 3: something would. 1: policies on record no longer say the same.
 
@@ -127,13 +141,21 @@ def replay(
     candidate = CedarEngine.load(bundle, tools=tools, narrowed=narrowed(settings))
     actions = {tool.action for tool in tools}
     reader, tally = opened(config), _Tally()
-    again = Replay(bundles_of(paths(config, settings)), other=lambda action: candidate if action in actions else None)
+    places = paths(config, settings)
+    again = Replay(bundles_of(places), other=lambda action: candidate if action in actions else None)
     try:
         for record in reader.since(start):
+            tally.saw(record)
             if (made := again.again(record)) is not None:
                 tally.take(made)
     finally:
         reader.close()
+    filters: dict[str, Json] = {"since": start, "policy": candidate.policy}
+    read = Read(
+        command="policy replay", start=tally.first, end=tally.end, records=tally.opened, filters=filters,
+        purpose=purpose,
+    )  # fmt: skip
+    noted(places, read)
     if as_json:
         print_json(_told(tally, start, candidate))
     else:

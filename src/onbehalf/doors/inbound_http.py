@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
@@ -74,13 +74,14 @@ _ARRIVALS_PER_CALL = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """What is publicly known of the house: exposed tools by name, all their scopes, the public keys, and what the
-    first issuer publishes of itself (None while it cannot be had)."""
+    """What is publicly known of the house: exposed tools by name, all their scopes, the public keys, what the first
+    issuer publishes of itself (None while it cannot be had), and further documents by their path."""
 
     tool: Callable[[str], Tool | None]
     scopes: Callable[[], frozenset[str]]
     jwks: Callable[[], Mapping[str, Json]]
     issuer: Callable[[], Awaitable[Mapping[str, Json] | None]] | None = None
+    documents: Mapping[str, Callable[[], Mapping[str, Json]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +210,8 @@ class PublicApp:
             answer = self._oauth.metadata()
         elif path == "/.well-known/jwks.json":
             answer = dict(self._catalogue.jwks())
+        elif (document := self._catalogue.documents.get(path)) is not None:
+            answer = dict(document())
         elif path in self._mirror_paths:
             await self._mirror(scope, send)
             return

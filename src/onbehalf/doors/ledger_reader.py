@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from onbehalf.doors.ledger_kinds import newest
 from onbehalf.doors.ledger_store import VERIFY as _VERIFY
 from onbehalf.doors.ledger_store import LedgerStore, SqliteView, View, store_of
 from onbehalf.errors import ConfigInvalid, ExplainError, LedgerCorrupt, RecordMissing
@@ -330,9 +331,10 @@ class LedgerReader:
             found = view.execute(f"{query} ORDER BY 1 LIMIT 20", (prefix, prefix + "\U0010ffff"))
             return tuple(call for (call,) in found)
 
-    def latest(self, count: int) -> tuple[Record, ...]:
-        """The newest records, oldest first."""
-        return self._select("ORDER BY idx DESC LIMIT ?", max(0, min(count, 10_000)))[::-1]
+    def latest(self, count: int, *, kind: str = "") -> tuple[Record, ...]:
+        """The newest records, of one kind alone where it is named, oldest first; at most 10,000."""
+        with self.snapshot() as view:
+            return tuple(self._record(*row) for row in newest(view, max(0, min(count, 10_000)), kind))
 
     def since(self, at: UnixTime) -> Iterator[Record]:
         """All records from the first of that time or later on, oldest first, read in steps: none holds up the log."""

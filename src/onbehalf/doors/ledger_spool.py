@@ -29,7 +29,7 @@ from onbehalf.strict_json import NotStrict, strict_object
 
 __all__ = ["KINDS", "Spool", "taking"]
 
-KINDS = frozenset({"reconciled"})
+KINDS = frozenset({"admin_read", "reconciled"})
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _MAX_BYTES = 4 * 2**20
@@ -54,9 +54,10 @@ class Spool:
             raise LedgerUnavailable(f"a record of this kind or of {len(spelled)} bytes cannot be put into the spool")
         aside = self._path / f".{name}"
         try:
-            self._path.mkdir(mode=0o700, exist_ok=True)
+            self._made()
             handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(handle, "wb") as file:
+                _hand_over(handle, os.stat(self._path))
                 file.write(spelled)
                 file.flush()
                 os.fsync(file.fileno())
@@ -72,12 +73,20 @@ class Spool:
         """Whether an entry still waits."""
         return (self._path / name).exists()
 
-    async def take(self, ledger: Ledger) -> int:
-        """Put on record what waits, oldest name first; how many. What is no entry is set aside and said.
+    def waiting(self, kind: str) -> int:
+        """How many entries of a kind wait; 0 where the folder cannot be looked at."""
+        try:
+            return sum(bool(_NAME.fullmatch(each)) and each.startswith(f"{kind}-") for each in os.listdir(self._path))
+        except OSError:
+            return 0
 
-        Raises LedgerUnavailable; what was not appended by then goes on waiting.
+    async def take(self, ledger: Ledger) -> int:
+        """Put on record what waits, in the order of the names; how many. What is no entry is set aside and said.
+
+        Raises LedgerUnavailable; what was not appended by then goes on waiting. What may not be read waits, too, and
+        is said after all others were taken.
         """
-        taken = 0
+        taken, closed = 0, ""
         for name in await asyncio.to_thread(self._waiting):
             try:
                 entry = await asyncio.to_thread(self._read, name)
@@ -85,11 +94,24 @@ class Spool:
                 _log.error("`%s` in the spool is no record of the house, and is set aside: %s", name, error)
                 await asyncio.to_thread(self._set_aside, name)
                 continue
+            except OSError as error:
+                closed = f"`{name}` cannot be read: {error.strerror}"
+                continue
             await ledger.append(entry)
             # if we stop here, it is appended once more; its name tells that it is the same
             await asyncio.to_thread(self._remove, name)
             taken += 1
+        if closed:
+            raise LedgerUnavailable(closed, hint=f"let the gateway's account read what is in `{self._path}`")
         return taken
+
+    def _made(self) -> None:
+        """The folder, made where there is none, for whoever has the folder it is in."""
+        with contextlib.suppress(FileExistsError):
+            self._path.mkdir(mode=0o700)
+            if os.geteuid() == 0:
+                around = os.stat(self._path.parent)
+                os.chown(self._path, around.st_uid, around.st_gid)
 
     def _waiting(self) -> list[str]:
         try:
@@ -119,6 +141,18 @@ class Spool:
 
     def _set_aside(self, name: str) -> None:
         (self._path / name).rename(self._path / f"{name}.refused")
+
+
+def _hand_over(handle: int, folder: os.stat_result) -> None:
+    """Let the folder's owner read a file that another account makes there: root gives it away, others to the group."""
+    if os.geteuid() == folder.st_uid:
+        return
+    if os.geteuid() == 0:
+        os.fchown(handle, folder.st_uid, folder.st_gid)
+        return
+    with contextlib.suppress(PermissionError):  # not of that group: the gateway will say that it cannot read it
+        os.fchown(handle, -1, folder.st_gid)
+        os.fchmod(handle, 0o640)
 
 
 async def taking(spool: Spool, ledger: Ledger) -> None:

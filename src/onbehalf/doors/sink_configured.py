@@ -10,13 +10,25 @@ from pathlib import Path
 
 from msgspec import UNSET
 
-from onbehalf.config_sinks import FileSink, HttpSink, OtlpSink, ParquetSink, SinkSettings, StdoutSink, SyslogSink
+from onbehalf.config_sinks import (
+    FileSink,
+    HttpSink,
+    OtlpSink,
+    ParquetSink,
+    PushSink,
+    SinkSettings,
+    StdoutSink,
+    SyslogSink,
+)
+from onbehalf.doors.clock_system import now
 from onbehalf.doors.outbound_address import is_loopback_name
 from onbehalf.doors.secret_reference import resolved
+from onbehalf.doors.signer_events import read_event_keys
 from onbehalf.doors.sink import Sink
 from onbehalf.doors.sink_http import HttpSender
 from onbehalf.doors.sink_lines import FileLines, StreamLines
 from onbehalf.doors.sink_parquet import Parquet
+from onbehalf.doors.sink_push import Receiver, SetPush
 from onbehalf.doors.sink_syslog import Syslog
 from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.views_batch import Form
@@ -24,11 +36,16 @@ from onbehalf.explain.views_batch import Form
 __all__ = ["configured"]
 
 
-def configured(name: str, sink: SinkSettings, *, base: Path, issuer: str, version: str, next_: int) -> Sink:
-    """The sink. `base` is the directory of the configuration, `next_` the first record not known to be delivered.
+def configured(
+    name: str, sink: SinkSettings, *, base: Path, keys: Path, issuer: str, version: str, next_: int
+) -> Sink:  # fmt: skip
+    """The sink. `base` is the directory of the configuration, `keys` that of the gateway's keys, `next_` the first
+    record not known to be delivered.
 
-    Raises ConfigInvalid, SinkUnavailable.
+    Raises ConfigInvalid, SinkUnavailable, SignerUnavailable.
     """
+    if isinstance(sink, PushSink):
+        return _push(name, sink, base=base, keys=keys, issuer=issuer)
     form = Form(name="json" if isinstance(sink, OtlpSink | ParquetSink) else sink.view, issuer=issuer, version=version)
     if isinstance(sink, FileSink):
         return FileLines(base / sink.path, form, rotate_bytes=sink.rotate_bytes, keep=sink.keep)
@@ -46,6 +63,16 @@ def configured(name: str, sink: SinkSettings, *, base: Path, issuer: str, versio
         return HttpSender(sink.url, form, body, headers=headers, seconds=sink.timeout_seconds)  # type: ignore[arg-type]
     headers = {key: resolved(value, base=base, what=f"{what}.headers") for key, value in sink.headers.items()}
     return HttpSender(sink.url, form, "otlp", headers=headers, seconds=sink.timeout_seconds)
+
+
+def _push(name: str, sink: PushSink, *, base: Path, keys: Path, issuer: str) -> SetPush:
+    bearer = resolved(sink.bearer, base=base, what=f"sinks.{name}.bearer") if sink.bearer is not UNSET else ""
+    receiver = Receiver(
+        url=sink.url, audience=sink.audience, token_bytes=sink.token_bytes, seconds=sink.timeout_seconds,
+        headers={"authorization": f"Bearer {bearer}"} if bearer else {},
+    )  # fmt: skip
+    # not made here: receivers can check nothing that the gateway does not publish
+    return SetPush(receiver, issuer=issuer, keys=read_event_keys(keys), now=now)
 
 
 def _syslog(name: str, sink: SyslogSink, form: Form, base: Path) -> Syslog:

@@ -45,9 +45,10 @@ CONTROLS: Mapping[str, Control] = {
     ),
     "soc2-cc7.2": Control(
         clause="SOC 2, CC7.2", title="The system is watched for what is not as usual",
-        kinds=("denial", "unknown", "outcome", "revocation", "start"),
-        shows="Denials by reason, calls of unknown end, revocations and starts, with their times.",
-        not_shown="That somebody looked at them.",
+        kinds=("denial", "unknown", "outcome", "revocation", "start", "admin_read"),
+        shows="Denials by reason, calls of unknown end, revocations and starts, with their times; and when the record "
+        "was read, by which account on the host.",
+        not_shown="That somebody understood what they saw.",
     ),
     "iso27001-a5.15": Control(
         clause="ISO/IEC 27001:2022, A.5.15", title="Access control", kinds=_CALLS,
@@ -86,9 +87,10 @@ CONTROLS: Mapping[str, Control] = {
         not_shown="Activity in these systems by other ways.",
     ),
     "pci-dss-10.2": Control(
-        clause="PCI DSS 4.0.1, 10.2", title="Audit logs of access are there", kinds=(*_CALLS, *_CHANGES),
-        shows="User, type of event, time, success or failure, origin and what was affected, for each call.",
-        not_shown="Access to the gateway's own machine.",
+        clause="PCI DSS 4.0.1, 10.2", title="Audit logs of access are there", kinds=(*_CALLS, *_CHANGES, "admin_read"),
+        shows="User, type of event, time, success or failure, origin and what was affected, for each call; and which "
+        "account on the host read the record by which command.",
+        not_shown="Access to the gateway's own machine, and to the record's files by other means.",
     ),
     "eu-ai-act-12": Control(
         clause="Regulation (EU) 2024/1689, article 12", title="Record-keeping", kinds=_CALLS,

@@ -28,6 +28,7 @@ MAX_VIEW_BYTES = 64 * 2**20
 _FREE: Mapping[str, frozenset[str]] = {
     "approval": frozenset(),
     "caller": frozenset(),
+    "claimed_by": frozenset(),
     "decision": frozenset({"errors", "text"}),
     "erasure": frozenset(),
     "intent": frozenset(),
@@ -36,6 +37,7 @@ _FREE: Mapping[str, frozenset[str]] = {
     "page": frozenset(),
     "person": frozenset({"name"}),
     "purpose": frozenset(),
+    "read": frozenset({"filters", "purpose"}),
     "rows": frozenset(),
     "scope": frozenset(),
     "tool": frozenset(),

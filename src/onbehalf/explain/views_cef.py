@@ -14,7 +14,7 @@ __all__ = ["cef", "read_cef"]
 
 _MOST = {
     "act": 63, "app": 31, "cs1": 4000, "cs2": 4000, "cs3": 4000, "cs4": 4000, "cs5": 4000, "cs6": 4000,
-    "deviceExternalId": 255, "externalId": 40, "fname": 1023, "msg": 1023, "outcome": 63, "reason": 1023,
+    "deviceExternalId": 255, "externalId": 40, "fname": 1023, "msg": 1023, "outcome": 63, "reason": 1023, "sproc": 1023,
     "requestClientApplication": 1023, "sourceServiceName": 1023, "spid": 1023, "suid": 1023, "suser": 1023,
 }  # fmt: skip
 """The dictionary's lengths, in characters."""
@@ -40,7 +40,8 @@ def cef(view: View, *, version: str) -> str:
         "cs6": flat.client,
         "externalId": view.leaf.id,
         "suid": flat.person,
-        "suser": flat.subject,
+        "suser": flat.subject or flat.reader,
+        "sproc": flat.command,
         "fname": flat.tool,
         "sourceServiceName": flat.upstream,
         "requestClientApplication": flat.agent,

@@ -35,7 +35,7 @@ def cloudevent(view: View) -> dict[str, Json]:
         "onbehalfleaf": view.hash,
         "data": document(view),
     }
-    extra = {"subject": flat.tool, "onbehalfcall": flat.call, "onbehalfclient": flat.client}
+    extra = {"subject": flat.tool or flat.command, "onbehalfcall": flat.call, "onbehalfclient": flat.client}
     return event | {name: one_line(value, _MOST) for name, value in extra.items() if value}
 
 

@@ -70,6 +70,8 @@ def read_ocsf(event: Json) -> View:
 
 
 def _activity(flat: Said) -> tuple[int, str]:
+    if flat.command:
+        return _READ, "Read"
     if not flat.tool:
         return (_UNKNOWN, "Unknown") if flat.erased else (_OTHER, one_line(flat.kind, 100))
     if flat.writes is None:
@@ -97,6 +99,8 @@ def _actor(flat: Said) -> dict[str, Json]:
         actor["user"] = told
     elif flat.subject:
         actor["user"] = {"uid": one_line(flat.subject)}
+    elif flat.reader:  # an account on the host, by its name: no person is proven
+        actor["user"] = {"name": one_line(flat.reader)}
     if flat.issuer:
         actor["idp"] = {"name": one_line(flat.issuer), "issuer": one_line(flat.issuer)}
     if flat.policies and flat.effect:
@@ -107,7 +111,7 @@ def _actor(flat: Said) -> dict[str, Json]:
 
 
 def _api(flat: Said) -> dict[str, Json]:
-    api: dict[str, Json] = {"operation": one_line(flat.tool) or one_line(flat.kind, 100)}
+    api: dict[str, Json] = {"operation": one_line(flat.tool or flat.command) or one_line(flat.kind, 100)}
     if flat.upstream:
         api["service"] = {"name": one_line(flat.upstream)}
     if flat.call:

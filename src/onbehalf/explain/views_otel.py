@@ -38,6 +38,7 @@ def attributes(view: View) -> dict[str, Json]:
     }
     own: dict[str, Json] = {
         "onbehalf.call.id": flat.call,
+        "onbehalf.command": flat.command,
         "onbehalf.decision": flat.effect,
         "onbehalf.event.id": view.leaf.id,
         "onbehalf.log.index": view.index,
@@ -47,6 +48,7 @@ def attributes(view: View) -> dict[str, Json]:
         "onbehalf.policy.ids": list(flat.policies),
         "onbehalf.policy.set.digest": flat.policy,
         "onbehalf.purpose": flat.purpose,
+        "onbehalf.reader.claimed": flat.reader,
         "onbehalf.reason.code": flat.code,
         "onbehalf.tenant": flat.tenant,
         "onbehalf.upstream": flat.upstream,

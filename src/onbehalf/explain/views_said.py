@@ -26,7 +26,8 @@ class Said:
 
     `effect` is what was decided, for an outcome of its call too; `status` what came of it. `purpose` is `lookup` or
     `preview` for what the gateway did on the way to a call. `ids` are the entities that were released, of the types
-    `types`; `people` are the people whom those rows are about.
+    `types`; `people` are the people whom those rows are about. `reader` is the account on the host, as it claims, that
+    read the record by `command`.
     """
 
     index: int
@@ -62,6 +63,8 @@ class Said:
     erased: bool
     leaf: str
     log: str
+    reader: str = ""
+    command: str = ""
 
 
 def said(view: View) -> Said:
@@ -69,6 +72,7 @@ def said(view: View) -> Said:
     facts = {**view.about, **view.facts}
     caller, person, tool = (_map(facts.get(name)) for name in ("caller", "person", "tool"))
     via, decision, outcome, rows = (_map(facts.get(name)) for name in ("via", "decision", "outcome", "rows"))
+    read, by = _map(facts.get("read")), _map(facts.get("claimed_by"))
     resource, writes = _map(decision.get("resource")), tool.get("writes")
     return Said(
         index=view.index, at=view.leaf.at, kind=view.leaf.kind, call=view.leaf.call, of=view.leaf.of,
@@ -83,7 +87,7 @@ def said(view: View) -> Said:
         resource_id=_text(resource, "id"), status=_status(view.leaf.kind, outcome),
         returned=_count(rows, "returned"), released=_count(rows, "released"), types=_texts(rows.get("types")),
         ids=_texts(rows.get("ids")), people=_texts(rows.get("people")), erased=view.erased, leaf=view.hash,
-        log=view.log,
+        log=view.log, reader=_text(by, "sudo_user") or _text(by, "user"), command=_text(read, "command"),
     )  # fmt: skip
 
 

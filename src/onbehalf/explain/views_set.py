@@ -13,15 +13,17 @@ EVENT = "urn:onbehalf:event:record:v1"
 """The one event that these tokens tell of: something was put on record. Its payload says what."""
 
 
-def claims(view: View, *, issuer: str, audience: str = "") -> dict[str, Json]:
-    """The claims set. `iat` is when the record was made, as is `toe`: the same record has the same claims always.
+def claims(view: View, *, issuer: str, audience: str = "", issued_at: int | None = None) -> dict[str, Json]:
+    """The claims set. `toe` is when the record was made, and `iat` when the token is `issued_at`, in seconds since
+    1970; without that the same: nobody issued it yet, and the same record has the same claims always.
 
     `txn` is the call, so that all tokens of one call are found together (RFC 8417 section 2.2); `sub_id` is the
-    caller as their issuer names them (RFC 9493 section 3.2.1).
+    caller as their issuer names them (RFC 9493 section 3.2.3), or, of no proven caller, the log itself (section 3.2.4).
     """
     flat = said(view)
+    issued = view.leaf.at if issued_at is None else issued_at
     made: dict[str, Json] = {
-        "iss": issuer, "jti": view.leaf.id, "iat": view.leaf.at, "toe": view.leaf.at, "events": {EVENT: document(view)},
+        "iss": issuer, "jti": view.leaf.id, "iat": issued, "toe": view.leaf.at, "events": {EVENT: document(view)},
     }  # fmt: skip
     if audience:
         made["aud"] = audience
@@ -29,6 +31,8 @@ def claims(view: View, *, issuer: str, audience: str = "") -> dict[str, Json]:
         made["txn"] = one_line(flat.call)
     if flat.issuer and flat.subject:
         made["sub_id"] = {"format": "iss_sub", "iss": flat.issuer, "sub": flat.subject}
+    else:
+        made["sub_id"] = {"format": "opaque", "id": view.log}
     return made
 
 
@@ -41,9 +45,9 @@ def read_claims(found: Json) -> View:
     if not isinstance(found, dict) or not isinstance(events, dict) or events.keys() != {EVENT}:
         raise LedgerCorrupt("not the claims of one record")
     view = read_document(events[EVENT])
-    issuer, audience = found.get("iss"), found.get("aud", "")
-    if not isinstance(issuer, str) or not isinstance(audience, str):
-        raise LedgerCorrupt("the issuer or audience is no text")
-    if claims(view, issuer=issuer, audience=audience) != found:
+    issuer, audience, issued = found.get("iss"), found.get("aud", ""), found.get("iat")
+    if not isinstance(issuer, str) or not isinstance(audience, str) or type(issued) is not int:
+        raise LedgerCorrupt("the issuer or audience is no text, or the time no whole number")
+    if claims(view, issuer=issuer, audience=audience, issued_at=issued) != found:
         raise LedgerCorrupt("the claims are not those of their record")
     return view
