@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -140,9 +141,20 @@ def started(kept: Kept, what: str = "", after: int = 0) -> Iterator[subprocess.P
     around = kept.around
     planted = (PLANTED, what, str(after)) if what else ("-m", "onbehalf.cli.main")
     command = (sys.executable, *planted, "serve", "--config", str(around.config))
+    for url in (around.gateway, around.admin):  # between two gateways another program may have been given it
+        port = int(url.rpartition(":")[2])
+        wait_for(lambda: _free(port), what=f"port {port} to be free", seconds=120)  # noqa: B023
     with demo._child(command, log=around.directory / "gateway.log") as process:
         wait_for(lambda: around._ready(process) == 200, what="/readyz 200", seconds=90, said=around.served_log)
         yield process
+
+
+def _free(port: int) -> bool:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -235,5 +235,5 @@ def test_a_file_whose_bytes_are_not_there_is_said_by_name_and_reason(tmp_path: P
     archive.close()
     with pytest.raises(Unusable, match="cannot be opened"):
         opened(tmp_path / "nothing.zip")
-    with pytest.raises(Unusable, match="`proof.json` is missing"):
+    with pytest.raises(Unusable, match=r"`proof\.json` is missing"):
         opened(zipped(tmp_path / "y.zip", {"checkpoint": b""})).whole("proof.json", limit=1)

@@ -252,7 +252,15 @@ def test_all_scopes_and_one_of_the_kinds_of_login_are_needed() -> None:
 
 
 def test_a_login_is_as_old_as_the_strictest_policy_lets_it_be_and_30_seconds() -> None:
-    for at, holds in ((910, True), (909, False), (1030, True), (1031, False), (True, False), (None, False), ("1", False)):
+    for at, holds in (
+        (910, True),
+        (909, False),
+        (1030, True),
+        (1031, False),
+        (True, False),
+        (None, False),
+        ("1", False),
+    ):
         assert (code(owed(max_age="60"), owed(max_age="900"), login={"auth_time": at}) == "") is holds, at
     assert code(owed(scope="s"), scopes=["s"], login={"auth_time": 0}) == ""
 

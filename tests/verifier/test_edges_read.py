@@ -1,4 +1,4 @@
-"""What a bundle brings is read up to its bounds and not one step beyond: JSON, manifest, proof, keys, receipts, facts."""
+"""What a bundle brings is read up to its bounds and not one step beyond: JSON, manifest, keys, receipts, facts."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def test_a_range_lies_within_its_log(start: Any, end: Any, size: Any, holds: boo
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        ({"format": "onbehalf-evidence-v2"}, "format"), ({"origin": 1}, "asked for"), ({"asked": {"a": 1}}, "asked for"),
+        ({"format": "onbehalf-evidence-v2"}, "format"), ({"origin": 1}, "asked for"),
+        ({"asked": {"a": 1}}, "asked for"),
         ({"opened": {"whole": 1, "erased": 0}}, "opened is malformed"), ({"size": None}, "range"),
         ({"opened": {"whole": True, "erased": True}}, "opened is malformed"), ({"opened": {}}, "'whole' is missing"),
         ({"files": []}, "manifest.json"), ({"files": {"x": {}}}, "is missing"), ({"range": []}, "manifest.json"),
@@ -114,7 +115,7 @@ def test_a_proof_has_three_lists_of_at_most_128_hashes() -> None:
         {"left": [hash_] * 129}, {"right": {}}, {"start": [1]}, {"left": [hash_[1:]]}, {"left": [hash_.upper()]},
         {"left": [hash_ + "a"]}, {"more": []},
     ):  # fmt: skip
-        with pytest.raises(ValueError, match="`|three parts"):
+        with pytest.raises(ValueError, match=r"`|three parts"):
             read_proof(json.dumps({"left": [], "right": [], "start": [], **bad}).encode())
     for none in (b"[]", b'{"left":[],"right":[]}'):
         with pytest.raises(ValueError, match="three parts"):
@@ -280,8 +281,8 @@ def test_more_open_calls_than_any_log_has_are_refused(monkeypatch: pytest.Monkey
 
 def test_a_leaf_is_read_whole() -> None:
     hex_, other = b"ab" * 32, b"cd" * 32
-    line = b'{"at":7,"call":"c","ch":"0123456789abcdef","facts":{"a":"%b","b_1":"%b"},"id":"i","kind":"intent","n":3,"v":1}'
-    read = read_leaf(line % (hex_, other))
+    head = b'{"at":7,"call":"c","ch":"0123456789abcdef","facts":'
+    read = read_leaf(head + b'{"a":"%b","b_1":"%b"},"id":"i","kind":"intent","n":3,"v":1}' % (hex_, other))
     assert read == Leaf("intent", "c", 7, -1, ("a", "b_1"), [hex_, other], "0123456789abcdef", 3)
     assert (read.commitment("b_1"), read.commitment("x")) == (other, None)
     assert read.facts == {"a": "ab" * 32, "b_1": "cd" * 32}

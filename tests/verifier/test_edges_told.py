@@ -66,7 +66,10 @@ def test_what_is_no_worse_is_verified_and_each_verdict_has_its_number() -> None:
     quorum = Quorum(name="q", met=True, cosigned={"w": 0})
     for changed in ({}, {"witnesses": {"w": 0}, "own_signature": True, "quorum": quorum}):
         assert report(**changed).verdict is Verdict.verified
-    assert report(statements=[statement(by="reconciliation", reasons=["r"]), statement(by=""), statement()]).verdict is Verdict.verified
+    assert (
+        report(statements=[statement(by="reconciliation", reasons=["r"]), statement(by=""), statement()]).verdict
+        is Verdict.verified
+    )
     assert [each.value for each in Verdict] == [0, 1, 2, 3, 4, 5, 6, 7]
     names = "verified invalid unusable diverged unpinned erased unknown incomplete"
     assert [each.name for each in Verdict] == names.split()
@@ -153,7 +156,8 @@ def test_who_signed_and_who_did_not_is_said() -> None:
     )  # fmt: skip
     text = made.as_text()
     for each in (
-        "head       h", "witness    w: cosigned the newest head 1970-01-01 00:01:00 UTC", "witness    v: DID NOT COSIGN",
+        "head       h", "witness    w: cosigned the newest head 1970-01-01 00:01:00 UTC",
+        "witness    v: DID NOT COSIGN",
         f"witness    far: cosigned the newest head {10**30} s", "ML-DSA-44  signed by the log too",
         "policy     cosigned by w 1970-01-01 00:01:00 UTC: is enough for the quorum `q`",
         "not checked: signatures by x, y",
@@ -196,7 +200,8 @@ def test_erasures_are_told_with_their_leaf_time_and_scope() -> None:
         ({}, "2 leaves here, 1970-01-01 00:01:00 UTC, by leaf 4"),
         ({"leaf": None}, "2 leaves here, by no leaf that the bundle names"),
         ({"at": None}, "2 leaves here, by leaf 4, which lies outside of the range"),
-        ({"scope": scope}, "2 leaves here, 1970-01-01 00:01:00 UTC, by leaf 4, which tells of 3 between 1 and 9 (2 keys)"),
+        ({"scope": scope}, "2 leaves here, 1970-01-01 00:01:00 UTC, by leaf 4, which tells of 3 between 1 and 9"
+         " (2 keys)"),
         (
             {"scope": {**scope, "before": 60}},
             "2 leaves here, 1970-01-01 00:01:00 UTC, by leaf 4, which tells of 3 between 1 and 9"
@@ -208,8 +213,9 @@ def test_erasures_are_told_with_their_leaf_time_and_scope() -> None:
 
 
 def test_samples_replays_tokens_and_policies_are_told() -> None:
-    said = lines(report(sampled=(3, 41), asked={"seed": "w"}, replay={"same": 0, "differs": 0, "no_inputs": 0, "engine": "e"},
-                        call_tokens={"given": 0, "off_record": 2}))  # fmt: skip
+    replay: dict[str, object] = {"same": 0, "differs": 0, "no_inputs": 0, "engine": "e"}
+    tokens = {"given": 0, "off_record": 2}
+    said = lines(report(sampled=(3, 41), asked={"seed": "w"}, replay=replay, call_tokens=tokens))
     assert said["sample"] == "3 of 41 calls, chosen by the seed; each is opened in full"
     assert said["replayed"] == "0 same, 0 differs, engine e"
     assert said["tokens"] == "0 given, 2 off record"
@@ -257,7 +263,17 @@ def test_the_command_hands_on_what_it_was_given_and_ends_with_the_verdict(
 ) -> None:
     (tmp_path / "kept").write_bytes(b"note")
     (tmp_path / "w").write_bytes(b"w+1+2\n")
-    given = ["b.zip", "--key", "k", "--kept", str(tmp_path / "kept"), "--witness", "v+1+2", "--witness", str(tmp_path / "w")]
+    given = [
+        "b.zip",
+        "--key",
+        "k",
+        "--kept",
+        str(tmp_path / "kept"),
+        "--witness",
+        "v+1+2",
+        "--witness",
+        str(tmp_path / "w"),
+    ]
     assert command.main([*given, "--max-bytes", "77"]) == 0
     assert (checked["bundle"], checked["key"], checked["kept"]) == (Path("b.zip"), "k", b"note")
     assert (checked["witnesses"], checked["policy"], checked["max_bytes"]) == (["v+1+2", "w+1+2\n"], None, 77)
@@ -271,9 +287,7 @@ def test_the_command_hands_on_what_it_was_given_and_ends_with_the_verdict(
     assert json.loads(capsys.readouterr().out)["exit"] == 3
 
 
-def test_without_a_key_it_warns_beside_the_report(
-    checked: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_key_it_warns_beside_the_report(checked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     checked["report"] = report(pinned=False)
     assert command.main(["b.zip", "--json"]) == 4
     out, err = capsys.readouterr()
