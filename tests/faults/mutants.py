@@ -4,8 +4,10 @@
 
 Comparisons are turned, conditions and arithmetic exchanged, numbers moved by one, bytes changed, statements left out.
 What only words a message is left alone: names, strings and what stands in a `raise`. Each mutant runs in a forked
-process, which is given the changed module instead of the file, with the tests that TARGETS names, until the first of
-them fails. A mutant that runs out of time counts as seen: it never ends. Survivors are printed as a place and a change.
+process with the tests that TARGETS names, until the first of them fails: with its function changed (mutants_run.py),
+or, where that is not seen, with the changed module imported instead of the file. A mutant that runs out of time counts
+as seen: it never ends. Survivors are printed as a place and a change. Those that are known to do the same as the file
+are left out (mutants_same.py, with the reasons).
 """
 
 from __future__ import annotations
@@ -27,36 +29,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from faults.mutants_run import collected
+from faults.mutants_same import SAME
+
 ROOT = Path(__file__).parents[2]
 _DOORS = ("tests/doors/test_ledger_settled.py", "tests/doors/test_ledger_sqlite.py")
+_BUNDLE = ("tests/verifier/test_check.py", "tests/verifier/test_hostile.py")
 TARGETS: dict[str, tuple[str, ...]] = {
-    "verifier/merkle.py": ("tests/verifier/test_merkle.py",),
-    "verifier/note.py": ("tests/verifier/test_receipts.py", "tests/verifier/test_check.py"),
-    "verifier/leaves.py": ("tests/verifier/test_leaves.py", "tests/verifier/test_check.py"),
+    "verifier/merkle.py": ("tests/verifier/test_edges.py", "tests/verifier/test_merkle.py"),
+    "verifier/note.py": ("tests/verifier/test_edges.py", "tests/verifier/test_receipts.py"),
+    "verifier/leaves.py": ("tests/verifier/test_edges_read.py", "tests/verifier/test_leaves.py"),
+    "verifier/strict.py": ("tests/verifier/test_edges_read.py", "tests/verifier/test_strict.py"),
+    "verifier/manifest.py": ("tests/verifier/test_edges_read.py",),
+    "verifier/opened.py": ("tests/verifier/test_edges_read.py", "tests/verifier/test_opened.py"),
+    "verifier/receipts.py": ("tests/verifier/test_edges_read.py", "tests/verifier/test_receipts.py"),
+    "verifier/cosign.py": ("tests/verifier/test_cosign.py", "tests/verifier/test_edges.py"),
+    "verifier/archive.py": ("tests/verifier/test_archive.py",),
+    "verifier/check.py": (*_BUNDLE, "tests/witness/test_witness.py", "tests/verifier/test_sample.py"),
+    "verifier/report.py": ("tests/verifier/test_edges_told.py",),
+    "verifier/command.py": ("tests/verifier/test_edges_told.py",),
+    "verifier/sample.py": ("tests/verifier/test_edges_count.py",),
+    "verifier/channels.py": ("tests/verifier/test_edges_count.py",),
+    "verifier/silence.py": ("tests/verifier/test_edges_count.py",),
+    "verifier/erasures.py": ("tests/verifier/test_edges_count.py",),
+    "verifier/demands.py": ("tests/verifier/test_edges_count.py",),
+    "verifier/backend_rows.py": ("tests/verifier/test_edges_count.py",),
+    "verifier/signers.py": ("tests/verifier/test_signers.py",),
+    "verifier/policy.py": ("tests/verifier/test_policy.py", "tests/verifier/test_signers.py"),
+    "verifier/complete.py": ("tests/verifier/test_complete.py",),
+    "verifier/policies.py": ("tests/verifier/test_replay.py",),
+    "verifier/replay.py": ("tests/verifier/test_replay.py",),
+    "verifier/tokens.py": ("tests/verifier/test_tokens.py",),
     "verifier/runs.py": ("tests/verifier/test_runs.py",),
     "verifier/walk.py": ("tests/verifier/test_runs.py", "tests/verifier/test_check.py"),
     "verifier/crew.py": ("tests/verifier/test_crew.py",),
-    "verifier/strict.py": ("tests/verifier/test_strict.py", "tests/verifier/test_hostile.py"),
-    "verifier/manifest.py": ("tests/verifier/test_check.py", "tests/verifier/test_hostile.py"),
-    "verifier/opened.py": ("tests/verifier/test_opened.py", "tests/verifier/test_check.py"),
-    "verifier/receipts.py": ("tests/verifier/test_receipts.py", "tests/verifier/test_check.py"),
-    "verifier/cosign.py": ("tests/verifier/test_cosign.py",),
-    "verifier/archive.py": ("tests/verifier/test_hostile.py", "tests/verifier/test_check.py"),
-    "verifier/check.py": (
-        "tests/verifier/test_check.py",
-        "tests/verifier/test_hostile.py",
-        "tests/witness/test_witness.py",
-    ),
     "doors/ledger_settled.py": ("tests/doors/test_ledger_settled.py",),
     "doors/ledger_reader.py": _DOORS[1:],
     "doors/ledger_sqlite.py": (*_DOORS[1:], "tests/ports/test_ledger_contract.py"),
 }
+"""Of each file the tests that are to see its mutants: few and quick ones, though others would see some of them too."""
 WITHIN: dict[str, frozenset[str]] = {
     "doors/ledger_reader.py": frozenset({"scan", "_scan_leaf", "_scan_payload", "_scan_head", "_blob"}),
     "doors/ledger_sqlite.py": frozenset({"open", "_recover", "_checked", "_signed", "_commit", "_fail", "_connect"}),
 }
 """Of these files only recovery: the functions that check and mend a ledger at its start, and that end it."""
-SLOW = "not 200_000 and not bomb and not huge and not random_files and not standard_library and not nothing_else"
+SLOW = "not 200_000 and not bomb and not random_files and not standard_library and not nothing_else"
 _SLOWER = 4
 """So many times the processor time of the unchanged tests, and a mutant is taken never to end."""
 _EXAMPLES = 40
@@ -78,6 +95,12 @@ class Mutant:
     line: int
     what: str
     tree: ast.Module
+    inside: bool
+    """Whether it lies within a function."""
+
+    def same(self, file: str, lines: Sequence[str]) -> bool:
+        """Whether it is known to do what the file does, so that no test could see it."""
+        return (file, lines[self.line - 1].strip(), self.what) in SAME
 
 
 def mutants(source: str, within: frozenset[str] = frozenset()) -> Iterator[Mutant]:
@@ -87,7 +110,11 @@ def mutants(source: str, within: frozenset[str] = frozenset()) -> Iterator[Mutan
         tree = ast.parse(source)
         node, what, change = list(_changes(tree, within))[number]
         change()
-        yield Mutant(node.lineno, what, ast.fix_missing_locations(tree))
+        inside = any(
+            isinstance(each, ast.FunctionDef) and each.lineno <= node.lineno <= (each.end_lineno or 0)
+            for each in ast.walk(tree)
+        )
+        yield Mutant(node.lineno, what, ast.fix_missing_locations(tree), inside)
 
 
 _Change = tuple[ast.AST, str, Callable[[], None]]
@@ -207,6 +234,12 @@ def survives(file: str, tree: ast.Module | None, tests: Sequence[str], *, second
 
 def _tested(tests: Sequence[str]) -> int:
     import pytest
+
+    _fewer_examples()
+    return int(pytest.main(_options(tests)))
+
+
+def _fewer_examples() -> None:
     from hypothesis import HealthCheck, settings
 
     made = settings.__init__
@@ -222,8 +255,11 @@ def _tested(tests: Sequence[str]) -> int:
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     settings.load_profile("mutants")
+
+
+def _options(tests: Sequence[str]) -> list[str]:
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--timeout", "0", "-k", SLOW]
-    return int(pytest.main([*options, *(str(ROOT / each) for each in tests)]))
+    return [*options, *(str(ROOT / each) for each in tests)]
 
 
 def _spent() -> float:
@@ -247,29 +283,51 @@ def main() -> int:
     for name in ("pytest", "hypothesis", "hypothesis.strategies", "nacl.signing", "cryptography", "msgspec", "orjson"):
         importlib.import_module(name)
     until = time.monotonic() + given.minutes * 60 if given.minutes else float("inf")
+    _fewer_examples()
     seen = total = 0
     for file in given.files or TARGETS:
-        source = (ROOT / "src" / "onbehalf" / file).read_text(encoding="utf-8")
-        every = list(mutants(source, WITHIN.get(file, frozenset())))
+        lines = (ROOT / "src" / "onbehalf" / file).read_text(encoding="utf-8").splitlines()
+        made = list(mutants("\n".join(lines), WITHIN.get(file, frozenset())))
+        every = [each for each in made if not each.same(file, lines)]
         chosen = random.Random(given.seed).sample(every, min(given.sample or len(every), len(every)))
-        spent = _spent()
-        if not survives(file, None, TARGETS[file]):
-            _say(f"{file}: its tests fail without a change, so nothing can be said")
-            return 2
-        seconds = 3 + int(_SLOWER * (_spent() - spent))
         here = tried = 0
-        for each in chosen:
+        for each, killed in _each(file, chosen):
+            if killed is None:
+                _say(f"{file}: its tests fail without a change, so nothing can be said")
+                return 2
+            tried, here = tried + 1, here + killed
+            if not killed:
+                _say(f"  {file}:{each.line} survived: {each.what}")
             if time.monotonic() > until:
                 break
-            tried += 1
-            if survives(file, each.tree, TARGETS[file], seconds=seconds):
-                _say(f"  {file}:{each.line} survived: {each.what}")
-            else:
-                here += 1
-        _say(f"{file}: {here} of {tried} seen, of {len(every)} there are")
+        _say(f"{file}: {here} of {tried} seen, of {len(every)} there are, beside {len(made) - len(every)} of no effect")
         seen, total = seen + here, total + tried
+        if time.monotonic() > until:
+            break
     _say(f"all: {seen} of {total} seen ({seen / max(total, 1):.1%})")
     return 0 if seen >= 0.9 * total else 1
+
+
+def _each(file: str, chosen: Sequence[Mutant]) -> Iterator[tuple[Mutant, bool | None]]:
+    """Each mutant, and whether it was seen; None where the tests fail without one."""
+    path = ROOT / "src" / "onbehalf" / file
+    within = [each for each in chosen if each.inside]
+    codes = [compile(each.tree, str(path), "exec") for each in within]
+    alone = [each for each in chosen if not each.inside]
+    for place, killed in enumerate(collected(path, _options(TARGETS[file]), codes, slower=_SLOWER)):
+        if killed:
+            yield within[place], True
+        elif killed is None:
+            yield chosen[0], None
+        else:
+            alone.append(within[place])
+    spent = _spent()
+    if alone and not survives(file, None, TARGETS[file]):
+        yield alone[0], None
+        return
+    seconds = 3 + int(_SLOWER * (_spent() - spent))
+    for each in alone:
+        yield each, not survives(file, each.tree, TARGETS[file], seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ A cosignature says that a witness saw this head, as the largest of one history. 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from onbehalf.verifier.note import Checkpoint
+from onbehalf.verifier.note import Checkpoint, decoded
 from onbehalf.verifier.refused import Unusable
 
 __all__ = ["ED25519", "ML_DSA_44", "WitnessKey", "cosigned_at", "message", "witness_key", "witness_vkey"]
@@ -37,10 +36,7 @@ class WitnessKey:
 def witness_key(text: str) -> WitnessKey:
     """The key of a witness's vkey line. Raises Unusable."""
     found = _VKEY.fullmatch(text.strip())
-    try:
-        key = base64.b64decode(found[3], validate=True) if found else b""
-    except binascii.Error:
-        key = b""
+    key = decoded(found[3]) if found else b""
     if found is None or not key or key[0] not in _LENGTHS or len(key) != 1 + _LENGTHS[key[0]][0]:
         raise Unusable("a witness's key is no vkey of type 4 (Ed25519) or 6 (ML-DSA-44)")
     made = WitnessKey(name=found[1], id=_key_id(found[1], key), kind=key[0], public=key[1:])

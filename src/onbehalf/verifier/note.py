@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from onbehalf.verifier.refused import Unusable
 
-__all__ = ["Checkpoint", "LogKey", "checkpoint", "log_key"]
+__all__ = ["Checkpoint", "LogKey", "checkpoint", "decoded", "log_key"]
 
 _MAX_NOTE = 262_144
 """Room for 64 cosignatures by ML-DSA-44, of 3.3 kB each."""
@@ -45,7 +45,7 @@ class Checkpoint:
 def log_key(text: str) -> LogKey:
     """The key of a vkey line. Raises Unusable."""
     found = _VKEY.fullmatch(text.strip())
-    key = _decoded(found[3]) if found else b""
+    key = decoded(found[3]) if found else b""
     if found is None or len(key) != 33 or key[0] != 1:
         raise Unusable("the key is no Ed25519 vkey; it looks like `name+1a2b3c4d+AQ…`, the line in log.pub")
     expected = hashlib.sha256(found[1].encode() + b"\n" + key).digest()[:4]
@@ -66,7 +66,7 @@ def checkpoint(note: bytes, key: LogKey) -> Checkpoint:
     signatures = []
     for line in lines:
         found = _LINE.fullmatch(line)
-        signature = _decoded(found[2]) if found else b""
+        signature = decoded(found[2]) if found else b""
         if found is None or len(signature) < 5:
             raise ValueError("a signature line is malformed")
         signatures.append((found[1], signature))
@@ -79,14 +79,15 @@ def checkpoint(note: bytes, key: LogKey) -> Checkpoint:
     except InvalidSignature as error:
         raise ValueError("its signature does not verify") from error
     said = body.split("\n")
-    root = _decoded(said[2]) if len(said) == 4 else b""
+    root = decoded(said[2]) if len(said) == 4 else b""
     if len(root) != 32 or said[0] != key.name or not _NUMBER.fullmatch(said[1]):
         raise ValueError("it is signed, and does not say origin, size and root of this log")
     others = tuple((name, each) for name, each in signatures if (name, each[:4]) != (key.name, key.id))
     return Checkpoint(size=int(said[1]), root=root, signatures=others)
 
 
-def _decoded(text: str) -> bytes:
+def decoded(text: str) -> bytes:
+    """The bytes of standard base64; none where it is not the one spelling of any."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

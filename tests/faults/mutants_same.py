@@ -1,0 +1,41 @@
+"""Mutants that do what the file does: no test could see them. By file, source line and change, with the reason.
+
+An entry names a line by its text, so that it ends when the line changes. Not for what is merely hard to test.
+"""
+
+from __future__ import annotations
+
+__all__ = ["SAME"]
+
+_LENGTHS = "the lengths are compared above it"
+_SHORT = "whoever asks looks at the length of what comes, and one byte is no length that passes"
+_NO_MATCH = "where there is no match it is refused, whatever the bytes are"
+
+SAME: dict[tuple[str, str, str], str] = {
+    (
+        "verifier/merkle.py",
+        "return [1 << bit for bit in range(index.bit_length() - 1, -1, -1) if index >> bit & 1]",
+        "Sub to Add",
+    ): "bits above the highest are 0, and left out",
+    ("verifier/merkle.py", "self._subtrees = list(zip(sizes, left, strict=True))", "True to False"): _LENGTHS,
+    ("verifier/merkle.py", "for width, hash_ in zip(sizes, right, strict=True):", "True to False"): _LENGTHS,
+    (
+        "verifier/merkle.py",
+        'level = [sha256(b"\\1" + left + right).digest() for left, right in zip(each, each, strict=True)]',
+        "True to False",
+    ): "an odd one was taken away above it",
+    ("verifier/note.py", 'key = decoded(found[3]) if found else b""', "bytes changed"): _NO_MATCH,
+    ("verifier/note.py", 'signature = decoded(found[2]) if found else b""', "bytes changed"): _NO_MATCH,
+    ("verifier/note.py", 'root = decoded(said[2]) if len(said) == 4 else b""', "bytes changed"): _SHORT,
+    ("verifier/note.py", 'return b""', "bytes changed"): _SHORT,
+    ("verifier/note.py", 'return data if base64.b64encode(data).decode() == text else b""', "bytes changed"): _SHORT,
+    ("verifier/note.py", "data = base64.b64decode(text, validate=True)", "True to False"): (
+        "what is left out in reading is missing when it is written again, and that is compared"
+    ),
+    ("verifier/cosign.py", 'key = decoded(found[3]) if found else b""', "bytes changed"): _NO_MATCH,
+    ("verifier/strict.py", 'if text.count("[") + text.count("{") > depth:', "Gt to GtE"): (
+        "it only spares counting where so few brackets could not nest too deep"
+    ),
+    ("verifier/archive.py", "_CHUNK = 1 << 18", "1 to 2"): "how much is read at once; the bytes are the same",
+    ("verifier/archive.py", "_CHUNK = 1 << 18", "18 to 19"): "how much is read at once; the bytes are the same",
+}
