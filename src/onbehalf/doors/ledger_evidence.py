@@ -13,17 +13,20 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import orjson
 
 from onbehalf.doors.folder_sync import sync_folder
+from onbehalf.doors.ledger_followed import handovers
 from onbehalf.doors.ledger_reader import LedgerReader, erased_by
 from onbehalf.doors.ledger_store import View
 from onbehalf.doors.ledger_witness import ask_quorum, ask_witness
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, controls, evidence, sample, tree
+from onbehalf.explain.handover import Handover
 from onbehalf.explain.leaf import Leaf, opened_facts, read
 from onbehalf.explain.quorum import Policy
 from onbehalf.explain.seal import LedgerKeys
@@ -155,6 +158,8 @@ class _Export:
         files.write("checkpoint", [(cosigned + self._own_line(head, note[0])).encode()])
         proof = self._proof(start, end, head.size)
         files.write("HOW-TO-VERIFY.txt", [evidence.HOW_TO.encode()])
+        if changes := handovers(self._view):
+            files.write("handovers.jsonl", map(partial(self._handover, size=head.size), changes))
         files.write("keys.json", [_json({"log": self._verifier.vkey, **self._second_key(), **keys})])
         files.write("leaves.jsonl", self._leaves(start, end))
         if asked.everything or asked.open or (self._keys is not None and _ALWAYS & self._summary.kinds.keys()):
@@ -176,6 +181,10 @@ class _Export:
         )  # fmt: skip
         files.write("manifest.json", [said])
         return Exported(start=start, end=end, size=head.size, erased=self._erased, summary=self._summary)
+
+    def _handover(self, change: Handover, *, size: int) -> bytes:
+        """A change of the log's key, with the proof that the head of both keys is a beginning of the newest."""
+        return _json({**change.told(), "proof": self._roots(tree.consistency_spans(change.size, size))})
 
     def _cosignatures(self, head: checkpoint.Checkpoint, note: str) -> list[str]:
         proof, asked = self._consistency(head.size), self._asked

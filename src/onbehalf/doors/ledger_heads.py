@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from onbehalf.doors.ledger_followed import followed
+from onbehalf.doors.ledger_store import SqliteView
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import Checkpoint, Head, NoteVerifier
@@ -39,8 +41,7 @@ class LedgerHeads:
     """Used from any thread, one at a time."""
 
     def __init__(self, ledger: Path, kept: Path, *, verifier: NoteVerifier) -> None:
-        """Raises LedgerUnavailable where a file cannot be opened."""
-        self._verifier = verifier
+        """`verifier` is any key of the log. Raises LedgerUnavailable where a file cannot be opened, LedgerCorrupt."""
         self._gate = threading.Lock()
         self._trees: dict[int, tree.Frontier] = {0: tree.Frontier()}
         try:
@@ -49,6 +50,7 @@ class LedgerHeads:
                 check_same_thread=False, timeout=2,
             )  # fmt: skip
             self._ledger.execute("SELECT 1 FROM leaf LIMIT 1")
+            self._verifier = followed(SqliteView(self._ledger), verifier)
             os.close(os.open(kept, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._kept = sqlite3.connect(kept, isolation_level=None, check_same_thread=False, timeout=2)
             self._kept.execute("PRAGMA journal_mode = WAL")

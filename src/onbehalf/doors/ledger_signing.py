@@ -87,6 +87,7 @@ class HeadSigning:
 
 class _Tiles(Protocol):
     def checkpoint(self) -> tuple[int, str]: ...
+    def handovers(self) -> str: ...
     def read(self, tile: Tile) -> bytes: ...
 
 
@@ -108,6 +109,10 @@ class SignedTiles:
                 note = self._signing.newest()
                 self._shown = (now, int(note.split("\n", 2)[1]), note)
             return self._shown[1:]
+
+    def handovers(self) -> str:
+        """As the tiles themselves."""
+        return self._tiles.handovers()
 
     def read(self, tile: Tile) -> bytes:
         """As the tiles themselves."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from onbehalf.verifier.complete import Statement
 
-__all__ = ["Finding", "Quorum", "Report", "Verdict"]
+__all__ = ["Finding", "KeySpan", "Quorum", "Report", "Verdict"]
 
 _MAX_FINDINGS = 1000
 _SHOWN = 20
@@ -60,12 +60,22 @@ class Quorum:
     cosigned: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class KeySpan:
+    """Which heads a key of the log signs: those of `first` to `last` leaves; no last one is known of the newest key."""
+
+    vkey: str
+    first: int
+    last: int | None
+
+
 @dataclass(slots=True, kw_only=True)
 class Report:
     """All that was seen. Texts from the bundle are in here as they are; `text` makes them fit for a terminal."""
 
     origin: str = ""
     key: str = ""
+    keys: list[KeySpan] = field(default_factory=list)
     pinned: bool = False
     size: int = 0
     start: int = 0
@@ -120,7 +130,9 @@ class Report:
         """The report as plain JSON."""
         return {
             "verdict": self.verdict.name, "exit": int(self.verdict), "origin": self.origin,
-            "key": {"vkey": self.key, "pinned": self.pinned}, "size": self.size,
+            "key": {"vkey": self.key, "pinned": self.pinned},
+            "keys": [{"vkey": each.vkey, "heads_from": each.first, "heads_to": each.last} for each in self.keys],
+            "size": self.size,
             "range": {"from": self.start, "to": self.end}, "asked": self.asked, "summary": self.summary,
             "answered_before_range": self.answered_before, "opened_facts": self.opened, "erased": self.erased,
             "erasures": self.erasures, "receipts": self.receipts,
@@ -150,6 +162,7 @@ class Report:
         said += [f"  … and {hidden} more (--json lists up to {_MAX_FINDINGS})"] if hidden > 0 else []
         whose = "which you gave" if self.pinned else "TAKEN FROM THE BUNDLE: compare it with one you got elsewhere"
         said += [f"log        {self.origin}, {self.size} leaves under the head", f"key        {self.key}, {whose}"]
+        said += [_spanned(each) for each in self.keys if len(self.keys) > 1]
         said += [f"leaves     {self.start} to {self.end - 1}" if self.end > self.start else "leaves     none"]
         said += (
             [f"asked for  {', '.join(f'{name} {value}' for name, value in self.asked.items())}"] if self.asked else []
@@ -223,6 +236,12 @@ class Report:
         said.append(f"policies   {len(self.policies) - len(missing)} bundles that decisions name are here")
         said += [f"           not here: {each}" for each in missing[:_SHOWN]]
         return said
+
+
+def _spanned(each: KeySpan) -> str:
+    if each.last is None:
+        return f"           heads from {each.first} leaves on by {each.vkey}"
+    return f"           heads of {each.first} to {each.last} leaves by {each.vkey}, leaf {each.last} names the next"
 
 
 def _erasure(each: dict[str, object]) -> str:
