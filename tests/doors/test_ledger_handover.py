@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,22 +30,24 @@ from verifier.bundle_house import ORIGIN, recorded
 STEPS = ("made", "committed", "published", "took log-ml-dsa.key", "took log.key")
 
 
-class Stopped(Exception):
-    """The process ends here."""
-
-
 def keys(place: Path) -> LedgerKeys:
     return read_ledger_keys(place / "keys", origin=ORIGIN)
 
 
-def changed(place: Path, stop: str = "") -> Handover:
-    def failpoint(step: str) -> None:
-        if step == stop:
-            raise Stopped
-
+def changed(place: Path, failpoint: Callable[[str], None] = lambda _: None) -> Handover:
     return hand_over(
         place / "log.db", place / "keys", origin=ORIGIN, by="ops", at=UnixTime(7000), failpoint=failpoint
     )  # fmt: skip
+
+
+def killed(place: Path, step: str) -> None:
+    """A process that changes the keys and is killed at this step."""
+    child = os.fork()
+    if not child:
+        with suppress(BaseException):
+            changed(place, lambda here: os.kill(os.getpid(), signal.SIGKILL) if here == step else None)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
 def more(place: Path) -> None:
@@ -107,13 +112,12 @@ def test_the_log_is_checked_by_either_key_and_goes_on_under_the_new_one_only(tmp
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("then", ["start", "again"])
-def test_a_change_that_was_broken_off_is_finished_by_the_next_start_or_run(
+def test_a_change_that_was_killed_at_any_step_is_finished_by_the_next_start_or_run(
     tmp_path: Path, step: str, then: str
 ) -> None:
     recorded(tmp_path).close()
     old = keys(tmp_path)
-    with pytest.raises(Stopped):
-        changed(tmp_path, stop=step)
+    killed(tmp_path, step)
     assert found(tmp_path, old.vkeys[0]) == []
     if then == "start":
         more(tmp_path)
