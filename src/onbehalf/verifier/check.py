@@ -13,11 +13,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from onbehalf.verifier import merkle
+from onbehalf.verifier import merkle, past_heads
 from onbehalf.verifier.archive import Archive
 from onbehalf.verifier.besides import NOTHING_BESIDES, Besides
 from onbehalf.verifier.complete import Completeness
-from onbehalf.verifier.handovers import FILE, MAX_HANDOVER, Succession, handed_over, read_handovers, succession
+from onbehalf.verifier.handovers import Succession, followed, handed_over
 from onbehalf.verifier.leaves import MAX_LEAF, Leaf, Pairing, read_leaf
 from onbehalf.verifier.manifest import Manifest, Proof, read_manifest, read_proof
 from onbehalf.verifier.note import Checkpoint
@@ -87,13 +87,18 @@ class _Check:
         self._sample = self._asked_sample(manifest, without_own(note, log.newest.key.name))
         proof = self._proof()
         earlier = self._earlier(log)  # 5
+        past = past_heads.read_past(archive, log, report)
         if self._besides is not None:
             for code, text in self._besides.keys(keys.get("calls"), manifest.start, manifest.end):
                 report.found(code, "call tokens", text)
         pairing, reading = Pairing(manifest.start), Reading(receipts=Receipts(self._receipt_keys(keys)))
         self._complete = Completeness(manifest.origin, manifest.start, manifest.size, self._backends)
-        self._leaves(manifest, proof, pairing, reading, sizes={each.size for _, each in earlier})  # 6
+        sizes = {each.size for _, each in earlier} | {each.head.size for each in past}
+        self._leaves(manifest, proof, pairing, reading, sizes=sizes)  # 6
         self._trees(manifest, proof, end, earlier)  # 7
+        if end is not None:
+            roots = self._roots if self._roots.get(end.size) == end.root else {}
+            past_heads.look_back(past, end, roots, policy=self._asked.policy, claims=reading.witnessed, report=report)
         report.answered_before, report.opened, report.receipts = pairing.before, reading.facts, reading.signed
         report.erased, report.statements = reading.erased, self._complete.statements(manifest.end)
         report.erasures = reading.erasures.as_json()
@@ -135,12 +140,7 @@ class _Check:
         text = f"{keys['log']}\n{second}" if isinstance(second, str) else str(keys["log"])
         brought = log_keys(text)
         given = chosen(self._asked, brought, self._report)
-        try:
-            changes = self._archive.lines(FILE, limit=MAX_HANDOVER) if FILE in self._archive.names else ()
-            log = succession(given, read_handovers(changes, given.key.name))
-        except ValueError as error:
-            self._report.found("handover_invalid", FILE, str(error))
-            log = Succession((given,))
+        log = followed(self._archive, given, self._report)
         require(self._asked, brought, log.keys, self._report)
         return log
 

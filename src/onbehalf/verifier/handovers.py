@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from onbehalf.verifier import merkle
+from onbehalf.verifier.archive import Archive
 from onbehalf.verifier.cosign import cosigned_at, witness_key
 from onbehalf.verifier.leaves import read_leaf
 from onbehalf.verifier.note import Checkpoint, LogKey, checkpoint, log_key
@@ -21,10 +22,10 @@ from onbehalf.verifier.report import KeySpan, Report
 from onbehalf.verifier.signers import LogKeys
 from onbehalf.verifier.strict import strict
 
-__all__ = ["FILE", "MAX_HANDOVER", "Handover", "Succession", "handed_over", "read_handovers", "succession"]
+__all__ = ["Handover", "Succession", "followed", "handed_over"]
 
-FILE = "handovers.jsonl"
-MAX_HANDOVER = 1 << 18
+_FILE = "handovers.jsonl"
+_MAX_HANDOVER = 1 << 18
 _MOST = 1000
 _HEX = re.compile(r"[0-9a-f]{64}")
 _SIZE = re.compile(rb"[^\n]*\n(0|[1-9][0-9]{0,17})\n")
@@ -74,7 +75,17 @@ class Succession:
             raise
 
 
-def read_handovers(lines: Iterable[bytes], origin: str) -> list[Handover]:
+def followed(archive: Archive, given: LogKeys, report: Report) -> Succession:
+    """The keys of the log, given one of them, by the changes in a bundle. Where those do not hold, that key alone."""
+    try:
+        lines = archive.lines(_FILE, limit=_MAX_HANDOVER) if _FILE in archive.names else ()
+        return _succession(given, _changes(lines, given.key.name))
+    except ValueError as error:
+        report.found("handover_invalid", _FILE, str(error))
+        return Succession((given,))
+
+
+def _changes(lines: Iterable[bytes], origin: str) -> list[Handover]:
     """The changes in a bundle, in order. Raises ValueError saying which one does not hold."""
     found: list[Handover] = []
     for number, line in enumerate(lines, start=1):
@@ -90,7 +101,7 @@ def read_handovers(lines: Iterable[bytes], origin: str) -> list[Handover]:
     return found
 
 
-def succession(given: LogKeys, changes: Sequence[Handover]) -> Succession:
+def _succession(given: LogKeys, changes: Sequence[Handover]) -> Succession:
     """All keys of the log, given one. Where the changes lead neither from it nor to it, it stands alone.
 
     With a second key (ML-DSA-44) in `given`, each change must be signed by the second keys too. Raises ValueError.
@@ -119,7 +130,7 @@ def handed_over(log: Succession, end: Checkpoint, report: Report) -> None:
         start, head = each.index + 1, each.head
         if not merkle.consistent(old=head.size, old_root=head.root, size=end.size, root=end.root, path=each.proof):
             text = "it is not shown that the head which both keys signed is a beginning of the newest"
-            report.found("handover_unproven", FILE, text, each.index)
+            report.found("handover_unproven", _FILE, text, each.index)
     report.keys.append(KeySpan(log.newest.key.text, start, None))
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from onbehalf.verifier.complete import Statement
 
-__all__ = ["Finding", "KeySpan", "Quorum", "Report", "Verdict"]
+__all__ = ["Finding", "KeySpan", "Past", "Quorum", "Report", "Verdict"]
 
 _MAX_FINDINGS = 1000
 _SHOWN = 20
@@ -69,6 +69,15 @@ class KeySpan:
     last: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An earlier head of this log. `at` is when enough of the policy's witnesses had cosigned it, in seconds since
+    1970; None where they are not enough, or no policy was given."""
+
+    size: int
+    at: int | None
+
+
 @dataclass(slots=True, kw_only=True)
 class Report:
     """All that was seen. Texts from the bundle are in here as they are; `text` makes them fit for a terminal."""
@@ -95,6 +104,11 @@ class Report:
     heads: list[str] = field(default_factory=list)
     witnesses: dict[str, int | None] = field(default_factory=dict)
     quorum: Quorum | None = None
+    past: list[Past] = field(default_factory=list)
+    witnessed: int = 0
+    """How many opened outcomes say that their call was witnessed before it was sent."""
+    unshown: list[int] = field(default_factory=list)
+    """Intents of those whose head is not here with the policy's quorum; all of them where no policy was given."""
     own_signature: bool | None = None
     """Whether the log signed the newest head by its ML-DSA-44 key too; None where that key was not given."""
     others: tuple[str, ...] = ()
@@ -141,6 +155,8 @@ class Report:
             "policies": self.policies, "heads": self.heads,
             "complete": [each.as_json() for each in self.statements],
             "witnesses": self.witnesses, "quorum": self._quorum(), "log_ml_dsa_44": self.own_signature,
+            "past_heads": [{"size": each.size, "quorum_at": each.at} for each in self.past],
+            "witnessed": {"calls": self.witnessed, "not_shown": self.unshown},
             "signers_not_checked": list(self.others),
             "findings": [
                 {"code": each.code, "place": each.place, "index": each.index, "text": each.text}
@@ -180,8 +196,28 @@ class Report:
             enough = "is enough" if self.quorum.met else "IS NOT ENOUGH"
             by = ", ".join(f"{name} {_time(at)}" for name, at in self.quorum.cosigned.items()) or "nobody"
             said.append(f"policy     cosigned by {by}: {enough} for the quorum `{self.quorum.name}`")
+        said += self._looked_back()
         said += [f"not checked: signatures by {', '.join(self.others)}"] if self.others else []
         return "\n".join(_plain(line) for line in said)
+
+    def _looked_back(self) -> list[str]:
+        """What existed when, by the quorum's clocks, and whether witnessed calls are shown to be so."""
+        existed = [each for each in self.past if each.at is not None]
+        said = [f"           {len(self.past)} earlier heads, each a beginning of the newest"] if self.past else []
+        said += [
+            f"existed    leaves before {each.size} at {_time(each.at)}, by the quorum" for each in existed[:_SHOWN]
+        ]
+        said += [f"           … and {len(existed) - _SHOWN} more (--json)"] if len(existed) > _SHOWN else []
+        if self.witnessed:
+            what = f"witnessed  {self.witnessed} calls before they were sent, say their outcomes"
+            if self.quorum is None:
+                said.append(f"{what}; give --policy to see it shown")
+            elif not self.unshown:
+                said.append(f"{what}: for each the head is here with the quorum")
+            else:
+                named = ", ".join(map(str, self.unshown[:_SHOWN]))
+                said.append(f"{what}: NOT SHOWN for intents {named}{' …' if self.unshown[_SHOWN:] else ''}")
+        return said
 
     def _stated(self, said: Statement) -> list[str]:
         """Whether nothing is off the record towards one backend, or what stands against saying so."""
