@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from company import Company, company, said
@@ -81,6 +82,34 @@ def test_a_lost_second_key_of_the_log_shows_as_a_change(around: Company) -> None
     change = records(around)[1][1]
     assert change["before"]["log"][0] == change["key_set"]["log"][0]
     assert change["before"]["log"][1] != change["key_set"]["log"][1]
+
+
+def test_the_records_keys_are_rotated_by_command_and_an_auditor_goes_on_with_those_they_know(
+    around: Company, tmp_path: Path
+) -> None:
+    around.edit("gateway:\n", "gateway:\n  public_log: hashes\n")
+    public = around.directory / "data" / "keys" / "log.pub"
+    assert "no record" in said("keys", "rotate-log", "-c", around.config).err
+    started(around)
+    old = public.read_text().strip()
+    told = said("keys", "rotate-log", "-c", around.config)
+    new = public.read_text().strip()
+    assert (told.code, new in told.out, set(old.split()).isdisjoint(new.split())) == (0, True, True)
+    with around.serving():
+        refused = said("keys", "rotate-log", "-c", around.config)
+        assert (refused.code, "another process writes the ledger" in refused.err) == (2, True)
+        (line,) = httpx2.get(f"{around.gateway}/log/handovers").text.splitlines()
+    kinds = [(kind, "log_key" in facts) for kind, facts in records(around)]
+    assert kinds == [("start", False), ("key_change", True), ("key_change", False), ("start", False)]
+    made, noticed = (facts for kind, facts in records(around) if kind == "key_change")
+    assert made["log_key"] == json.loads(json.loads(line)["json"]) == {"before": old.split(), "after": new.split()}
+    assert noticed["before"]["log"] != noticed["key_set"]["log"]
+    assert said("audit", "verify", "-c", around.config).code == 0
+    assert said("audit", "export", tmp_path / "b.zip", "-c", around.config).code == 0
+    assert said("audit", "export-log", tmp_path / "log", "-c", around.config).code == 0
+    assert (tmp_path / "log" / "handovers").read_text() == line + "\n"
+    for key in (old, new):
+        assert check(tmp_path / "b.zip", key=key).verdict == Verdict.verified
 
 
 def test_a_key_set_holds_what_is_known_and_the_same_is_no_change() -> None:

@@ -21,7 +21,10 @@ from onbehalf.doors.ledger_keys import open_ledger_keys
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
 from onbehalf.model import Presented, Reply, ToolRequest
 from onbehalf.places import load_settings, log_origin
+from onbehalf.verifier.check import check
 from onbehalf.verifier.command import main as verify
+from onbehalf.verifier.policy import read_policy
+from onbehalf.verifier.report import Verdict
 from witness_house import policy_text
 
 WRITE = "desk_write: {action: writeDesk, "
@@ -97,6 +100,9 @@ def test_a_witnessed_write_waits_for_the_witness_and_is_refused_while_it_is_away
     assert not out.exists()
     with witness(around, tmp_path / "w", port):
         assert said("audit", "export", "-c", around.config, "--open", "all", out).code == 0
+    report = check(out, policy=read_policy(place.read_bytes()))
+    assert (report.verdict, report.witnessed, report.unshown) == (Verdict.verified, 2, [])
+    assert all(each.at is not None for each in report.past)
     assert verify([str(out), "--policy", str(place)]) == 0
     assert verify([str(out), "--key", log_key(around), "--policy", str(place)]) == 0
     assert said("audit", "export", "-c", around.config, "--unwitnessed", out).code == 0

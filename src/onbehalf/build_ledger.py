@@ -19,6 +19,7 @@ from onbehalf.doors.clock_system import now
 from onbehalf.doors.inbound_log import LogApp
 from onbehalf.doors.ledger_erase import Erasing, resurrected
 from onbehalf.doors.ledger_erase_sqlite import SqliteErasable
+from onbehalf.doors.ledger_handover import finish
 from onbehalf.doors.ledger_keys import open_ledger_keys, read_ledger_keys, read_shared_keys
 from onbehalf.doors.ledger_sealing import SubjectSealing
 from onbehalf.doors.ledger_signing import HeadSigning, SignedTiles
@@ -51,6 +52,7 @@ def open_ledger(places: Paths, settings: Settings, *, origin: str) -> tuple[Sqli
     """The record, checked, to be written, and its keys. `origin` is its name. Raises OnbehalfError."""
     asked = settings.gateway.ledger.postgres
     if asked is None:
+        finish(places.ledger, places.keys, origin=origin)
         keys = open_ledger_keys(places.keys, origin=origin)
         return SqliteLedger.open(places.ledger, keys=keys, origin=origin, now=now), keys
     from onbehalf.doors.ledger_postgres_subjects import PostgresSubjects

@@ -10,7 +10,7 @@ COMMANDS = [
     "", "init", "demo", "serve", "check", "tools", "explain",
     "audit", "audit verify", "audit open", "audit list", "audit proof",
     "audit query", "audit send",
-    "keys", "keys show", "keys rotate", "db", "db wall",
+    "keys", "keys show", "keys rotate", "keys rotate-log", "db", "db wall",
     "people", "people load", "people pull", "people show", "people status", "people release",
 ]  # fmt: skip
 

@@ -55,6 +55,9 @@ class _Slow:
     def checkpoint(self) -> tuple[int, str]:
         raise LedgerUnavailable("secret path")
 
+    def handovers(self) -> str:
+        return ""
+
     def read(self, tile: Tile) -> bytes:
         return b"x"
 

@@ -64,13 +64,15 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "verifier/walk.py": ("tests/verifier/test_runs.py", "tests/verifier/test_check.py"),
     "verifier/crew.py": ("tests/verifier/test_crew.py",),
     "doors/ledger_settled.py": ("tests/doors/test_ledger_settled.py",),
-    "doors/ledger_reader.py": _DOORS[1:],
+    "doors/ledger_scan.py": (*_DOORS[1:], "tests/doors/test_ledger_handover.py"),
+    "doors/ledger_file.py": _DOORS[1:],
+    "verifier/handovers.py": ("tests/verifier/test_handovers.py",),
     "doors/ledger_sqlite.py": (*_DOORS[1:], "tests/ports/test_ledger_contract.py"),
 }
 """Of each file the tests that are to see its mutants: few and quick ones, though others would see some of them too."""
 WITHIN: dict[str, frozenset[str]] = {
-    "doors/ledger_reader.py": frozenset({"scan", "_scan_leaf", "_scan_payload", "_scan_head", "_blob"}),
-    "doors/ledger_sqlite.py": frozenset({"open", "_recover", "_checked", "_signed", "_commit", "_fail", "_connect"}),
+    "doors/ledger_sqlite.py": frozenset({"open", "_recover", "_commit", "_fail"}),
+    "doors/ledger_file.py": frozenset({"checked", "signed", "connect"}),
 }
 """Of these files only recovery: the functions that check and mend a ledger at its start, and that end it."""
 SLOW = "not 200_000 and not bomb and not random_files and not standard_library and not nothing_else"

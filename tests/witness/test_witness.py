@@ -65,6 +65,23 @@ def serving(witness: Witness) -> Iterator[str]:
         thread.join()
 
 
+def test_a_witness_that_knows_both_keys_goes_on_when_the_log_changes_its_key(tmp_path: Path) -> None:
+    after = NoteSigner(ORIGIN, b"n" * 32)
+    head = Checkpoint(origin=ORIGIN, size=8, root=tree.root(HASHES[:8]))
+    with_new = request(3, 8).replace(note(8).encode(), write(head, after).encode())
+    old, new = SIGNER.verifier.vkey, after.verifier.vkey
+    for logs, status in (([old], 403), ([old, new], 200), ([new], 200)):
+        made = Witness(tmp_path / f"w{len(logs)}{status}", name="w.example/1", logs=logs if old in logs else [old])
+        assert made.add_checkpoint(request(0, 3)).status == 200
+        made.close()
+        made = Witness(tmp_path / f"w{len(logs)}{status}", name="w.example/1", logs=logs)
+        assert made.add_checkpoint(with_new).status == status
+        assert made.add_checkpoint(request(8, 64)).status == (
+            200 if old in logs and status == 200 else 403 if new == logs[0] else 409
+        )
+        made.close()
+
+
 def test_a_growing_log_is_cosigned_and_each_cosignature_verifies(witness: Witness) -> None:
     key, log = witness_key(witness.vkey), log_key(SIGNER.verifier.vkey)
     old = 0
@@ -103,7 +120,7 @@ def test_each_request_gets_the_answer_of_the_specification(witness: Witness, bod
 @given(st.lists(st.tuples(st.integers(0, 63), st.integers(0, 63), st.booleans()), max_size=12))
 def test_whatever_is_asked_all_that_is_cosigned_is_one_history(asked: list[tuple[int, int, bool]]) -> None:
     seen: dict[str, Seen] = {}
-    logs = {ORIGIN: log_key(SIGNER.verifier.vkey)}
+    logs = {ORIGIN: [log_key(SIGNER.verifier.vkey)]}
     cosigned: list[tuple[int, bytes]] = []
     for old, size, forked in asked:
         hashes = OTHER if forked else HASHES

@@ -6,7 +6,6 @@ A running gateway carries out what is asked for here; where none runs, the comma
 from __future__ import annotations
 
 import asyncio
-import getpass
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from typing import Annotated
 import typer
 
 from onbehalf.build_ledger import erasing_alone, erasing_keys, ledger_store
-from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json
+from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json, user
 from onbehalf.config_settings import Settings
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_tell import tell
@@ -78,7 +77,7 @@ class _House:
 
     def ask(self, kind: Kind, said: Mapping[str, Json], *, hold: list[bytes] | None = None) -> Request:
         """Ask for something and wait until it is carried out. Raises ErasureRefused, LedgerUnavailable."""
-        whole = {**said, "by": _by(), "at": int(now()), "from": size_of(self.store)}
+        whole = {**said, "by": user(), "at": int(now()), "from": size_of(self.store)}
         asked = self.requests.ask(kind, whole, hold=hold or ())
         self._until_done(lambda _: self.requests.find(asked.id).state in ("done", "refused"))
         found = self.requests.find(asked.id)
@@ -278,10 +277,3 @@ def _show(plan: _Plan) -> None:
     screen.print(plain(f"{span.count} payloads {plan.what}, in records {span.first} to {span.last}."), markup=False)
     if plan.note:
         screen.print(plan.note)
-
-
-def _by() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name
-        return "unknown"

@@ -135,6 +135,7 @@ def export(
         done = write_bundle(
             reader, out, asked, keys=_keys(config, settings), policies={digest(found): found} if found else {},
             kept=partial(policies_kept.find, places.kept), sign=sign.line if sign is not None else None,
+            heads=sign.heads if sign is not None else None,
         )  # fmt: skip
         key = "\n".join(reader.keys.vkeys) if reader.keys is not None else reader.verifier.vkey
     try:

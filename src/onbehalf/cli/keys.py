@@ -1,4 +1,4 @@
-"""`onbehalf keys`: the gateway's signing keys, and their rotation with overlap."""
+"""`onbehalf keys`: the gateway's signing keys, and their rotation: with overlap, or on record."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import typer
 
 from onbehalf.broker.grant import KIND
 from onbehalf.build_broker import BROKER_KEYS
-from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json, quoted
+from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json, quoted, user
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.key_file import KeyFile
+from onbehalf.doors.ledger_handover import hand_over
 from onbehalf.doors.signer_events import event_keys_path, read_event_keys
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.errors import ConfigInvalid
-from onbehalf.places import Paths, load_settings, paths, trust_domain
+from onbehalf.explain.handover import keys_named
+from onbehalf.places import Paths, load_settings, log_origin, paths, trust_domain
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Show and rotate the keys that sign call tokens, and those of the broker and of events.", no_args_is_help=True
+    help="Show and rotate the keys of call tokens, of the broker, of events and of the record.", no_args_is_help=True
 )
 
 
@@ -84,6 +86,38 @@ def rotate(
     screen.print("Now let the gateway take it over: kill -HUP <its process id>")
     if lost:
         screen.print(f"Then find out who could read {quoted(str(places.keys))}; the record's keys lie there too.")
+
+
+@app.command("rotate-log")
+def rotate_log(config: ConfigFile = Path("onbehalf.yaml"), as_json: AsJson = False) -> None:
+    """Let the record be signed by new keys from now on, and put that on record.
+
+    The gateway must not run meanwhile. The change is a leaf that names the old and the new keys, under a
+    head that all of them signed; bundles carry it, so auditors go on with the key that they know. The old
+    keys are then deleted. Run it as the user that the gateway runs as. If it is broken off, the next start
+    or the next run finishes it.
+
+    Witnesses, and a policy file that lists logs, must be told the new key: data/keys/log.pub.
+    For a key that was stolen, read docs/witnesses.md first.
+
+    Example: systemctl stop onbehalf && onbehalf keys rotate-log && systemctl start onbehalf
+    """
+    settings = load_settings(config)
+    places = paths(config, settings)
+    if settings.gateway.ledger.postgres is not None:
+        raise ConfigInvalid(
+            "the keys of a record that several gateways share cannot be changed",
+            hint="end that log and begin one under another `log_origin`; docs/replicas.md",
+        )
+    made = hand_over(places.ledger, places.keys, origin=log_origin(settings), by=user(), at=now())
+    before, after = keys_named(made)
+    if as_json:
+        print_json({"leaf": made.index, "before": list(before), "after": list(after)})
+        return
+    screen = console()
+    screen.print(f"Heads of more than {made.index} leaves are signed by the new keys; leaf {made.index} says so.")
+    screen.print(plain(f"record    {_log_pub(places.keys / 'log.pub')}"), markup=False, soft_wrap=True)
+    screen.print("Now give these lines to witnesses, auditors and the policy file, then start the gateway.")
 
 
 def _signer(config: Path) -> tuple[Paths, FileSigner]:

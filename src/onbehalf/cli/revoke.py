@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,7 +14,7 @@ import typer
 
 from onbehalf.build_state import shared_revocations
 from onbehalf.cli.people import known_tenant
-from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json
+from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json, user
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.directory_tell import tell
 from onbehalf.doors.revocations_sqlite import Kind, Revocation, Revocations
@@ -118,7 +117,7 @@ def lift(
     Example: onbehalf revoke lift 3
     """
     with _opened(config) as file:
-        found = file.lift(number, at=now(), by=_by())
+        found = file.lift(number, at=now(), by=user())
     if found is None:
         raise ConfigInvalid(f"number {number} stops nobody", hint="`onbehalf revoke list` lists all")
     console().print(plain(_line(found)), markup=False)
@@ -130,7 +129,7 @@ def _add(config: Path, kind: Kind, tenant: str, name: str, reason: str, tokens_o
             "a revocation has a reason", hint='say why in up to 500 characters: --reason "laptop stolen"'
         )
     with _opened(config) as file:
-        made = file.add(kind, tenant, name, at=now(), blocks=not tokens_only, by=_by(), reason=reason.strip())
+        made = file.add(kind, tenant, name, at=now(), blocks=not tokens_only, by=user(), reason=reason.strip())
     screen = console()
     screen.print(plain(_line(made)), markup=False)
     screen.print("A running gateway sees it within a second, and puts it on record with its next call.")
@@ -154,13 +153,6 @@ def _opened(config: Path) -> Iterator[Revocations | RevocationTable]:
         ) from error
     finally:
         file.close()
-
-
-def _by() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name
-        return "unknown"
 
 
 def _line(each: Revocation) -> str:

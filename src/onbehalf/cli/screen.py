@@ -5,6 +5,7 @@ What draws tables and colours is loaded when something is printed: a gateway tha
 
 from __future__ import annotations
 
+import getpass
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from onbehalf.model import Json
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["AsJson", "ConfigFile", "console", "plain", "print_json", "quoted", "show_error"]
+__all__ = ["AsJson", "ConfigFile", "console", "plain", "print_json", "quoted", "show_error", "user"]
 
 ConfigFile = Annotated[
     Path,
@@ -53,6 +54,14 @@ def print_json(value: Mapping[str, Json]) -> None:
 
 def _escaped(character: str) -> str:
     return json.dumps(character)[1:-1]  # two \u escapes where it is beyond 16 bits
+
+
+def user() -> str:
+    """Who runs this command, by the machine's name for them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        return "unknown"
 
 
 def show_error(error: OnbehalfError) -> None:

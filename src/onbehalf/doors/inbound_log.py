@@ -1,4 +1,5 @@
 """The log at `/log/`, read only, as C2SP tlog-tiles: the checkpoint, tiles of hashes and, where configured, leaves.
+Besides, changes of the log's key, at `handovers`.
 
 Needs no token: what is here was chosen to be public (`public_log`). Bounded: GET and HEAD without a body, one tile an
 answer, a few readings at a time, each in a thread. Must not read the ledger itself.
@@ -28,9 +29,10 @@ _BRIEFLY = b"no-cache"
 
 
 class Tiles(Protocol):
-    """What is served. Both block while they read."""
+    """What is served. All block while they read."""
 
     def checkpoint(self) -> tuple[int, str]: ...
+    def handovers(self) -> str: ...
     def read(self, tile: Tile) -> bytes: ...
 
 
@@ -60,16 +62,18 @@ class LogApp:
     async def _answer(self, scope: Scope, send: Send) -> None:
         rest = scope["path"][len(PATH) :]
         tile = parse(rest) if len(rest) <= _MAX_PATH else None
-        known = rest == "checkpoint" or (tile is not None and (self._leaves or not tile.entries))
+        known = rest in ("checkpoint", "handovers") or (tile is not None and (self._leaves or not tile.entries))
         if not known:
             await send_json(send, 404, {"error": "not_found"})
             return
         try:
             async with self._room:
-                if tile is None:
-                    body = (await asyncio.to_thread(self._tiles.checkpoint))[1].encode()
-                else:
+                if tile is not None:
                     body = await asyncio.to_thread(self._tiles.read, tile)
+                elif rest == "handovers":
+                    body = (await asyncio.to_thread(self._tiles.handovers)).encode()
+                else:
+                    body = (await asyncio.to_thread(self._tiles.checkpoint))[1].encode()
         except RecordMissing:
             await send_json(send, 404, {"error": "not_found"})  # may be there later, so it is not to be kept
             return

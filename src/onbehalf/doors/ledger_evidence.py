@@ -13,17 +13,21 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import orjson
 
 from onbehalf.doors.folder_sync import sync_folder
+from onbehalf.doors.ledger_evidence_heads import MOST, CosignedHeads, past_heads
+from onbehalf.doors.ledger_followed import handovers
 from onbehalf.doors.ledger_reader import LedgerReader, erased_by
 from onbehalf.doors.ledger_store import View
 from onbehalf.doors.ledger_witness import ask_quorum, ask_witness
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, controls, evidence, sample, tree
+from onbehalf.explain.handover import Handover
 from onbehalf.explain.leaf import Leaf, opened_facts, read
 from onbehalf.explain.quorum import Policy
 from onbehalf.explain.seal import LedgerKeys
@@ -80,10 +84,11 @@ class Exported:
 def export(
     reader: LedgerReader, out: Path, asked: Asked, *, keys: Mapping[str, Json], policies: Mapping[str, bytes],
     kept: Callable[[str], bytes | None] = lambda _: None, sign: Callable[[checkpoint.Head], str] | None = None,
+    heads: CosignedHeads | None = None,
 ) -> Exported:  # fmt: skip
     """Write the bundle. `keys` are public keys, `policies` bundles by digest, for the auditor to have beside it; `kept`
     gives others, of which those are added that opened decisions name. `sign` gives the log's further signature line
-    under the newest head.
+    under the newest head, `heads` those of the past that were cosigned.
 
     Raises LedgerCorrupt for leaves or payloads that do not hold, LedgerUnavailable where it cannot be written.
     """
@@ -91,7 +96,7 @@ def export(
     try:
         with reader.snapshot() as view, aside.open("wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as packed:
-                done = _Export(reader, view, _Files(packed), asked, sign).run(keys, policies, kept)
+                done = _Export(reader, view, _Files(packed), asked, sign, heads).run(keys, policies, kept)
             file.flush()
             os.fsync(file.fileno())
         aside.rename(out)
@@ -129,9 +134,11 @@ class _Export:
 
     def __init__(
         self, reader: LedgerReader, view: View, files: _Files, asked: Asked,
-        sign: Callable[[checkpoint.Head], str] | None,
+        sign: Callable[[checkpoint.Head], str] | None, heads: CosignedHeads | None,
     ) -> None:  # fmt: skip
         self._sign = sign
+        self._heads = heads
+        self._witnessed: set[int] = set()
         self._origin = reader.verifier.name
         self._verifier = reader.verifier
         self._keys = reader.keys
@@ -155,10 +162,16 @@ class _Export:
         files.write("checkpoint", [(cosigned + self._own_line(head, note[0])).encode()])
         proof = self._proof(start, end, head.size)
         files.write("HOW-TO-VERIFY.txt", [evidence.HOW_TO.encode()])
+        if changes := handovers(self._view):
+            files.write("handovers.jsonl", map(partial(self._handover, size=head.size), changes))
         files.write("keys.json", [_json({"log": self._verifier.vkey, **self._second_key(), **keys})])
         files.write("leaves.jsonl", self._leaves(start, end))
         if asked.everything or asked.open or (self._keys is not None and _ALWAYS & self._summary.kinds.keys()):
             files.write("opened.jsonl", self._opened(start, end))
+        if self._heads is not None:
+            past = [*past_heads(self._heads, self._witnessed, span=(start, end), size=head.size)]
+            if past:
+                files.write("heads.jsonl", (self._past(each, span=(start, end), size=head.size) for each in past))
         if asked.control:
             told = controls.told(controls.CONTROLS[asked.control], self._summary.kinds, asked.sample)
             files.write("CONTROL.txt", [told.encode()])
@@ -176,6 +189,16 @@ class _Export:
         )  # fmt: skip
         files.write("manifest.json", [said])
         return Exported(start=start, end=end, size=head.size, erased=self._erased, summary=self._summary)
+
+    def _handover(self, change: Handover, *, size: int) -> bytes:
+        """A change of the log's key, with the proof that the head of both keys is a beginning of the newest."""
+        return _json({**change.told(), "proof": self._roots(tree.consistency_spans(change.size, size))})
+
+    def _past(self, note: str, *, span: tuple[int, int], size: int) -> bytes:
+        """A head of the past. Within the range the leaves themselves say what its root is: no proof is needed."""
+        old = int(note.split("\n", 2)[1])
+        outside = not span[0] <= old <= span[1]
+        return _json({"note": note, "proof": self._roots(tree.consistency_spans(old, size)) if outside else []})
 
     def _cosignatures(self, head: checkpoint.Checkpoint, note: str) -> list[str]:
         proof, asked = self._consistency(head.size), self._asked
@@ -273,6 +296,8 @@ class _Export:
             for name in sorted(self._wanted(leaf)):
                 if name == "decision":
                     self._name(facts[name][0])
+                elif name == "witnessed" and len(self._witnessed) < MOST:
+                    self._witnessed.add(orjson.loads(facts[name][0])["size"])
                 yield evidence.opened_line(index, name, *facts[name])
 
     def _name(self, decision: str) -> None:

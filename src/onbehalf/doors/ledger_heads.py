@@ -13,16 +13,20 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from onbehalf.doors.ledger_followed import followed
+from onbehalf.doors.ledger_store import SqliteView
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import Checkpoint, Head, NoteVerifier
 
-__all__ = ["LedgerHeads"]
+__all__ = ["OWN", "LedgerHeads"]
 
+OWN = "the log"
+"""By whom the log's own line is kept; no witness of a policy can have a name with a blank."""
 _KEPT_TREES = 16
 _LANDMARK = 262_144
 """Trees of these sizes stay: whatever size is asked about, no more hashes are read, once it has been come by."""
@@ -39,8 +43,7 @@ class LedgerHeads:
     """Used from any thread, one at a time."""
 
     def __init__(self, ledger: Path, kept: Path, *, verifier: NoteVerifier) -> None:
-        """Raises LedgerUnavailable where a file cannot be opened."""
-        self._verifier = verifier
+        """`verifier` is any key of the log. Raises LedgerUnavailable where a file cannot be opened, LedgerCorrupt."""
         self._gate = threading.Lock()
         self._trees: dict[int, tree.Frontier] = {0: tree.Frontier()}
         try:
@@ -49,6 +52,7 @@ class LedgerHeads:
                 check_same_thread=False, timeout=2,
             )  # fmt: skip
             self._ledger.execute("SELECT 1 FROM leaf LIMIT 1")
+            self._verifier = followed(SqliteView(self._ledger), verifier)
             os.close(os.open(kept, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._kept = sqlite3.connect(kept, isolation_level=None, check_same_thread=False, timeout=2)
             self._kept.execute("PRAGMA journal_mode = WAL")
@@ -79,6 +83,13 @@ class LedgerHeads:
     def signed(self, note: str) -> Checkpoint:
         """The checkpoint in a note of this log's. Raises LedgerCorrupt."""
         return self._head(note).checkpoint
+
+    def signed_late(self, note: str) -> Checkpoint | None:
+        """The checkpoint in a note by a former key of the log that no longer signs heads of that size; else None."""
+        for _, key in self._verifier.former:
+            with suppress(LedgerCorrupt):
+                return checkpoint.read(note, key, origin=key.name)
+        return None
 
     def begins_with(self, head: Checkpoint) -> bool:
         """Whether the log, as it is now, has that root over so many leaves."""
@@ -150,6 +161,28 @@ class LedgerHeads:
                 return dict(self._kept.execute(query, (head.size, head.note)).fetchall())
             except sqlite3.Error as error:
                 raise LedgerUnavailable(f"cosignatures cannot be read: {error}") from error
+
+    def cosigned(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Size and time of cosigning, in seconds since 1970, of the heads of `first` to `last` leaves that a witness
+        cosigned and that are kept, by size. Raises LedgerUnavailable."""
+        query = "SELECT size, max(at) FROM cosig WHERE name != ? AND size BETWEEN ? AND ? GROUP BY size ORDER BY size"
+        with self._gate:
+            try:
+                return self._kept.execute(query, (OWN, first, last)).fetchall()
+            except sqlite3.Error as error:
+                raise LedgerUnavailable(f"cosignatures cannot be read: {error}") from error
+
+    def noted(self, size: int) -> str:
+        """The note of a kept head with all its signature lines. Raises LedgerUnavailable."""
+        with self._gate:
+            try:
+                row = self._kept.execute("SELECT note FROM head WHERE size = ?", (size,)).fetchone()
+                lines = self._kept.execute("SELECT line FROM cosig WHERE size = ? ORDER BY name", (size,)).fetchall()
+            except sqlite3.Error as error:
+                raise LedgerUnavailable(f"cosignatures cannot be read: {error}") from error
+        if row is None:
+            raise LedgerUnavailable(f"no head of {size} leaves is kept")
+        return "".join((row[0], *(line for (line,) in lines)))
 
     def _head(self, note: str) -> Head:
         return Head(checkpoint=checkpoint.read(note, self._verifier, origin=self._verifier.name), note=note)

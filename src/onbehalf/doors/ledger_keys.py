@@ -20,6 +20,7 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from onbehalf.doors.folder_sync import sync_folder
@@ -31,12 +32,17 @@ from onbehalf.explain.checkpoint import NoteSigner
 from onbehalf.explain.cosignature import HeadSigner, ml_dsa_44
 from onbehalf.explain.seal import LedgerKeys, Sealer, Wrapping
 
-__all__ = ["SUBJECTS", "open_ledger_keys", "open_mask_key", "read_ledger_keys", "read_shared_keys"]
+__all__ = [
+    "SUBJECTS", "make_next_keys", "next_keys", "open_ledger_keys", "open_mask_key", "read_ledger_keys",
+    "read_shared_keys", "take_next_keys",
+]  # fmt: skip
 
 SUBJECTS = "ledger-keys.db"
 """The store of people's keys, beside the directory of the ledger's."""
 
 _ML_DSA = "log-ml-dsa.key"
+_NEXT = ".next"
+"""Behind the name of a key that is to come after the one in force (ledger_handover.py)."""
 _KEY_BYTES = 32
 _MAX_FILE_BYTES = 1024
 
@@ -67,17 +73,61 @@ def open_mask_key(directory: Path) -> bytes:
 
 def read_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
     """The keys in `directory`, none made. Raises ConfigInvalid."""
+    return _log_keys(directory, origin=origin)
+
+
+def _log_keys(directory: Path, *, origin: str, suffix: str = "") -> LedgerKeys:
     try:
-        signer = NoteSigner(origin, _secret(directory / "log.key"))
+        signer = NoteSigner(origin, _secret(directory / f"log.key{suffix}"))
     except ValueError as error:
         raise ConfigInvalid(str(error)) from error
-    heads = None
-    if (directory / _ML_DSA).exists() and ml_dsa_44():
-        heads = HeadSigner(origin, _secret(directory / _ML_DSA))
+    heads, second = None, directory / f"{_ML_DSA}{suffix}"
+    if second.exists() and ml_dsa_44():
+        heads = HeadSigner(origin, _secret(second))
     payload, store = _secret(directory / "payload.key"), SubjectStore(directory.parent / SUBJECTS)
     return LedgerKeys(
         signer=signer, sealer=SubjectSealing(Sealer(payload), Wrapping(payload), store), heads=heads
     )  # fmt: skip
+
+
+def make_next_keys(directory: Path, *, origin: str) -> LedgerKeys:
+    """The log's keys that are to come after those in force, made where they are missing. Raises ConfigInvalid."""
+    try:
+        for name in (*((_ML_DSA,) if ml_dsa_44() else ()), "log.key"):  # where the last one is, all of them are
+            if not (directory / f"{name}{_NEXT}").exists():
+                fresh = base64.b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n"
+                _create(directory / f"{name}{_NEXT}", fresh, mode=0o600)
+    except OSError as error:
+        raise ConfigInvalid(f"keys cannot be made in `{directory}`: {error.strerror}") from error
+    return _log_keys(directory, origin=origin, suffix=_NEXT)
+
+
+def next_keys(directory: Path, *, origin: str) -> LedgerKeys | None:
+    """The log's keys that are to come after those in force, where there are any. Raises ConfigInvalid."""
+    there = (directory / f"log.key{_NEXT}").exists()
+    return _log_keys(directory, origin=origin, suffix=_NEXT) if there else None
+
+
+def take_next_keys(
+    directory: Path,
+    *,
+    before: tuple[str, ...],
+    after: tuple[str, ...],
+    failpoint: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Put the next keys in the place of those in force; `log.key` last, so that this can be done again from its start.
+
+    `log.pub` changes too, unless somebody wrote something else than the keys `before` there. Raises OSError.
+    """
+    public = directory / "log.pub"
+    if not public.exists() or public.read_text(encoding="utf-8", errors="replace").split() == [*before]:
+        _replace(public, "".join(f"{vkey}\n" for vkey in after).encode(), mode=0o644)
+    failpoint("published")
+    for name in (_ML_DSA, "log.key"):
+        if (directory / (name + _NEXT)).exists():
+            (directory / (name + _NEXT)).replace(directory / name)
+            sync_folder(directory)
+        failpoint(f"took {name}")
 
 
 def read_shared_keys(directory: Path, *, origin: str, people: KeyStore) -> LedgerKeys:
@@ -126,11 +176,15 @@ def _publish(path: Path, vkeys: tuple[str, ...]) -> None:
         _create(path, lines, mode=0o644)
         return
     if there != lines and lines.startswith(there):
-        aside = path.with_name(f".{path.name}.new")
-        aside.unlink(missing_ok=True)
-        _create(aside, lines, mode=0o644)
-        aside.replace(path)
-        sync_folder(path.parent)
+        _replace(path, lines, mode=0o644)
+
+
+def _replace(path: Path, content: bytes, *, mode: int) -> None:
+    aside = path.with_name(f".{path.name}.new")
+    aside.unlink(missing_ok=True)
+    _create(aside, content, mode=mode)
+    aside.replace(path)
+    sync_folder(path.parent)
 
 
 def _create(path: Path, content: bytes, *, mode: int) -> None:

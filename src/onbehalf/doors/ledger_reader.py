@@ -8,20 +8,23 @@ whole file by an older copy is found out only by someone who kept a newer checkp
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from onbehalf.doors.ledger_followed import followed
 from onbehalf.doors.ledger_kinds import newest
+from onbehalf.doors.ledger_scan import Finding, OpenIntent, Scan, blob, scan
 from onbehalf.doors.ledger_store import VERIFY as _VERIFY
 from onbehalf.doors.ledger_store import LedgerStore, SqliteView, View, store_of
 from onbehalf.errors import ConfigInvalid, ExplainError, LedgerCorrupt, RecordMissing
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import NoteVerifier
 from onbehalf.explain.cosignature import ML_DSA_44, cosigner
-from onbehalf.explain.erasure import Covered, Erasure, scope_of
+from onbehalf.explain.erasure import Erasure
 from onbehalf.explain.leaf import Leaf, Record, open_payload, read
 from onbehalf.explain.seal import LedgerKeys, Sealing, key_id
 from onbehalf.model import Digest, Json, UnixTime
@@ -46,49 +49,7 @@ CREATE TRIGGER IF NOT EXISTS sign INSTEAD OF INSERT ON entering WHEN NEW.note IS
     INSERT OR REPLACE INTO head VALUES (1, NEW.idx + 1, NEW.root, NEW.note);
 END;
 """  # noqa: S608  # of our own words only
-_MAX_FINDINGS = 1000
 _ROWS_A_STEP = 512
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenIntent:
-    """An intent without outcome: whether it was done is not known from the record."""
-
-    index: int
-    leaf: bytes
-    call: str
-    at: UnixTime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that does not hold, and the index where; -1 where it is about the whole log."""
-
-    index: int
-    code: str
-    text: str
-
-
-@dataclass(slots=True)
-class Scan:
-    """All leaves, read once: the tree over them, the intents still open or of unknown end, and what is wrong.
-
-    `numbers` are the last of each channel (explain/channel.py)."""
-
-    frontier: tree.Frontier = field(default_factory=tree.Frontier)
-    open: dict[int, OpenIntent] = field(default_factory=dict)
-    unknown: list[OpenIntent] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    kinds: dict[str, int] = field(default_factory=dict)
-    keyed: int = -1
-    """The newest leaf that says which keys are in force; -1 for none."""
-    numbers: dict[str, int] = field(default_factory=dict)
-    erased: int = 0
-    covered: Covered = field(default_factory=Covered)
-
-    def found(self, index: int, code: str, text: str) -> None:
-        if len(self.findings) < _MAX_FINDINGS:
-            self.findings.append(Finding(index=index, code=code, text=text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,121 +95,10 @@ def _verifier(lines: str) -> NoteVerifier:
     return NoteVerifier(first)
 
 
-def scan(
-    view: View, verifier: NoteVerifier, *, keys: LedgerKeys | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> tuple[Scan, str]:  # fmt: skip
-    """Read the whole log and its head within one view; also payloads where `keys` are given."""
-    result = Scan()
-    sealed = "p.sealed" if keys else "p.idx"
-    rows = view.walk(
-        f"SELECT l.idx, l.hash, l.entry, {sealed} FROM leaf l LEFT JOIN payload p USING (idx) ORDER BY l.idx"  # noqa: S608
-    )
-    expected = 0
-    while batch := rows.fetchmany(_ROWS_A_STEP):
-        for index, hash_, entry, payload in batch:
-            if index != expected:
-                result.found(expected, "leaf_missing", f"leaf {expected} is missing, the next one is {index}")
-                expected = index
-            _scan_leaf(result, index, hash_, _blob(entry))
-            if payload is None:
-                result.erased += 1
-                result.covered.missing(index, "")
-            elif keys is not None:
-                _scan_payload(result, keys, index, (_blob(entry), _blob(payload)))
-            expected += 1
-        if progress is not None:
-            progress(expected)
-    if keys is not None:
-        for index, text in result.covered.uncovered():
-            more = " (an erasure is under way: look again when it is on record)" if keys.sealer.under_way() else ""
-            result.found(index, "erased_unrecorded", f"{text}{more}")
-    note = _scan_head(result, view, verifier)
-    strays = (
-        "SELECT idx FROM payload p WHERE NOT EXISTS (SELECT 1 FROM leaf l WHERE l.idx = p.idx) ORDER BY idx LIMIT 10"
-    )
-    for (index,) in view.execute(strays):
-        result.found(index, "payload_without_leaf", f"payload {index} belongs to no leaf")
-    return result, note
-
-
-def _blob(value: object) -> bytes:
-    """A column's bytes. In a damaged file it may be NULL or a number, whatever the table says: that is no leaf."""
-    return value if isinstance(value, bytes) else b""
-
-
-def _scan_leaf(result: Scan, index: int, hash_: bytes, entry: bytes) -> None:
-    actual = tree.leaf_hash(entry)
-    result.frontier.append(actual)
-    if actual != hash_:
-        result.found(index, "leaf_changed", f"leaf {index} does not have the hash it was stored with")
-    try:
-        leaf = read(entry)
-    except LedgerCorrupt as error:
-        result.found(index, "leaf_malformed", f"leaf {index} is {error.message}")
-        return
-    result.kinds[leaf.kind] = result.kinds.get(leaf.kind, 0) + 1
-    if "key_set" in leaf.facts:
-        result.keyed = index
-    if leaf.ch:
-        expected = result.numbers.get(leaf.ch, 0) + 1
-        if leaf.n != expected:
-            result.found(index, "number_wrong", f"intent {index} has number {leaf.n} of its channel, not {expected}")
-        result.numbers[leaf.ch] = leaf.n
-    if leaf.kind == "intent":
-        result.open[index] = OpenIntent(index=index, leaf=actual, call=leaf.call, at=UnixTime(leaf.at))
-    elif leaf.kind in ("outcome", "unknown"):
-        opened = result.open.pop(leaf.of, None)
-        if opened is None:
-            result.found(index, "outcome_unpaired", f"{leaf.kind} {index} is about {leaf.of}, which is no open intent")
-        elif opened.call != leaf.call:
-            result.found(index, "outcome_unpaired", f"{leaf.kind} {index} names another call than its intent {leaf.of}")
-        elif leaf.kind == "unknown":
-            result.unknown.append(opened)
-
-
-def _scan_payload(result: Scan, keys: LedgerKeys, index: int, row: tuple[bytes, bytes]) -> None:
-    entry, sealed = row
-    try:
-        leaf, payload = read(entry), keys.sealer.open(sealed, index=index, leaf=tree.leaf_hash(entry))
-        if payload is None:
-            result.erased += 1
-            result.covered.missing(index, key_id(sealed).hex())
-            return
-        facts = open_payload(leaf, payload)
-        if leaf.kind == "erased" and (erasure := scope_of(facts, leaf=index, at=UnixTime(leaf.at))) is not None:
-            result.covered.erasures.append(erasure)
-    except LedgerCorrupt as error:
-        result.found(index, "payload_changed", f"payload {index}: {error.message}")
-
-
 def erased_by(sealer: Sealing, index: int, sealed: bytes | None) -> Erasure | None:
     """The erasure because of which a record cannot be opened, where the key store knows it."""
     key = key_id(sealed).hex() if sealed is not None else ""
     return next((each for each in sealer.erasures() if each.covers(index, key)), None)
-
-
-def _scan_head(result: Scan, view: View, verifier: NoteVerifier) -> str:
-    head = view.execute("SELECT size, root, note FROM head").fetchone()
-    if head is None:
-        result.found(-1, "head_missing", "the log has no signed head")
-        return ""
-    size, root, note = head
-    try:
-        signed = checkpoint.read(str(note), verifier, origin=verifier.name)
-    except LedgerCorrupt as error:
-        result.found(-1, "head_changed", f"the signed head: {error.message}")
-        return str(note)
-    if (signed.size, signed.root) != (size, root):
-        result.found(-1, "head_changed", "the head's columns say another size or root than its signed note")
-    count = result.frontier.size
-    if count < signed.size and not result.findings:
-        result.found(count, "tail_missing", f"{signed.size} leaves were signed for, {count} are here: cut at {count}")
-    elif count > signed.size:
-        result.found(signed.size, "tail_unsigned", f"{signed.size} leaves were signed for, {count} are here")
-    elif result.frontier.root() != signed.root:
-        result.found(-1, "root_mismatch", "the leaves do not have the root that was signed")
-    return str(note)
 
 
 class LedgerReader:
@@ -264,13 +114,15 @@ class LedgerReader:
         self._store = store_of(source)
         with self._store.reading() as view:
             view.execute("SELECT 1 FROM leaf LIMIT 1")
+            with contextlib.suppress(LedgerCorrupt):  # `verify` says what of the key's changes does not hold
+                self._verifier = followed(view, verifier)
 
     def close(self) -> None:
         self._store.close()
 
     @property
     def verifier(self) -> NoteVerifier:
-        """The log's public key."""
+        """The log's public key that is in force, with those before it."""
         return self._verifier
 
     @property
@@ -376,18 +228,18 @@ class LedgerReader:
             return tuple(self._record(*row) for row in view.execute(query.replace("@call", view.call), values))
 
     def _record(self, index: int, entry: object, sealed: object) -> Record:
-        hash_, sealer = tree.leaf_hash(_blob(entry)), self._keys.sealer if self._keys is not None else None
+        hash_, sealer = tree.leaf_hash(blob(entry)), self._keys.sealer if self._keys is not None else None
         facts: dict[str, Json] = {}
         payload: bytes | None = None
         erasure: Erasure | None = None
         try:
-            leaf: Leaf = read(_blob(entry))
+            leaf: Leaf = read(blob(entry))
             if sealed is not None and sealer is not None:
-                payload = sealer.open(_blob(sealed), index=index, leaf=hash_)
+                payload = sealer.open(blob(sealed), index=index, leaf=hash_)
             if payload is not None:
                 facts = open_payload(leaf, payload)
             elif sealer is not None:
-                erasure = erased_by(sealer, index, None if sealed is None else _blob(sealed))
+                erasure = erased_by(sealer, index, None if sealed is None else blob(sealed))
         except LedgerCorrupt as error:
             raise LedgerCorrupt(f"record {index} is damaged: {error.message}", hint=_VERIFY) from error
         return Record(

@@ -80,7 +80,10 @@ class SeenCheckpoints:
         try:
             seen = self._heads.signed(note)
         except LedgerCorrupt:
-            return "unsigned"
+            late = self._heads.signed_late(note)
+            if late is None or self._heads.begins_with(late):
+                return "unsigned"
+            seen = late  # somebody has a key that the log gave up, and tells another history
         if self._heads.begins_with(seen):
             return "agrees"
         self._split(note, seen)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from onbehalf.doors.ledger_heads import LedgerHeads
+from onbehalf.doors.ledger_heads import OWN, LedgerHeads
 from onbehalf.errors import LedgerUnavailable, OnbehalfError
 from onbehalf.explain.checkpoint import Head
 from onbehalf.explain.cosignature import HeadSigner
@@ -24,8 +24,6 @@ from onbehalf.model import UnixTime
 
 __all__ = ["OWN", "HeadSigning", "SignedTiles"]
 
-OWN = "the log"
-"""By whom its own line is kept; no witness of a policy can have a name with a blank."""
 _EVERY_S = 60.0
 _SHOWN_S = 1.0
 _log = logging.getLogger(__name__)
@@ -39,6 +37,11 @@ class HeadSigning:
         self._signer = signer
         self._clock = clock
         self._signed = -1
+
+    @property
+    def heads(self) -> LedgerHeads:
+        """The heads that it signs."""
+        return self._heads
 
     def line(self, head: Head) -> str:
         """The log's line under a head: the kept one, or a new one, kept if that can be. Raises LedgerUnavailable."""
@@ -87,6 +90,7 @@ class HeadSigning:
 
 class _Tiles(Protocol):
     def checkpoint(self) -> tuple[int, str]: ...
+    def handovers(self) -> str: ...
     def read(self, tile: Tile) -> bytes: ...
 
 
@@ -108,6 +112,10 @@ class SignedTiles:
                 note = self._signing.newest()
                 self._shown = (now, int(note.split("\n", 2)[1]), note)
             return self._shown[1:]
+
+    def handovers(self) -> str:
+        """As the tiles themselves."""
+        return self._tiles.handovers()
 
     def read(self, tile: Tile) -> bytes:
         """As the tiles themselves."""

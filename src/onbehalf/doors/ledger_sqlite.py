@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import sqlite3
 import sys
@@ -25,13 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from onbehalf.doors.folder_sync import sync_folder
-from onbehalf.doors.ledger_reader import SCHEMA, LedgerReader, OpenIntent, Scan, scan
+from onbehalf.doors.ledger_file import RESTORE, checked, connect, lock_file, signed
+from onbehalf.doors.ledger_reader import LedgerReader, OpenIntent, Scan
 from onbehalf.doors.ledger_settled import settle
-from onbehalf.doors.ledger_store import SqliteView
-from onbehalf.doors.ledger_waiting import RIDE_SECONDS, Waiter, require_whole, spelled_entry, wake
+from onbehalf.doors.ledger_waiting import RIDE_SECONDS, Waiter, spelled_entry, wake
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
-from onbehalf.explain import checkpoint, entries, tree
+from onbehalf.explain import entries, tree
 from onbehalf.explain.channel import Numbers
 from onbehalf.explain.leaf import Spelled, make
 from onbehalf.explain.seal import NONCE_BYTES, LedgerKeys
@@ -104,14 +102,14 @@ class SqliteLedger:
         if origin != keys.signer.name:
             raise LedgerUnavailable(f"the log's key is for `{keys.signer.name}`, this log is `{origin}`")
         try:
-            lock = _lock(path)
+            lock = lock_file(path)
         except OSError as error:
             raise LedgerUnavailable(f"the ledger at `{path}` cannot be made: {error.strerror}") from error
         connection: sqlite3.Connection | None = None
         try:
             settle(path)
-            connection = _connect(path, keys)
-            scanned = _checked(connection, keys)
+            connection = connect(path, keys)
+            scanned = checked(connection, keys)
             ledger = cls(connection, scanned, keys=keys, lock=lock, failpoint=failpoint)
             ledger.keyed = scanned.keyed
             ledger._recover(scanned.open.values(), now)
@@ -120,7 +118,7 @@ class SqliteLedger:
                 connection.close()
             os.close(lock)
             if isinstance(error, sqlite3.DatabaseError | OSError | UnicodeDecodeError):
-                raise LedgerCorrupt(f"the ledger at `{path}` cannot be read: {error}", hint=_RESTORE) from error
+                raise LedgerCorrupt(f"the ledger at `{path}` cannot be read: {error}", hint=RESTORE) from error
             raise
         ledger._thread.start()
         return ledger
@@ -315,7 +313,7 @@ class SqliteLedger:
         frontier = self._frontier
         for item in batch:
             frontier.append(item.hash)
-        head, note = _signed(frontier, self._keys)
+        head, note = signed(frontier, self._keys)
         values: list[int | bytes | str | None] = []
         for item in batch:
             values += (item.index, item.hash, item.entry, item.sealed, None, None)
@@ -335,56 +333,8 @@ class SqliteLedger:
         wake(batch, LedgerUnavailable(self._closed, hint="mend the disk, then restart the gateway; it checks the log"))
 
 
-_RESTORE = "keep the file as evidence; `onbehalf audit verify` lists what does not hold"
-
-
 def _never_preempt() -> None:
     """Where both share a core, a waking writer that takes it from the event loop would only wait for its lock."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
-def _lock(path: Path) -> int:
-    """The handle of the lock that one writer holds; the kernel frees it when the process ends, however it ends."""
-    handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise LedgerUnavailable(
-            f"another process writes the ledger at `{path}`", hint="one gateway a ledger; stop the other one first"
-        ) from error
-    return handle
-
-
-def _connect(path: Path, keys: LedgerKeys) -> sqlite3.Connection:
-    """The file; a new one gets an empty signed head, so that an emptied log cannot pass for a new one."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-            raise LedgerUnavailable(f"`{path}` cannot be kept in WAL mode", hint="use a local file system")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA wal_autocheckpoint = 4000")
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            connection.executescript("BEGIN IMMEDIATE;" + SCHEMA)
-            head, note = _signed(tree.Frontier(), keys)
-            connection.execute("INSERT INTO head VALUES (1, 0, ?, ?)", (head.root, note))
-            connection.execute("COMMIT")
-            sync_folder(path.parent)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _checked(connection: sqlite3.Connection, keys: LedgerKeys) -> Scan:
-    """All leaves, read once. Raises LedgerCorrupt where leaves and signed head disagree."""
-    result, _ = scan(SqliteView(connection), keys.signer.verifier)
-    return require_whole(result, hint=_RESTORE)
-
-
-def _signed(frontier: tree.Frontier, keys: LedgerKeys) -> tuple[checkpoint.Checkpoint, str]:
-    head = checkpoint.Checkpoint(origin=keys.signer.name, size=frontier.size, root=frontier.root())
-    return head, checkpoint.write(head, keys.signer)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from onbehalf.doors.folder_sync import sync_folder
+from onbehalf.doors.ledger_followed import handovers
 from onbehalf.doors.ledger_store import LedgerStore, View, store_of
 from onbehalf.errors import Busy, LedgerCorrupt, LedgerUnavailable, RecordMissing
 from onbehalf.explain import tiles
@@ -51,6 +52,11 @@ class LedgerTiles:
         if row is None:
             raise LedgerUnavailable("the log has no signed head")
         return row[0], row[1]
+
+    def handovers(self) -> str:
+        """The changes of the log's key, one a line, each with what both keys signed. Raises LedgerUnavailable."""
+        with self._reading() as view:
+            return "".join(each.line() for each in handovers(view))
 
     def read(self, tile: Tile) -> bytes:
         """A tile's bytes. Raises RecordMissing where the log is not that large, Busy where catching up takes longer."""
@@ -109,6 +115,7 @@ class _Tiles(Protocol):
     """What is written as files."""
 
     def checkpoint(self) -> tuple[int, str]: ...
+    def handovers(self) -> str: ...
     def read(self, tile: Tile) -> bytes: ...
 
 
@@ -126,6 +133,8 @@ def export_log(source: _Tiles, directory: Path, *, progress: Callable[[int], Non
                 _write(place, _patiently(source, tile))
             if progress is not None and tile.entries:
                 progress(tile.end)
+        if told := source.handovers():
+            _write(directory / "handovers", told.encode())
         _write(directory / "checkpoint", note.encode())
     except OSError as error:
         raise LedgerUnavailable(f"`{error.filename}` cannot be written: {error.strerror}") from error

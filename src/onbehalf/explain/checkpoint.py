@@ -56,9 +56,13 @@ class Head:
 
 
 class NoteVerifier:
-    """A public key with its name, read from a vkey: `name+keyid+base64(0x01 || key)`."""
+    """A public key with its name, read from a vkey: `name+keyid+base64(0x01 || key)`.
 
-    __slots__ = ("_key", "id", "name", "vkey")
+    `former` are the log's keys before this one, oldest first, each with the most leaves that a head of its has
+    (handover.py): `read` checks a smaller head by its own key.
+    """
+
+    __slots__ = ("_key", "former", "id", "name", "vkey")
 
     def __init__(self, vkey: str) -> None:
         """Raises ValueError for what is no Ed25519 vkey."""
@@ -71,7 +75,18 @@ class NoteVerifier:
         if self.id.hex() != parts["id"]:
             raise ValueError(f"key id is `{parts['id']}`, the key makes it `{self.id.hex()}`")
         self.vkey = vkey
+        self.former: tuple[tuple[int, NoteVerifier], ...] = ()
         self._key = VerifyKey(key[1:])
+
+    def after(self, former: tuple[tuple[int, NoteVerifier], ...]) -> NoteVerifier:
+        """This key, with those that were in force before it."""
+        made = NoteVerifier(self.vkey)
+        made.former = former
+        return made
+
+    def at(self, size: int) -> NoteVerifier:
+        """The key by which a head of so many leaves is signed."""
+        return next((key for most, key in self.former if size <= most), self)
 
     def text(self, note: str) -> str:
         """The text of a note, its signature by this key checked.
@@ -120,7 +135,9 @@ def write(checkpoint: Checkpoint, signer: NoteSigner) -> str:
 
 def read(note: str, verifier: NoteVerifier, *, origin: str) -> Checkpoint:
     """The checkpoint of a note, its signature and origin checked. Raises LedgerCorrupt."""
-    lines = verifier.text(note).split("\n")
+    claimed = note.split("\n", 2)[1] if note.count("\n") > 1 else ""
+    key = verifier.at(int(claimed)) if _SIZE.fullmatch(claimed) else verifier
+    lines = key.text(note).split("\n")
     if len(lines) != 4 or lines[3] != "":
         raise LedgerCorrupt(f"expected a checkpoint of three lines, found {len(lines) - 1}")
     if lines[0] != origin:

@@ -25,8 +25,8 @@ from onbehalf.explain.erasure import Erasure
 from onbehalf.model import AuditEntry, Canonical, Digest, Json, UnixTime, canonical
 
 __all__ = [
-    "MAX_LEAF_BYTES", "Leaf", "Made", "Record", "Spelled", "commitment", "make", "open_leaf", "open_payload",
-    "opened_facts", "read", "spell",
+    "MAX_LEAF_BYTES", "Leaf", "Made", "Record", "Spelled", "commitment", "fact_commitment", "make",
+    "open_leaf", "open_payload", "opened_facts", "read", "spell",
 ]  # fmt: skip
 
 MAX_LEAF_BYTES = 65_535
@@ -222,6 +222,12 @@ def commitment(name: str, value: Json, salt: bytes) -> str:
     """The commitment to one fact, as hex. `salt` is the record's."""
     _require_salt(salt)
     return _commit(_pads(salt), name.encode(), canonical(value))
+
+
+def fact_commitment(name: str, json: str, salt: bytes) -> str:
+    """The commitment to one fact, as hex, given its JSON in its one spelling and the fact's own salt."""
+    _require_salt(salt)
+    return _hmac(_pads(salt), b"%b%b\0%b" % (_DOMAIN, name.encode(), json.encode())).hex()
 
 
 def _check(leaf: Leaf, spelled: Mapping[str, bytes], salt: bytes) -> None:

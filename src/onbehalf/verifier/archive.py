@@ -22,7 +22,7 @@ __all__ = ["Archive"]
 
 _NAME = re.compile(
     r"manifest\.json|HOW-TO-VERIFY\.txt|CONTROL\.txt|checkpoint|start/checkpoint|proof\.json|keys\.json|leaves\.jsonl|opened\.jsonl"
-    r"|policies/[0-9a-f]{64}\.json"
+    r"|handovers\.jsonl|heads\.jsonl|policies/[0-9a-f]{64}\.json"
 )
 _MAX_FILES = 1000
 _MAX_DIRECTORY = 1 << 18

@@ -13,19 +13,20 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from onbehalf.verifier import merkle
+from onbehalf.verifier import merkle, past_heads
 from onbehalf.verifier.archive import Archive
 from onbehalf.verifier.besides import NOTHING_BESIDES, Besides
 from onbehalf.verifier.complete import Completeness
+from onbehalf.verifier.handovers import Succession, followed, handed_over
 from onbehalf.verifier.manifest import Manifest, Proof, read_manifest, read_proof
-from onbehalf.verifier.note import Checkpoint, LogKey, checkpoint
+from onbehalf.verifier.note import Checkpoint
 from onbehalf.verifier.opened import Reading
 from onbehalf.verifier.policy import Policy
 from onbehalf.verifier.receipts import Receipts, key_set
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Report
 from onbehalf.verifier.sample import Sample, asked_sample
-from onbehalf.verifier.signers import Demanded, LogKeys, chosen, demanded, log_keys, look, without_own
+from onbehalf.verifier.signers import Demanded, chosen, demanded, log_keys, look, require, without_own
 from onbehalf.verifier.strict import strict
 from onbehalf.verifier.walk import Walk
 
@@ -72,17 +73,18 @@ class _Check:
         report, archive = self._report, self._archive
         manifest = self._manifest()  # 2
         keys = self._keys()
-        log_and_more = self._log_keys(keys)  # 3
-        log = log_and_more.key
+        log = self._log_keys(keys)  # 3
         note = archive.whole("checkpoint", limit=_SMALL)
         end = self._head("checkpoint", note, log)  # 4
-        if end is not None and (end.size, log.name) != (manifest.size, manifest.origin):
+        if end is not None and (end.size, log.newest.key.name) != (manifest.size, manifest.origin):
             report.found("manifest_wrong", "manifest.json", "it names another origin or size than the newest head")
         if end is not None:
-            look(report, end, log_and_more, self._asked)
-        self._sample = self._asked_sample(manifest, without_own(note, log.name))
+            look(report, end, log.newest, self._asked)
+            handed_over(log, end, report)
+        self._sample = self._asked_sample(manifest, without_own(note, log.newest.key.name))
         proof = self._proof()
         earlier = self._earlier(log)  # 5
+        past = past_heads.read_past(archive, log, report)
         if self._besides is not None:
             for code, text in self._besides.keys(keys.get("calls"), manifest.start, manifest.end):
                 report.found(code, "call tokens", text)
@@ -92,9 +94,13 @@ class _Check:
             archive, report, manifest, proof, reading=reading, complete=complete, sample=self._sample,
             besides=self._besides,
         )  # fmt: skip
-        walk.run({each.size for _, each in earlier}, jobs=self._jobs)  # 6
+        sizes = {each.size for _, each in earlier} | {each.head.size for each in past}
+        walk.run(sizes, jobs=self._jobs)  # 6
         self._roots = walk.roots
         self._trees(manifest, proof, end, earlier)  # 7
+        if end is not None:
+            roots = self._roots if self._roots.get(end.size) == end.root else {}
+            past_heads.look_back(past, end, roots, policy=self._asked.policy, claims=reading.witnessed, report=report)
         report.answered_before, report.opened, report.receipts = walk.pairing.before, reading.facts, reading.signed
         report.erased, report.statements = reading.erased, complete.statements(manifest.end)
         report.erasures = reading.erasures.as_json()
@@ -131,10 +137,14 @@ class _Check:
             raise Unusable("keys.json does not name the log's key")
         return keys
 
-    def _log_keys(self, keys: dict[str, object]) -> LogKeys:
+    def _log_keys(self, keys: dict[str, object]) -> Succession:
         second = keys.get("log_ml_dsa_44")
         text = f"{keys['log']}\n{second}" if isinstance(second, str) else str(keys["log"])
-        return chosen(self._asked, log_keys(text), self._report)
+        brought = log_keys(text)
+        given = chosen(self._asked, brought, self._report)
+        log = followed(self._archive, given, self._report)
+        require(self._asked, brought, log.keys, self._report)
+        return log
 
     def _receipt_keys(self, keys: dict[str, object]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -148,12 +158,15 @@ class _Check:
             self._report.found("key_malformed", "keys.json", str(error))
         return found
 
-    def _head(self, place: str, note: bytes, log: LogKey) -> Checkpoint | None:
+    def _head(self, place: str, note: bytes, log: Succession) -> Checkpoint | None:
         try:
-            head = checkpoint(note, log)
+            head, ended = log.head(note)
         except ValueError as error:
             self._report.found("head_invalid", place, str(error))
             return None
+        if ended >= 0:
+            text = f"a key signed it that has signed no head since that of {ended} leaves: somebody else has that key"
+            self._report.found("head_former", place, text)
         return head
 
     def _proof(self) -> Proof | None:
@@ -163,7 +176,7 @@ class _Check:
             self._report.found("proof_malformed", "proof.json", str(error))
             return None
 
-    def _earlier(self, log: LogKey) -> list[tuple[str, Checkpoint]]:
+    def _earlier(self, log: Succession) -> list[tuple[str, Checkpoint]]:
         notes = []
         if "start/checkpoint" in self._archive.names:
             notes.append(("start/checkpoint", self._archive.whole("start/checkpoint", limit=_SMALL)))

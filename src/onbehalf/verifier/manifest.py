@@ -12,10 +12,10 @@ from typing import Any
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.strict import strict
 
-__all__ = ["FORMAT", "Manifest", "Proof", "read_manifest", "read_proof"]
+__all__ = ["FORMAT", "HEX", "Manifest", "Proof", "read_manifest", "read_proof"]
 
 FORMAT = "onbehalf-evidence-v1"
-_HEX = re.compile(r"[0-9a-f]{64}")
+HEX = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ def read_proof(data: bytes) -> Proof:
     for name, hashes in said.items():
         if not isinstance(hashes, list) or len(hashes) > 128:
             raise ValueError(f"`{name}` is no list of at most 128 hashes")
-        if not all(isinstance(each, str) and _HEX.fullmatch(each) for each in hashes):
+        if not all(isinstance(each, str) and HEX.fullmatch(each) for each in hashes):
             raise ValueError(f"`{name}` holds what is no hash")
         parts[name] = [bytes.fromhex(each) for each in hashes]
     return Proof(left=parts["left"], right=parts["right"], start=parts["start"])

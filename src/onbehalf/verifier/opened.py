@@ -17,6 +17,7 @@ from onbehalf.verifier.erasures import Erasures
 from onbehalf.verifier.leaves import Intent, Leaf
 from onbehalf.verifier.receipts import Receipts
 from onbehalf.verifier.strict import strict
+from onbehalf.verifier.witnessed import Witnessed
 
 __all__ = ["Opened", "Reading", "opened_lines"]
 
@@ -103,6 +104,7 @@ class Reading:
     signed: int = 0
     policies: set[str] = field(default_factory=set)
     erasures: Erasures = field(default_factory=Erasures)
+    witnessed: Witnessed = field(default_factory=Witnessed)
     said: dict[str, Any] = field(default_factory=dict)
     """The facts of the last leaf that were opened and hold."""
 
@@ -151,6 +153,8 @@ class Reading:
             index, digest = (about.get("index"), about.get("leaf")) if isinstance(about, dict) else (None, None)
             if index != leaf.of or (intent is not None and digest != f"sha256:{intent.hash.hex()}"):
                 yield "its fact `intent` names another intent than its leaf"
+        if leaf.of >= 0 and "witnessed" in said and (problem := self.witnessed.take(leaf.of, said["witnessed"])):
+            yield problem
         if isinstance(said.get("backend_receipt"), str):
             problem = self.receipts.problem(said["backend_receipt"], leaf, intent)
             if problem:

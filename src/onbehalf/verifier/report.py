@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from onbehalf.verifier.complete import Statement
 
-__all__ = ["Finding", "Quorum", "Report", "Verdict"]
+__all__ = ["Finding", "KeySpan", "Past", "Quorum", "Report", "Verdict"]
 
 _MAX_FINDINGS = 1000
 _SHOWN = 20
@@ -60,12 +60,31 @@ class Quorum:
     cosigned: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class KeySpan:
+    """Which heads a key of the log signs: those of `first` to `last` leaves; no last one is known of the newest key."""
+
+    vkey: str
+    first: int
+    last: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An earlier head of this log. `at` is when enough of the policy's witnesses had cosigned it, in seconds since
+    1970; None where they are not enough, or no policy was given."""
+
+    size: int
+    at: int | None
+
+
 @dataclass(slots=True, kw_only=True)
 class Report:
     """All that was seen. Texts from the bundle are in here as they are; `text` makes them fit for a terminal."""
 
     origin: str = ""
     key: str = ""
+    keys: list[KeySpan] = field(default_factory=list)
     pinned: bool = False
     size: int = 0
     start: int = 0
@@ -85,6 +104,11 @@ class Report:
     heads: list[str] = field(default_factory=list)
     witnesses: dict[str, int | None] = field(default_factory=dict)
     quorum: Quorum | None = None
+    past: list[Past] = field(default_factory=list)
+    witnessed: int = 0
+    """How many opened outcomes say that their call was witnessed before it was sent."""
+    unshown: list[int] = field(default_factory=list)
+    """Intents of those whose head is not here with the policy's quorum; all of them where no policy was given."""
     own_signature: bool | None = None
     """Whether the log signed the newest head by its ML-DSA-44 key too; None where that key was not given."""
     others: tuple[str, ...] = ()
@@ -120,7 +144,9 @@ class Report:
         """The report as plain JSON."""
         return {
             "verdict": self.verdict.name, "exit": int(self.verdict), "origin": self.origin,
-            "key": {"vkey": self.key, "pinned": self.pinned}, "size": self.size,
+            "key": {"vkey": self.key, "pinned": self.pinned},
+            "keys": [{"vkey": each.vkey, "heads_from": each.first, "heads_to": each.last} for each in self.keys],
+            "size": self.size,
             "range": {"from": self.start, "to": self.end}, "asked": self.asked, "summary": self.summary,
             "answered_before_range": self.answered_before, "opened_facts": self.opened, "erased": self.erased,
             "erasures": self.erasures, "receipts": self.receipts,
@@ -129,6 +155,8 @@ class Report:
             "policies": self.policies, "heads": self.heads,
             "complete": [each.as_json() for each in self.statements],
             "witnesses": self.witnesses, "quorum": self._quorum(), "log_ml_dsa_44": self.own_signature,
+            "past_heads": [{"size": each.size, "quorum_at": each.at} for each in self.past],
+            "witnessed": {"calls": self.witnessed, "not_shown": self.unshown},
             "signers_not_checked": list(self.others),
             "findings": [
                 {"code": each.code, "place": each.place, "index": each.index, "text": each.text}
@@ -150,6 +178,7 @@ class Report:
         said += [f"  … and {hidden} more (--json lists up to {_MAX_FINDINGS})"] if hidden > 0 else []
         whose = "which you gave" if self.pinned else "TAKEN FROM THE BUNDLE: compare it with one you got elsewhere"
         said += [f"log        {self.origin}, {self.size} leaves under the head", f"key        {self.key}, {whose}"]
+        said += [_spanned(each) for each in self.keys if len(self.keys) > 1]
         said += [f"leaves     {self.start} to {self.end - 1}" if self.end > self.start else "leaves     none"]
         said += (
             [f"asked for  {', '.join(f'{name} {value}' for name, value in self.asked.items())}"] if self.asked else []
@@ -167,8 +196,28 @@ class Report:
             enough = "is enough" if self.quorum.met else "IS NOT ENOUGH"
             by = ", ".join(f"{name} {_time(at)}" for name, at in self.quorum.cosigned.items()) or "nobody"
             said.append(f"policy     cosigned by {by}: {enough} for the quorum `{self.quorum.name}`")
+        said += self._looked_back()
         said += [f"not checked: signatures by {', '.join(self.others)}"] if self.others else []
         return "\n".join(_plain(line) for line in said)
+
+    def _looked_back(self) -> list[str]:
+        """What existed when, by the quorum's clocks, and whether witnessed calls are shown to be so."""
+        existed = [each for each in self.past if each.at is not None]
+        said = [f"           {len(self.past)} earlier heads, each a beginning of the newest"] if self.past else []
+        said += [
+            f"existed    leaves before {each.size} at {_time(each.at)}, by the quorum" for each in existed[:_SHOWN]
+        ]
+        said += [f"           … and {len(existed) - _SHOWN} more (--json)"] if len(existed) > _SHOWN else []
+        if self.witnessed:
+            what = f"witnessed  {self.witnessed} calls before they were sent, say their outcomes"
+            if self.quorum is None:
+                said.append(f"{what}; give --policy to see it shown")
+            elif not self.unshown:
+                said.append(f"{what}: for each the head is here with the quorum")
+            else:
+                named = ", ".join(map(str, self.unshown[:_SHOWN]))
+                said.append(f"{what}: NOT SHOWN for intents {named}{' …' if self.unshown[_SHOWN:] else ''}")
+        return said
 
     def _stated(self, said: Statement) -> list[str]:
         """Whether nothing is off the record towards one backend, or what stands against saying so."""
@@ -223,6 +272,12 @@ class Report:
         said.append(f"policies   {len(self.policies) - len(missing)} bundles that decisions name are here")
         said += [f"           not here: {each}" for each in missing[:_SHOWN]]
         return said
+
+
+def _spanned(each: KeySpan) -> str:
+    if each.last is None:
+        return f"           heads from {each.first} leaves on by {each.vkey}"
+    return f"           heads of {each.first} to {each.last} leaves by {each.vkey}, leaf {each.last} names the next"
 
 
 def _erasure(each: dict[str, object]) -> str:

@@ -11,7 +11,7 @@ from onbehalf.verifier.policy import Policy
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Quorum, Report
 
-__all__ = ["Demanded", "LogKeys", "chosen", "demanded", "log_keys", "look", "without_own"]
+__all__ = ["Demanded", "LogKeys", "chosen", "demanded", "log_keys", "look", "require", "without_own"]
 
 _SHORT = 200
 """An Ed25519 signature with its key's id is 92 letters, one with ML-DSA-44 3,244."""
@@ -65,12 +65,17 @@ def chosen(asked: Demanded, brought: LogKeys, report: Report) -> LogKeys:
     given = log is not None
     log = log or brought
     report.key, report.pinned = log.key.text, given
-    if log.key.text != brought.key.text:
+    return log
+
+
+def require(asked: Demanded, brought: LogKeys, keys: Sequence[LogKeys], report: Report) -> None:
+    """See that the bundle's key is the newest of the log's `keys`, and that the policy lists one of those."""
+    policy = asked.policy
+    if keys[-1].key.text != brought.key.text:
         text = f"it brings the key {brought.key.text}, not the one you gave"
         report.found("key_other", "keys.json", text)
-    if policy is not None and (policy.logs or policy.also) and not _listed(policy, log):
+    if policy is not None and (policy.logs or policy.also) and not any(_listed(policy, each) for each in keys):
         report.found("log_unlisted", "keys.json", "your policy lists logs, and this one is none of them")
-    return log
 
 
 def _listed(policy: Policy, log: LogKeys) -> bool:

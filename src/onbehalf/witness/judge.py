@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onbehalf.verifier import merkle
@@ -43,18 +44,19 @@ class Answer:
     head: Checkpoint | None = None
 
 
-def judge(request: bytes, *, logs: Mapping[str, LogKey], seen: Callable[[str], Seen]) -> Answer:
-    """What to answer. `seen` gives what was cosigned last of an origin; nobody may change that until this is kept."""
+def judge(request: bytes, *, logs: Mapping[str, Sequence[LogKey]], seen: Callable[[str], Seen]) -> Answer:
+    """What to answer. `logs` are the keys by which heads of an origin may be signed, at least one each; `seen` gives
+    what was cosigned last of an origin, and nobody may change that until this is kept."""
     try:
         old, steps, note = _read(request)  # 1
     except ValueError as error:
         return Answer(status=400, body=f"{error}\n")
     origin = note.split(b"\n", 1)[0].decode("utf-8", "replace")
-    log = logs.get(origin)
-    if log is None:  # 2
+    keys = logs.get(origin)
+    if not keys:  # 2
         return Answer(status=404, body="this log is not witnessed here\n")
     try:
-        head = checkpoint(note, log)  # 3
+        head = _signed(note, keys)  # 3
     except ValueError as error:
         return Answer(status=403, body=f"the checkpoint: {error}\n")
     if old > head.size:  # 4
@@ -76,6 +78,14 @@ def cosignature(key: WitnessKey, sign: Callable[[bytes], bytes], head: Checkpoin
     signature = sign(message(key, head, origin, now))
     encoded = base64.b64encode(key.id + now.to_bytes(8, "big") + signature).decode()
     return f"— {key.name} {encoded}\n"
+
+
+def _signed(note: bytes, keys: Sequence[LogKey]) -> Checkpoint:
+    """The head, signed by any of the keys: while a log changes its key, a witness may know both. Raises ValueError."""
+    for each in keys[:-1]:
+        with contextlib.suppress(ValueError):
+            return checkpoint(note, each)
+    return checkpoint(note, keys[-1])
 
 
 def _read(request: bytes) -> tuple[int, list[bytes], bytes]:

@@ -40,7 +40,9 @@ class Witness:
 
     def __init__(self, folder: Path, *, name: str, logs: Sequence[str], clock: Callable[[], float] = time.time) -> None:
         """Makes the folder and key where there are none. Raises Unusable, also where another process has the folder."""
-        self._logs: dict[str, LogKey] = {each.key.name: each.key for each in map(log_keys, logs)}
+        self._logs: dict[str, list[LogKey]] = {}
+        for each in map(log_keys, logs):
+            self._logs.setdefault(each.key.name, []).append(each.key)
         self._clock = clock
         self._folder = folder
         self._gate = threading.Lock()
@@ -193,7 +195,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("folder", type=Path, help="where its key and what it has seen are kept")
     parser.add_argument("--name", required=True, help="such as witness.audit.example/1")
     parser.add_argument(
-        "--log", action="append", required=True, help="the line or lines of a log's log.pub; may stand again"
+        "--log",
+        action="append",
+        required=True,
+        help="the line or lines of a log's log.pub; may stand again, also for the next key of one log",
     )
     parser.add_argument("--listen", default="127.0.0.1:8200", help="host:port (default %(default)s)")
     given = parser.parse_args(arguments)
