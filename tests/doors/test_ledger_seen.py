@@ -16,13 +16,14 @@ from company import Company, company, wait_for
 from onbehalf.cli.explain import opened
 from onbehalf.doors import ledger_heads, ledger_seen
 from onbehalf.doors.inbound_seen import CHECKPOINT, Watched, brought
+from onbehalf.doors.ledger_handover import hand_over
 from onbehalf.doors.ledger_heads import LedgerHeads
 from onbehalf.doors.ledger_keys import read_ledger_keys
 from onbehalf.doors.ledger_seen import SeenCheckpoints, Verdict
 from onbehalf.errors import ParametersInvalid
 from onbehalf.explain import tree
 from onbehalf.explain.checkpoint import Checkpoint, NoteSigner, write
-from onbehalf.model import CallId, Json, Presented, Receipt, Reply, ToolRequest, digest
+from onbehalf.model import CallId, Json, Presented, Receipt, Reply, ToolRequest, UnixTime, digest
 from verifier.bundle_house import ORIGIN, recorded
 
 
@@ -79,6 +80,23 @@ def test_each_head_that_was_signed_agrees_and_one_of_another_history_is_an_alarm
             assert await house.judged(forked, ahead, forked) == ["split"] * 3
             assert [alarm["brought"] for alarm in house.alarms] == [forked, ahead]
             assert house.alarms[0]["ours"] == house.heads.newest().note
+
+    asyncio.run(walk())
+
+
+def test_a_head_by_a_key_that_the_log_gave_up_is_an_alarm_where_it_tells_another_history(tmp_path: Path) -> None:
+    recorded(tmp_path).close()
+    former = read_ledger_keys(tmp_path / "keys", origin=ORIGIN).signer
+    with closing(opened_ledger(tmp_path)) as leaves:
+        hashes = [row[0] for row in leaves.execute("SELECT hash FROM leaf ORDER BY idx")]
+    hand_over(tmp_path / "log.db", tmp_path / "keys", origin=ORIGIN, by="ops", at=UnixTime(7000))
+    kept = write(Checkpoint(origin=ORIGIN, size=len(hashes), root=tree.root(hashes)), former)
+    stolen = write(Checkpoint(origin=ORIGIN, size=len(hashes) + 5, root=b"f" * 32), former)
+
+    async def walk() -> None:
+        async with looking(tmp_path) as house:
+            assert await house.judged(kept, stolen) == ["agrees", "split"]
+            assert [each["brought"] for each in house.alarms] == [stolen]
 
     asyncio.run(walk())
 
