@@ -37,7 +37,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "verifier/manifest.py": ("tests/verifier/test_check.py", "tests/verifier/test_hostile.py"),
     "verifier/opened.py": ("tests/verifier/test_opened.py", "tests/verifier/test_check.py"),
     "verifier/receipts.py": ("tests/verifier/test_receipts.py", "tests/verifier/test_check.py"),
-    "verifier/cosign.py": ("tests/witness/test_witness.py",),
+    "verifier/cosign.py": ("tests/verifier/test_cosign.py",),
     "verifier/archive.py": ("tests/verifier/test_hostile.py", "tests/verifier/test_check.py"),
     "verifier/check.py": (
         "tests/verifier/test_check.py",

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -36,6 +36,7 @@ __all__ = ["STEPS", "Round", "Sample", "Told", "growing", "soak", "steady", "wal
 PLANTED = str(Path(__file__).with_name("planted_gateway.py"))
 TOOLS = ("desk_write", "desk_read", "notes_list", "desk_write")
 A_LOG = 100
+_TRIES = 30
 """Kills before a new record is begun, so that the checker's work stays small."""
 
 
@@ -140,9 +141,21 @@ def started(kept: Kept, what: str = "", after: int = 0) -> Iterator[subprocess.P
     around = kept.around
     planted = (PLANTED, what, str(after)) if what else ("-m", "onbehalf.cli.main")
     command = (sys.executable, *planted, "serve", "--config", str(around.config))
-    with demo._child(command, log=around.directory / "gateway.log") as process:
-        wait_for(lambda: around._ready(process) == 200, what="/readyz 200", seconds=90, said=around.served_log)
+    with ExitStack() as stack:
+        for _ in range(_TRIES):
+            process = stack.enter_context(demo._child(command, log=around.directory / "gateway.log"))
+            wait_for(
+                lambda at=process: _ready_or_gone(around, at), what="/readyz 200", seconds=90, said=around.served_log
+            )
+            if process.poll() is None or "Address already in use" not in around.served_log():
+                break
+            time.sleep(1)  # in a long run somebody else comes to use its port for a while
+        assert process.poll() is None, around.served_log()
         yield process
+
+
+def _ready_or_gone(around: Company, process: subprocess.Popen[str]) -> bool:
+    return process.poll() is not None or around._ready(process) == 200
 
 
 @contextmanager
