@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from doors.erase_house import ALICE, BOB
-from doors.ledger_postgres_house import Record, wait_for
+from doors.ledger_postgres_house import Record, sealing_of, wait_for
 from doors.postgres_erase_house import erased, report, told, with_people
+from onbehalf.doors.ledger_erase import resurrected
 from onbehalf.doors.ledger_postgres import Patience
+from onbehalf.doors.ledger_postgres_store import PostgresStore
 from onbehalf.errors import LedgerUnavailable
 
 SHORT = Patience(record=1, again=0.05, look=0.1, gone=0.5)
@@ -86,6 +88,9 @@ def test_an_erasure_that_is_killed_is_nothing_or_is_finished_by_the_next_command
     findings = [each.text for each in report(filled).findings]
     assert bool(findings) == (step in ("destroyed", "scrubbed"))
     assert all("an erasure is under way" in each for each in findings)
+    store = PostgresStore(filled.dsn)
+    assert [*resurrected(store, sealing_of(filled.shared()))] == []  # so that a gateway starts
+    store.close()
     filled.erase()
     assert erased(filled) == [2, 4, 6, 8, 10]
     found = report(filled)

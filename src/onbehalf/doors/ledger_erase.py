@@ -165,9 +165,10 @@ class Erasing:
 
     def _reassert(self) -> bool:
         """Have everything be erased that the record says is; whether something was not."""
-        again = False
-        for of in resurrected(self._ledger.store, self._sealing):
-            again |= self._requests.destroy_again(of)
+        known, again = {each.id for each in erasures(self._sealing.store)}, False
+        for of, lives in _on_record_as_erased(self._ledger.store, self._sealing):
+            if lives or of.id not in known:
+                again |= self._requests.destroy_again(of)
         return again
 
     def _on_record(self, kind: str, fact: str, request: Request) -> tuple[int, Leaf] | None:
@@ -192,15 +193,18 @@ class Erasing:
 
 
 def resurrected(store: LedgerStore, sealing: SubjectSealing) -> Iterator[Erasure]:
-    """Erasures on record that the store of keys does not know of, or whose keys live there: an older copy of it was
-    put back. Raises LedgerUnavailable, LedgerCorrupt."""
-    known = {each.id for each in erasures(sealing.store)}
+    """Erasures on record whose keys live: an older copy of their store was put back. Raises LedgerUnavailable,
+    LedgerCorrupt."""
+    return (each for each, lives in _on_record_as_erased(store, sealing) if lives)
+
+
+def _on_record_as_erased(store: LedgerStore, sealing: SubjectSealing) -> Iterator[tuple[Erasure, bool]]:
+    """Erasures on record, and whether any of their keys lives."""
     for index, leaf, facts in _leaves(store, sealing, "erased", 0):
         of = scope_of(facts, leaf=index, at=UnixTime(leaf.at))
         if of is None or not _is_id(of.id):
             continue
-        if of.id not in known or _any_lives(sealing, [bytes.fromhex(each) for each in of.keys if _is_id(each)]):
-            yield of
+        yield of, _any_lives(sealing, [bytes.fromhex(each) for each in of.keys if _is_id(each)])
 
 
 def _any_lives(sealing: SubjectSealing, keys: Sequence[bytes]) -> bool:
