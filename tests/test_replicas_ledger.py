@@ -88,6 +88,11 @@ def test_calls_through_two_gateways_are_one_record_that_every_command_reads(pair
     assert said("audit", "export-log", "-c", two.config, two.directory / "log").code == 0
     assert said("audit", "proof", "3", "-c", two.config).out.startswith("c2sp.org/tlog-proof@v1\nindex 3\n")
     assert len(json.loads(said("audit", "list", "-c", two.config, "--json", "-n", "5").out)["records"]) == 5
+    told = said("audit", "list", "-c", two.config, "--json", "--kind", "admin_read")
+    readings = [each["read"]["command"] for each in json.loads(told.out)["records"]]
+    assert readings.count("audit export") == 1
+    assert readings.count("explain") == 4, "those of the folder that the export put on record, and no others'"
+    assert "5 more wait" in told.err, "the other folder's: 4 of explain, 1 of list"
 
 
 def test_a_person_is_erased_while_two_gateways_take_their_calls(pair: tuple[Company, Company]) -> None:
