@@ -6,29 +6,33 @@ import asyncio
 import random
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from doors.test_revocations_signalled import ALICE, NOW, effect
+from onbehalf.config_signals import StreamSettings
 from onbehalf.doors import signals_turns, state_watch
+from onbehalf.doors.issuer_keys import IssuerKeys
 from onbehalf.doors.revocations_postgres import PostgresRevocations, RevocationTable
 from onbehalf.doors.revocations_signalled import SignalStore
 from onbehalf.doors.revocations_signalled_postgres import PostgresSignals
 from onbehalf.doors.revocations_sqlite import Revocations
+from onbehalf.doors.signals_stream import Around, SignalStream
 from onbehalf.doors.signals_turns import InTurn, Turns
 from onbehalf.doors.state_postgres import State, StateDown
 from onbehalf.doors.state_schema import state_sql
 from onbehalf.doors.state_watch import StateWatch
-from onbehalf.errors import SignalsUnavailable
-from onbehalf.model import UnixTime
-from onbehalf.model_signals import Does, Effect, Target
+from onbehalf.errors import SignalsUnavailable, StateRefused
+from onbehalf.model import Json, UnixTime, digest
+from onbehalf.model_signals import Does, Effect, Event, Signal, Subject, Target
+from onbehalf.validate.signals import SSF, Speaks
 from postgres import run
 from state_house import opened, state_database, two
 
@@ -235,6 +239,46 @@ def test_a_stream_that_any_gateway_hears_is_heard_and_what_was_asked_may_come_to
     table = RevocationTable.open(dsn)
     assert table.streams()["okta"].heard == NOW
     table.close()
+
+
+def test_silence_and_what_was_asked_are_judged_over_all_gateways(dsn: str) -> None:
+    clock = [NOW]
+
+    def stream(of: Replica) -> SignalStream:
+        rule = StreamSettings(
+            name="okta", issuer="https://idp.example", audience="a", tenant="acme", push="env:S", silent_seconds=10
+        )
+        around = Around(
+            clock=lambda: clock[0], store=of.signals, named=lambda _: (), look=lambda: None, record=nothing
+        )  # fmt: skip
+        return SignalStream(Speaks(stream=rule, tokens=()), cast(IssuerKeys, None), around)
+
+    async def work(here: Replica, there: Replica) -> None:
+        one, another = stream(here), stream(there)
+        clock[0] = UnixTime(NOW + 15)
+        assert another.silent_for() == 5
+        await one.heard()
+        await there.watch.look()
+        assert (one.silent_for(), another.silent_for()) == (0, 0)
+        await one.ask("what here asked for")
+        with pytest.raises(StateRefused):
+            await another._require_state(verification("something else"))
+        await another._require_state(verification("what here asked for"))
+        await another._require_state(verification("whatever: nothing is asked for any more"))
+
+    pair(dsn, work)
+
+
+async def nothing(kind: str, facts: Mapping[str, Json]) -> None:
+    """On no record."""
+
+
+def verification(state: str) -> Signal:
+    event = Event(type=f"{SSF}verification", subject=Subject(), at=NOW, told={"state": state})
+    return Signal(
+        issuer="https://idp.example", id="1", issued_at=NOW, key="k", algorithm="ES256", token=digest(b""),
+        events=(event,),
+    )  # fmt: skip
 
 
 def test_events_that_are_over_or_too_many_are_forgotten_and_those_that_are_not_on_record_never(
