@@ -15,11 +15,12 @@ from onbehalf.doors.ledger_sqlite import SqliteLedger
 from onbehalf.explain.channel import channel_of
 from onbehalf.explain.reconcile import Asked, Row, Sending, account, reconciled
 from onbehalf.model import AuditEntry, Json, Receipt, UnixTime, digest
-from onbehalf.verifier.backend_rows import read_rows
+from onbehalf.verifier.backend_rows import BackendRecord, read_rows
 from onbehalf.verifier.besides import Besides
 from onbehalf.verifier.check import check
 from onbehalf.verifier.command import main
-from onbehalf.verifier.complete import Statement
+from onbehalf.verifier.complete import Completeness, Statement
+from onbehalf.verifier.leaves import Leaf
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Report, Verdict
 from verifier.bundle_house import ORIGIN, Bundle, bundled_from, packed, recorded
@@ -356,3 +357,14 @@ def test_the_command_takes_backends_and_says_so_in_its_exit_code(
     for bad in ("nothing", f"{DESK}=", f"={file}", f"{DESK}={tmp_path / 'none'}"):
         assert main([*given, "--backend", bad]) == Verdict.unusable
     assert main([*given, *(["--backend", f"{DESK}={file}"] * 2)]) == Verdict.unusable
+
+
+def test_of_very_many_calls_that_do_not_agree_a_hundred_are_kept_and_the_rest_counted() -> None:
+    complete = Completeness(ORIGIN, 0, 500, [BackendRecord(audience=DESK, digest="", rows=[])])
+    for index in range(0, 500, 2):
+        intent = Leaf("intent", "c", 1, -1, (), [], CHANNEL, index // 2 + 1)
+        complete.take(index, intent, b"", None, sound=True)
+        complete.take(index + 1, Leaf("outcome", "c", 1, index, (), []), b"", None, sound=True)
+    (said,) = complete.statements(500)
+    assert (len(said.reasons), said.more) == (100, 150)
+    assert "leaf 198:" in said.reasons[99]

@@ -218,3 +218,20 @@ def test_blocks_are_all_lines_whole_and_in_order(
         found = [*blocks(tmp_path_factory.mktemp("b") / "x.zip", data, 40)]
     assert b"".join(found) == data
     assert all(each.endswith(b"\n") for each in found)
+
+
+@pytest.mark.parametrize("opened", [frozenset({"outcome"}), frozenset({"tool", "backend_receipt"})])
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_a_run_in_which_something_is_opened_is_taken_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: frozenset[str], *, spoiled: bool
+) -> None:
+    bundle = bundled(tmp_path, everything=False, open=opened)
+    if spoiled:
+        files = {**bundle.files, "opened.jsonl": bundle.files["opened.jsonl"].replace(b'"salt":"', b'"salt":"0', 1)}
+        packed(bundle.path, files, honest=True)
+    expected = check(bundle.path, key=bundle.vkey)
+    monkeypatch.setattr(Archive, "says", lambda *_: 0)
+    one, other, _ = both(bundle.path, monkeypatch)
+    assert one.findings == other.findings == expected.findings
+    assert one.opened == other.opened == expected.opened > 0
+    assert bool(one.findings) == spoiled
