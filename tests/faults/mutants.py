@@ -45,7 +45,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "verifier/receipts.py": ("tests/verifier/test_edges_read.py", "tests/verifier/test_receipts.py"),
     "verifier/cosign.py": ("tests/verifier/test_edges.py",),
     "verifier/archive.py": ("tests/verifier/test_archive.py",),
-    "verifier/check.py": (*_BUNDLE, "tests/witness/test_witness.py", "tests/verifier/test_sample.py"),
+    "verifier/check.py": ("tests/verifier/test_edges_check.py", *_BUNDLE, "tests/verifier/test_sample.py"),
     "verifier/report.py": ("tests/verifier/test_edges_told.py",),
     "verifier/command.py": ("tests/verifier/test_edges_told.py",),
     "verifier/sample.py": ("tests/verifier/test_edges_count.py",),
