@@ -38,4 +38,15 @@ SAME: dict[tuple[str, str, str], str] = {
     ),
     ("verifier/archive.py", "_CHUNK = 1 << 18", "1 to 2"): "how much is read at once; the bytes are the same",
     ("verifier/archive.py", "_CHUNK = 1 << 18", "18 to 19"): "how much is read at once; the bytes are the same",
+    ("verifier/silence.py", "if type(every) is int and 0 < every <= 3600:", "Lt to LtE"): "0 is the least there is",
+    (
+        "verifier/sample.py",
+        "elif rank > self._ranks[0][0]:",
+        "Gt to GtE",
+    ): "two ranks are one only where SHA-256 breaks",
+    (
+        "verifier/backend_rows.py",
+        'for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE + 1), b""), start=1):',
+        "1 to 2",
+    ): "one byte more of a line that is refused for its length",
 }
