@@ -49,4 +49,17 @@ SAME: dict[tuple[str, str, str], str] = {
         'for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE + 1), b""), start=1):',
         "1 to 2",
     ): "one byte more of a line that is refused for its length",
+    ("verifier/receipts.py", 'public = decoded(x) if isinstance(x, str) else b""', "bytes changed"): _SHORT,
+    ("verifier/command.py", "data = file.read(limit + 1)", "1 to 2"): "one byte more of a file that is refused for it",
+    ("verifier/archive.py", "tail = file.read(98)", "98 to 99"): "the file ends there",
+    ("verifier/archive.py", "self._zip.close()", "left out: self._zip.close()"): (
+        "it was given the file, and so does not close it; the line after it does"
+    ),
+    ("verifier/opened.py", "if index < found.index:", "Lt to LtE"): "the same index does not come here",
+    ("verifier/archive.py", "with ThreadPoolExecutor(1) as ahead:", "1 to 2"): "one piece at a time is asked for",
+    (
+        "verifier/archive.py",
+        "for chunk in _ahead(file, hash_.update) if info.file_size > _CHUNK else _each(file, hash_.update):",
+        "Gt to GtE",
+    ): "both give the same pieces",
 }

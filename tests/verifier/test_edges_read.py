@@ -149,6 +149,7 @@ def receipt(head: Any = None, said: Any = None, *, name: str = KEY.id) -> str:
 def test_a_receipt_that_is_written_out_here_is_taken() -> None:
     assert KEYS[KEY.id] == SECRET.public_key().public_bytes_raw()
     assert Receipts(KEYS).problem(receipt(), LEAF, None) == ""
+    assert Receipts(KEYS).problem("a.b", LEAF, None) == "it is no compact JWS"
 
 
 @pytest.mark.parametrize("name", ["typ", "alg", "kid"])
@@ -233,6 +234,7 @@ def test_parts_and_bytes_of_a_jws_have_one_spelling() -> None:
         with pytest.raises(ValueError, match="compact JWS"):
             parts_of(bad)
     assert (decoded("AQ"), decoded("AQI"), decoded("-_8"), decoded("")) == (b"\1", b"\1\2", b"\xfb\xff", b"")
+    assert (decoded("AAAX"), decoded("XX8")) == (b"\0\0\x17", b"]\x7f")
     for bad in ("AR", "AQ==", "A", "AQ=", "A*Q", "+/8"):
         assert decoded(bad) == b""
 
