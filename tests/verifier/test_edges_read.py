@@ -445,6 +445,15 @@ def test_policies_that_decisions_name_are_kept() -> None:
         assert (problems, reading.policies) == ([], kept)
 
 
+def test_ten_thousand_policies_are_kept() -> None:
+    reading = Reading(Receipts(KEYS), policies={f"sha256:x{number}" for number in range(9999)})
+    for number in range(2):
+        leaf_, opened = committed(decision=json.dumps({"policy": f"sha256:{number}"}))
+        assert [*reading.take(leaf_, opened, None)] == []
+    assert len(reading.policies) == 10_000
+    assert "sha256:1" not in reading.policies
+
+
 def test_an_erased_leaf_and_what_tells_of_it_are_noted() -> None:
     reading, problems = taken(leaf("x"), Opened(index=2, erased=True, by=9))
     assert problems == []
