@@ -45,7 +45,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "verifier/receipts.py": ("tests/verifier/test_edges_read.py", "tests/verifier/test_receipts.py"),
     "verifier/cosign.py": ("tests/verifier/test_cosign.py", "tests/verifier/test_edges.py"),
     "verifier/archive.py": ("tests/verifier/test_archive.py",),
-    "verifier/check.py": (*_BUNDLE, "tests/witness/test_witness.py", "tests/verifier/test_sample.py"),
+    "verifier/check.py": ("tests/verifier/test_edges_check.py", *_BUNDLE, "tests/verifier/test_sample.py"),
     "verifier/report.py": ("tests/verifier/test_edges_told.py",),
     "verifier/command.py": ("tests/verifier/test_edges_told.py",),
     "verifier/sample.py": ("tests/verifier/test_edges_count.py",),
@@ -97,8 +97,6 @@ class Mutant:
     line: int
     what: str
     tree: ast.Module
-    inside: bool
-    """Whether it lies within a function."""
 
     def same(self, file: str, lines: Sequence[str]) -> bool:
         """Whether it is known to do what the file does, so that no test could see it."""
@@ -112,11 +110,7 @@ def mutants(source: str, within: frozenset[str] = frozenset()) -> Iterator[Mutan
         tree = ast.parse(source)
         node, what, change = list(_changes(tree, within))[number]
         change()
-        inside = any(
-            isinstance(each, ast.FunctionDef) and each.lineno <= node.lineno <= (each.end_lineno or 0)
-            for each in ast.walk(tree)
-        )
-        yield Mutant(node.lineno, what, ast.fix_missing_locations(tree), inside)
+        yield Mutant(node.lineno, what, ast.fix_missing_locations(tree))
 
 
 _Change = tuple[ast.AST, str, Callable[[], None]]
@@ -313,16 +307,16 @@ def main() -> int:
 def _each(file: str, chosen: Sequence[Mutant]) -> Iterator[tuple[Mutant, bool | None]]:
     """Each mutant, and whether it was seen; None where the tests fail without one."""
     path = ROOT / "src" / "onbehalf" / file
-    within = [each for each in chosen if each.inside]
-    codes = [compile(each.tree, str(path), "exec") for each in within]
-    alone = [each for each in chosen if not each.inside]
+    codes = [compile(each.tree, str(path), "exec") for each in chosen]
+    alone = []
     for place, killed in enumerate(collected(path, _options(TARGETS[file]), codes, slower=_SLOWER)):
-        if killed:
-            yield within[place], True
-        elif killed is None:
+        if killed is None:
             yield chosen[0], None
+            return
+        if killed:
+            yield chosen[place], True
         else:
-            alone.append(within[place])
+            alone.append(chosen[place])
     spent = _spent()
     if alone and not survives(file, None, TARGETS[file]):
         yield alone[0], None

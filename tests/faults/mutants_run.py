@@ -1,15 +1,17 @@
 """Tests that are collected once and run for one mutant after another, each in a forked process with a function changed.
 
-Only for changes within a function: its code is exchanged in the function that everybody has imported already. What a
-test module made of it when it was imported is as it was, so a mutant that is not seen here is tried once more alone.
+The code of a function is exchanged in the very function that everybody has imported already. What was made with it, or
+taken from the module, at an import is as it was, so a mutant that is not seen here is tried once more alone.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import re
 import resource
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,21 +21,24 @@ from typing import Any
 
 __all__ = ["Collected", "collected", "exchanged"]
 
-_Ask = tuple[CodeType | None, int]
+_PLAIN = (int, bytes, str, tuple, frozenset, set, dict, list, re.Pattern)
 
 
-def exchanged(path: str, module: CodeType) -> bool:
-    """Give every function of the file the code that it has in `module`; whether that could be done."""
+def exchanged(path: str, functions: Sequence[FunctionType], module: CodeType) -> bool:
+    """Give all `functions` of a file the code that `module` has for them, and the file its plain values; whether that
+    could be done. Who took a value from the module by name has the old one."""
     new = {(each.co_qualname, each.co_firstlineno): each for each in _outer(module)}
-    for each in gc.get_objects():
-        if type(each) is not FunctionType or each.__code__.co_filename != path:
-            continue
+    for each in functions:
         code = new.get((each.__code__.co_qualname, each.__code__.co_firstlineno))
         if code is not None:
             try:
                 each.__code__ = code
             except ValueError:  # it needs other variables of what is around it
                 return False
+    for live in [each for each in sys.modules.values() if getattr(each, "__file__", None) == path]:
+        fresh: dict[str, Any] = {"__name__": live.__name__, "__file__": path}
+        exec(module, fresh)
+        live.__dict__.update({name: each for name, each in fresh.items() if type(each) in _PLAIN and name[:2] != "__"})
     return True
 
 
@@ -54,6 +59,9 @@ class Collected:
         self._items: list[Any] = [*session.items]
         self._first: list[Any] = []
         self._session, self._path = session, path
+        self._functions = [
+            each for each in gc.get_objects() if type(each) is FunctionType and each.__code__.co_filename == path
+        ]
 
     def seen(self, module: CodeType | None, seconds: int) -> bool:
         """Whether a test fails with this code, or does not end within so many seconds of a processor."""
@@ -82,7 +90,7 @@ class Collected:
         try:
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             signal.alarm(20 * seconds)
-            if module is not None and not exchanged(self._path, module):
+            if module is not None and not exchanged(self._path, self._functions, module):
                 os._exit(0)
             code = 1
             for place, item in enumerate(items):
@@ -102,8 +110,9 @@ class _Plugin:
 
     def pytest_runtestloop(self, session: Any) -> bool:
         gc.collect()
-        gc.freeze()
-        self._ask(Collected(session, self._path))
+        tests = Collected(session, self._path)
+        gc.freeze()  # a child then copies less
+        self._ask(tests)
         return True
 
 

@@ -9,6 +9,7 @@ __all__ = ["SAME"]
 
 _LENGTHS = "the lengths are compared above it"
 _SHORT = "whoever asks looks at the length of what comes, and one byte is no length that passes"
+_NEGATIVE = "it is negative or behind the head, which is longer than any of these numbers"
 _NO_MATCH = "where there is no match it is refused, whatever the bytes are"
 
 SAME: dict[tuple[str, str, str], str] = {
@@ -38,4 +39,37 @@ SAME: dict[tuple[str, str, str], str] = {
     ),
     ("verifier/archive.py", "_CHUNK = 1 << 18", "1 to 2"): "how much is read at once; the bytes are the same",
     ("verifier/archive.py", "_CHUNK = 1 << 18", "18 to 19"): "how much is read at once; the bytes are the same",
+    ("verifier/silence.py", "if type(every) is int and 0 < every <= 3600:", "Lt to LtE"): "0 is the least there is",
+    (
+        "verifier/sample.py",
+        "elif rank > self._ranks[0][0]:",
+        "Gt to GtE",
+    ): "two ranks are one only where SHA-256 breaks",
+    (
+        "verifier/backend_rows.py",
+        'for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE + 1), b""), start=1):',
+        "1 to 2",
+    ): "one byte more of a line that is refused for its length",
+    ("verifier/receipts.py", 'public = decoded(x) if isinstance(x, str) else b""', "bytes changed"): _SHORT,
+    ("verifier/command.py", "data = file.read(limit + 1)", "1 to 2"): "one byte more of a file that is refused for it",
+    ("verifier/archive.py", "tail = file.read(98)", "98 to 99"): "the file ends there",
+    ("verifier/archive.py", "self._zip.close()", "left out: self._zip.close()"): (
+        "it was given the file, and so does not close it; the line after it does"
+    ),
+    ("verifier/opened.py", "return index, values, -1", "1 to 2"): "only of an erased leaf it is read",
+    (
+        "verifier/leaves.py",
+        "return {name: each.decode() for name, each in zip(self.names, self.commitments, strict=True)}",
+        "True to False",
+    ): "a leaf is read with as many commitments as names",
+    ("verifier/leaves.py", 'end = line.find(b"}", head.end()) if head is not None else -1', "1 to 2"): _NEGATIVE,
+    ("verifier/leaves.py", "tail = _TAIL.fullmatch(line, end) if end >= 0 else None", "GtE to Gt"): _NEGATIVE,
+    ("verifier/leaves.py", "tail = _TAIL.fullmatch(line, end) if end >= 0 else None", "0 to 1"): _NEGATIVE,
+    ("verifier/opened.py", "if index < found.index:", "Lt to LtE"): "the same index does not come here",
+    ("verifier/archive.py", "with ThreadPoolExecutor(1) as ahead:", "1 to 2"): "one piece at a time is asked for",
+    (
+        "verifier/archive.py",
+        "for chunk in _ahead(file, hash_.update) if info.file_size > _CHUNK else _each(file, hash_.update):",
+        "Gt to GtE",
+    ): "both give the same pieces",
 }

@@ -6,6 +6,7 @@ import os
 import struct
 import zipfile
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_a_file_is_read_up_to_its_limit_and_not_one_byte_beyond(tmp_path: Path) 
     archive.close()
     archive = opened(tmp_path / "x.zip", max_bytes=100)
     assert archive.whole("checkpoint", limit=100) == b"x" * 100
-    assert archive.hashes["checkpoint"][1] == 100
+    assert archive.hashes == {"checkpoint": (sha256(b"x" * 100).hexdigest(), 100)}
     archive.close()
     archive = opened(tmp_path / "x.zip", max_bytes=99)
     with pytest.raises(Unusable, match="larger than it may be"):
@@ -112,8 +113,11 @@ def test_a_line_is_read_up_to_its_limit_and_not_one_byte_beyond(tmp_path: Path) 
 
 def test_lines_that_lie_across_the_pieces_of_reading_come_whole(tmp_path: Path) -> None:
     lines = [b"%07d" % number * 1000 for number in range(150)]  # 7,000 bytes each, 1 MiB in all
-    archive = opened(zipped(tmp_path / "x.zip", {"leaves.jsonl": b"\n".join(lines) + b"\n"}), max_bytes=2 * MIB)
+    archive = opened(zipped(tmp_path / "x.zip", {"leaves.jsonl": b"\n".join(lines) + b"\n"}), max_bytes=4 * MIB)
     assert [*archive.lines("leaves.jsonl", limit=7000)] == lines
+    whole = b"\n".join(lines) + b"\n"
+    assert archive.whole("leaves.jsonl", limit=2 * MIB) == whole
+    assert archive.hashes == {"leaves.jsonl": (sha256(whole).hexdigest(), len(whole))}
     archive.close()
     long = zipped(tmp_path / "y.zip", {"leaves.jsonl": b"x" * 600_000 + b"\n"})
     for limit, holds in ((600_000, True), (599_999, False)):
@@ -214,6 +218,15 @@ def test_what_is_no_zip_file_is_said_by_what_is_wrong_with_it(tmp_path: Path) ->
         (tmp_path / "x.zip").write_bytes(data)
         with pytest.raises(Unusable, match=why):
             opened(tmp_path / "x.zip")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as made:
+        made.writestr("checkpoint", b"a")
+        made.writestr("checkpoint", b"b")
+    with pytest.raises(Unusable, match="stands twice"):
+        opened(tmp_path / "x.zip")
 
 
 def test_what_is_encrypted_or_packed_in_another_way_is_refused(tmp_path: Path) -> None:

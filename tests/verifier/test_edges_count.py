@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from onbehalf.verifier import backend_rows, channels, erasures, silence
+from onbehalf.verifier import backend_rows, silence
 from onbehalf.verifier.backend_rows import read_rows
 from onbehalf.verifier.channels import Channels, channel_of
 from onbehalf.verifier.demands import Demands, demanded, read_demands, unmet
@@ -85,12 +85,13 @@ def test_numbers_follow_each_other_in_each_channel() -> None:
     assert later.take(leaf(channel="a", number=8)) != ""
 
 
-def test_more_channels_than_any_log_has_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "_MAX_CHANNELS", 2)
+def test_more_than_10000_channels_are_said() -> None:
     held = Channels(start=1)
-    found = [held.take(leaf(channel=name, number=1)) for name in "abc"]
-    assert found == ["", "", "there are more channels than any log has"]
-    assert [*held.all] == ["a", "b"]
+    for number in range(10_000):
+        assert held.take(leaf(channel=f"c{number}", number=1)) == ""
+    assert held.take(leaf(channel="more", number=1)) == "there are more channels than any log has"
+    assert len(held.all) == 10_000
+    assert held.take(leaf(channel="c0", number=2)) == ""
 
 
 # --- silence ---
@@ -120,9 +121,9 @@ def test_the_slowest_heartbeat_counts_and_only_what_is_a_pace() -> None:
 
 def test_gaps_of_two_seconds_are_none_and_leaves_may_begin_at_0() -> None:
     held = Silence(every=1)
-    for index, at in enumerate((0, 2, 5, 8)):
+    for index, at in enumerate((0, 2, 5, 7, 10)):
         held.take(index, leaf("x", at=at))
-    assert (held.first, held._gaps) == (0, [(3, 2), (3, 3)])
+    assert (held.first, held._gaps) == (0, [(3, 2), (3, 4)])
 
 
 def test_of_many_gaps_the_longest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +132,15 @@ def test_of_many_gaps_the_longest_are_kept(monkeypatch: pytest.MonkeyPatch) -> N
     for index, gap in enumerate((0, 10, 90, 20, 80, 30, 70, 40, 60, 50)):
         at += gap
         held.take(index, leaf("x", at=at))
-    assert len(held._gaps) <= 8
+    assert len(held._gaps) == 2
     assert held.gaps() == [(90, 2), (80, 4)]
+
+
+def test_a_hundred_gaps_are_listed() -> None:
+    held = Silence(every=1)
+    for index in range(103):
+        held.take(index, leaf("x", at=10 * index))
+    assert [index for _, index in held.gaps()] == [*range(1, 101)]
 
 
 # --- erasures ---
@@ -186,17 +194,17 @@ def test_erasures_are_told_leaf_by_leaf() -> None:
     assert zero.as_json()[0]["leaf"] == 0
 
 
-def test_erasures_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(erasures, "_MOST", 2)
+def test_erasures_are_bounded_at_100000_and_listed_to_1000() -> None:
     held = Erasures()
-    for index in range(2):
+    for index in range(100_000):
         held.leaf(index, 0)
         held.erased(index, index + 10)
-    held.erased(2, 10)
-    with pytest.raises(ValueError, match="more than 2"):
-        held.leaf(2, 0)
-    with pytest.raises(ValueError, match="more than 2"):
-        held.erased(3, 12)
+    held.erased(100_001, 10)
+    with pytest.raises(ValueError, match="more than 100000"):
+        held.leaf(100_000, 0)
+    with pytest.raises(ValueError, match="more than 100000"):
+        held.erased(100_002, 200_000)
+    assert len(held.as_json()) == 1000
 
 
 # --- demands ---
@@ -315,3 +323,14 @@ def test_a_backends_record_is_bounded_in_rows_bytes_and_lines(tmp_path: Path, mo
                 read_rows("b", path)
     with pytest.raises(Unusable, match="cannot be read"):
         read_rows("b", tmp_path / "nothing")
+
+
+def test_a_backends_line_has_at_most_65536_bytes(tmp_path: Path) -> None:
+    row = json.dumps(ROW).encode()
+    for size, holds in ((65_536, True), (65_537, False)):
+        (tmp_path / "rows").write_bytes(row + b" " * (size - len(row) - 1) + b"\n")
+        if holds:
+            assert len(read_rows("b", tmp_path / "rows").rows) == 1
+        else:
+            with pytest.raises(Unusable, match="too many or too long"):
+                read_rows("b", tmp_path / "rows")

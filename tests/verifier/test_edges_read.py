@@ -149,6 +149,7 @@ def receipt(head: Any = None, said: Any = None, *, name: str = KEY.id) -> str:
 def test_a_receipt_that_is_written_out_here_is_taken() -> None:
     assert KEYS[KEY.id] == SECRET.public_key().public_bytes_raw()
     assert Receipts(KEYS).problem(receipt(), LEAF, None) == ""
+    assert Receipts(KEYS).problem("a.b", LEAF, None) == "it is no compact JWS"
 
 
 @pytest.mark.parametrize("name", ["typ", "alg", "kid"])
@@ -233,6 +234,7 @@ def test_parts_and_bytes_of_a_jws_have_one_spelling() -> None:
         with pytest.raises(ValueError, match="compact JWS"):
             parts_of(bad)
     assert (decoded("AQ"), decoded("AQI"), decoded("-_8"), decoded("")) == (b"\1", b"\1\2", b"\xfb\xff", b"")
+    assert (decoded("AAAX"), decoded("XX8")) == (b"\0\0\x17", b"]\x7f")
     for bad in ("AR", "AQ==", "A", "AQ=", "A*Q", "+/8"):
         assert decoded(bad) == b""
 
@@ -441,6 +443,15 @@ def test_policies_that_decisions_name_are_kept() -> None:
     for text, kept in (('{"policy":"sha256:1"}', {"sha256:1"}), ('{"policy":1}', set()), ("[]", set())):
         reading, problems = taken(*committed(decision=text))
         assert (problems, reading.policies) == ([], kept)
+
+
+def test_ten_thousand_policies_are_kept() -> None:
+    reading = Reading(Receipts(KEYS), policies={f"sha256:x{number}" for number in range(9999)})
+    for number in range(2):
+        leaf_, opened = committed(decision=json.dumps({"policy": f"sha256:{number}"}))
+        assert [*reading.take(leaf_, opened, None)] == []
+    assert len(reading.policies) == 10_000
+    assert "sha256:1" not in reading.policies
 
 
 def test_an_erased_leaf_and_what_tells_of_it_are_noted() -> None:

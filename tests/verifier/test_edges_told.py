@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -343,6 +344,15 @@ def test_the_process_ends_with_the_code(
     with pytest.raises(SystemExit) as ended:
         command.entry()
     assert (ended.value.code, said) == (code, [["b.zip"]])
+
+
+def test_a_letter_that_the_terminal_cannot_show_is_spelled_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    monkeypatch.setattr(command, "main", lambda _: sys.stdout.write("é\n"))
+    with pytest.raises(SystemExit):
+        command.entry()
+    assert shown.getvalue() == b"\\xe9\n"
 
 
 def _gone() -> int:

@@ -1,0 +1,219 @@
+"""A whole check: earlier heads at each place of the range, forks, keys that are none, and what the manifest claims."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onbehalf.doors.ledger_keys import read_ledger_keys
+from onbehalf.doors.ledger_reader import LedgerReader
+from onbehalf.explain import tree
+from onbehalf.explain.checkpoint import Checkpoint, NoteSigner, write
+from onbehalf.verifier import check as checking
+from onbehalf.verifier.archive import Archive
+from onbehalf.verifier.check import check
+from onbehalf.verifier.refused import Unusable
+from onbehalf.verifier.report import Report, Verdict
+from verifier.bundle_house import KEY, ORIGIN, bundled_from, packed, recorded
+
+SIGNER = NoteSigner(ORIGIN, b"s" * 32)
+VKEY = SIGNER.verifier.vkey
+SIZE = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A log of 14 leaves that SIGNER signs: its leaves' hashes, and the files of two bundles."""
+
+    hashes: list[bytes]
+    all: dict[str, bytes]
+    part: dict[str, bytes]
+    """Of leaves 1 to 11."""
+
+    def root(self, size: int) -> bytes:
+        return tree.root(self.hashes[:size])
+
+
+def head(size: int, root: bytes) -> bytes:
+    return write(Checkpoint(origin=ORIGIN, size=size, root=root), SIGNER).encode()
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
+    place = tmp_path_factory.mktemp("log")
+    whole = bundled_from(recorded(place), place / "all.zip", start=("index", 0), end=None).files
+    reader = LedgerReader(place / "log.db", keys=read_ledger_keys(place / "keys", origin=ORIGIN))
+    part = bundled_from(reader, place / "part.zip").files
+    hashes = [tree.leaf_hash(line) for line in whole["leaves.jsonl"].splitlines()]
+    assert base64.b64encode(tree.root(hashes)).decode() in whole["checkpoint"].decode()
+    ours = {"checkpoint": head(SIZE, tree.root(hashes))}
+    for files in (whole, part):
+        keys = {"log": VKEY, "receipts": json.loads(files["keys.json"])["receipts"]}
+        files |= {**ours, "keys.json": json.dumps(keys).encode()}
+    return Log(hashes, whole, part)
+
+
+def judged(place: Path, files: dict[str, bytes], **named: Any) -> Report:
+    return check(packed(place / "x.zip", files, honest=True), key=VKEY, **named)
+
+
+def codes(report: Report) -> list[tuple[str, str, int]]:
+    return [(each.code, each.place, each.index) for each in report.findings]
+
+
+def keyed(files: dict[str, bytes], **changed: Any) -> dict[str, bytes]:
+    return {**files, "keys.json": json.dumps({**json.loads(files["keys.json"]), **changed}).encode()}
+
+
+def claimed(files: dict[str, bytes], change: Callable[[dict[str, Any]], object]) -> dict[str, bytes]:
+    said = json.loads(files["manifest.json"])
+    change(said)
+    return {**files, "manifest.json": json.dumps(said).encode()}
+
+
+def test_a_kept_head_at_any_place_of_the_range_is_proven_by_the_leaves_themselves(log: Log, tmp_path: Path) -> None:
+    newest = "of 14 leaves, newest: all leaves of the range are under it"
+    for files, sizes in ((log.all, (0, 1, 2, 7, 13, 14)), (log.part, (1, 2, 11, 12, 14))):
+        for size in sizes:
+            report = judged(tmp_path, files, kept=head(size, log.root(size)))
+            assert report.findings == [], size
+            assert not report.diverged
+            assert report.heads == [newest, f"of {size} leaves, the checkpoint you kept: a beginning of the newest"]
+
+
+def test_a_kept_head_with_another_root_is_a_fork_and_ends_with_3(log: Log, tmp_path: Path) -> None:
+    for files, sizes in ((log.all, (0, 1, 7, 14)), (log.part, (1, 7, 12, 14))):
+        for size in sizes:
+            report = judged(tmp_path, files, kept=head(size, b"x" * 32))
+            assert report.verdict is Verdict.diverged
+            assert codes(report) == [("head_diverged", "the checkpoint you kept", -1)]
+            assert len(report.heads) == 1
+    report = judged(tmp_path, {**log.all, "start/checkpoint": head(7, b"x" * 32)})
+    assert (report.verdict, codes(report)) == (Verdict.diverged, [("head_diverged", "start/checkpoint", -1)])
+
+
+def test_a_head_outside_of_the_range_needs_a_proof(log: Log, tmp_path: Path) -> None:
+    kept = head(13, log.root(13))
+    assert codes(judged(tmp_path, log.part, kept=kept)) == [("head_unproven", "the checkpoint you kept", -1)]
+    assert codes(judged(tmp_path, log.part, kept=head(15, b"x" * 32))) == [
+        ("head_newer", "the checkpoint you kept", -1)
+    ]
+    steps = [each.hex() for each in tree.consistency(13, log.hashes)]
+    proof = {**json.loads(log.part["proof.json"]), "start": steps}
+    files = {**log.part, "proof.json": json.dumps(proof).encode()}
+    report = judged(tmp_path, files, kept=kept)
+    assert report.findings == []
+    assert report.heads[1:] == ["of 13 leaves, the checkpoint you kept: a beginning of the newest"]
+    assert not judged(tmp_path, files, kept=head(13, b"x" * 32)).diverged  # it proves nothing, for or against
+
+
+def test_where_the_newest_head_does_not_hold_the_leaves_prove_nothing_of_earlier_ones(log: Log, tmp_path: Path) -> None:
+    files = {**log.all, "checkpoint": head(SIZE, b"x" * 32)}
+    report = judged(tmp_path, files, kept=head(7, log.root(7)))
+    assert [code for code, _, _ in codes(report)] == ["root_mismatch", "head_unproven"]
+    assert (report.heads, report.diverged) == ([], False)
+    report = judged(tmp_path, {**log.all, "checkpoint": b"x"}, kept=head(7, log.root(7)))
+    assert [code for code, _, _ in codes(report)] == ["head_invalid"]
+
+
+def test_keys_that_are_none_are_found_and_others_than_thumbprints_may_name_receipt_keys(
+    log: Log, tmp_path: Path
+) -> None:
+    wrong = {"keys": [{**KEY.public, "kid": "mine"}]}
+    assert ("key_malformed", "keys.json", -1) in codes(judged(tmp_path, keyed(log.all, calls=wrong)))
+    assert codes(judged(tmp_path, keyed(log.all, calls={"keys": [KEY.public]}))) == []
+    more = {**json.loads(log.all["keys.json"])["receipts"], "other": wrong}
+    assert codes(judged(tmp_path, keyed(log.all, receipts=more))) == []
+    bad = {"desk": {"keys": [KEY.public]}, "other": {"keys": [{**KEY.public, "x": "AAAA"}]}}
+    report = judged(tmp_path, keyed(log.all, receipts=bad))
+    assert ("key_malformed", "keys.json", -1) in codes(report)
+    for keys in ([], {}, {"log": 1}):
+        with pytest.raises(Unusable, match="does not name the log's key"):
+            judged(tmp_path, {**log.all, "keys.json": json.dumps(keys).encode()})
+    with pytest.raises(Unusable, match="is not readable"):
+        judged(tmp_path, {**log.all, "keys.json": b"{"})
+
+
+def test_what_the_manifest_claims_is_held_against_the_leaves(log: Log, tmp_path: Path) -> None:
+    for change, code in (
+        (lambda said: said["summary"].update(first_at=1), "summary_wrong"),
+        (lambda said: said["opened"].update(erased=1), "summary_wrong"),
+        (lambda said: said.update(origin="other"), "manifest_wrong"),
+    ):  # fmt: skip
+        report = judged(tmp_path, claimed(log.all, change))
+        assert (code, "manifest.json", -1) in codes(report)
+    summary = judged(tmp_path, log.all).summary
+    assert (summary["first_at"], summary["last_at"]) == (999, 2000)
+    assert summary["kinds"] == {"start": 1, "intent": 6, "outcome": 6, "denial": 1}
+    assert summary["longest_gap"] == {"seconds": 994, "before": 13}
+    assert summary["open"] == summary["unknown"] == []
+
+
+def test_of_two_gaps_of_one_length_the_first_is_the_longest() -> None:
+    made = checking._Summary()
+    for index, at in enumerate((0, 5, 10, 12)):
+        made.take(index, checking.Leaf("x", "", at, -1, (), []))
+    told = made.told(checking.Pairing(0))
+    assert (told["first_at"], told["last_at"], told["longest_gap"]) == (0, 12, {"seconds": 5, "before": 1})
+    none = checking._Summary().told(checking.Pairing(0))
+    assert (none["first_at"], none["last_at"], none["longest_gap"]) == (None, None, None)
+
+
+def test_a_summary_lists_a_thousand_kinds_and_open_calls() -> None:
+    made, pairs = checking._Summary(), checking.Pairing(0)
+    for index in range(1001):
+        pairs.take(index, checking.Leaf("intent", "c", 0, -1, (), []), b"")
+        pairs.unknown.append(index)
+    for index in range(1000):
+        made.take(index, checking.Leaf(f"k{index}", "", 0, -1, (), []))
+    made.take(1000, checking.Leaf("k0", "", 0, -1, (), []))
+    with pytest.raises(ValueError, match="more kinds"):
+        made.take(1001, checking.Leaf("another", "", 0, -1, (), []))
+    told = made.told(pairs)
+    assert told["open"] == told["unknown"] == [*range(1000)]
+
+
+def test_an_archive_is_closed_whatever_comes_of_the_check(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Archive] = []
+    real = Archive.close
+    monkeypatch.setattr(Archive, "close", lambda self: (closed.append(self), real(self)))
+    judged(tmp_path, log.all)
+    with pytest.raises(Unusable):
+        judged(tmp_path, {**log.all, "keys.json": b"[]"})
+    assert len(closed) == 2
+
+
+def test_a_policy_is_found_by_the_digest_that_its_bytes_have_and_by_no_other(log: Log, tmp_path: Path) -> None:
+    [name] = [each for each in log.all if each.startswith("policies/")]
+    good = "sha256:" + name[9:-5]
+    asked: list[bytes | None] = []
+
+    class Besides:
+        backends = ()
+
+        def begin(self, bundle: Callable[[str], bytes | None]) -> None:
+            self.bundle = bundle
+
+    for data, holds in ((log.all[name], True), (log.all[name] + b" ", False)):
+        besides: Any = Besides()
+        archive = Archive(packed(tmp_path / "x.zip", {**log.all, name: data}, honest=True), max_bytes=1 << 30)
+        checking._Check(archive, asked=checking.demanded(VKEY, (), None), kept=b"", besides=besides)
+        asked = [besides.bundle(good), besides.bundle("sha256:" + "0" * 64)]
+        archive.close()
+        assert asked == [data if holds else None, None]
+
+
+def test_blocks_end_where_a_root_is_wanted_and_after_4096_lines() -> None:
+    lines = [b"%d" % number for number in range(4100)]
+    blocks = [*checking._blocks(iter(lines), 10, [10, 12, 4110])]
+    assert [len(each) for each in blocks] == [2, 4096, 2]
+    assert b"".join(b"".join(each) for each in blocks) == b"".join(lines)
+    assert [*checking._blocks(iter([]), 0, [0])] == []
