@@ -120,9 +120,27 @@ FAULTS: dict[int, Fault] = {
         ),
         "not there: a new log that names the old one; it goes on under the same key, and a witness refuses it",
     ),
-    12: Fault("PostgreSQL killed inside COMMIT, failover", left="not there yet: the record is in SQLite"),
+    12: Fault(
+        "PostgreSQL killed inside COMMIT, failover",
+        (
+            "doors/test_ledger_postgres_faults.py::test_the_database_killed_under_load_loses_nothing_that_was_answered",
+            "doors/test_ledger_postgres_faults.py::test_killed_at_each_step_of_a_commit_nothing_is_off_the_record",
+            "doors/test_ledger_postgres_faults.py::test_after_a_failover_to_a_synchronous_standby_all_that_was_answered_is_there",
+            "doors/test_ledger_postgres.py::test_a_commit_without_answer_is_looked_for_and_done_exactly_once",
+            "doors/test_ledger_postgres.py::test_a_session_that_is_ended_at_any_step_loses_and_doubles_nothing",
+            "doors/test_ledger_postgres.py::test_a_commit_that_did_not_wait_for_its_standby_is_no_record",
+            "doors/test_ledger_postgres_faults.py::test_killed_at_random_moments_four_replicas_lose_and_double_nothing",
+        ),
+        "an asynchronous standby may lose commits; replicas that saw them stop",
+    ),
     13: Fault(
-        "two sequencers, the lock lying", left="not there yet: the record has one writer, by a lock of the kernel"
+        "two sequencers, the lock lying",
+        (
+            "doors/test_ledger_postgres.py::test_two_that_believe_they_hold_the_lock_cannot_both_append",
+            "doors/test_ledger_postgres.py::test_a_log_that_did_not_only_grow_ends_a_replica_before_it_signs_again",
+            "doors/test_ledger_postgres_faults.py::test_a_replica_stopped_with_the_head_in_its_hands_holds_nobody_up_and_signs_nothing_later",
+        ),
+        "in SQLite there is one writer, by a lock of the kernel",
     ),
     14: Fault(
         "clock jumps, backwards, frozen",
@@ -143,8 +161,12 @@ FAULTS: dict[int, Fault] = {
             "witness/test_witness.py::test_whatever_is_asked_all_that_is_cosigned_is_one_history",
             "witness/test_witness.py::test_a_witness_that_is_no_witness_is_said",
             "witness/test_witness.py::test_nothing_is_cosigned_that_could_not_be_kept",
+            "doors/test_witness_quorum.py::test_a_witness_that_is_down_or_holds_its_answer_back_is_no_quorum_and_calls_are_refused",
+            "test_gateway_witnessed.py::test_without_a_quorum_nothing_is_sent_that_is_on_record_and_it_may_be_tried_again",
+            "test_gateway_witnessed.py::test_where_a_witness_disowns_the_log_nothing_is_sent_then_or_later",
+            "test_app_witnessed.py::test_data_put_back_to_an_old_backup_is_found_by_the_witness_and_the_house_stops",
         ),
-        "not there yet: a witness on the way of a call; today it is asked when evidence is exported",
+        "a record in PostgreSQL has no witnesses on the way of a call; they are asked when evidence is exported",
     ),
     17: Fault(
         "keys rotated under load, signing key gone",
