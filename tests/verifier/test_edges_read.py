@@ -299,6 +299,7 @@ def test_a_leaf_is_read_whole() -> None:
         b'{"at":7,"call":"c","facts":{},"id":"i","kind":"intent","n":3,"v":1}',
         b'{"at":7,"call":"c","ch":"0123456789abcdef","facts":{},"id":"i","kind":"intent","v":1}',
         b'{"at":7,"call":"c","facts":{"a":"%b"},"id":"i","kind":"x","v":1}' % (b"A" * 64),
+        b'{"at":7,"call":"c","facts":{"a":"%b"},"id":"i","kind":"x","v":1}' % (b"X" * 64),
         b'{"at":7,"call":"c","facts":{"a":"%b"},"id":"i","kind":"x","v":1}' % (b"a" * 63),
         b'{"at":7,"call":"c","facts":{"a":"%b"},"id":"i","kind":"x","v":1}' % (b"a" * 65),
         b'{"at":7,"call":"c","facts":{"a":"%b","a":"%b"},"id":"i","kind":"x","v":1}' % (b"a" * 64, b"a" * 64),
@@ -309,7 +310,7 @@ def test_a_leaf_is_read_whole() -> None:
         b'{"at":07,"call":"c","facts":{},"id":"i","kind":"x","v":1}', b"", b'{"at":7,"call":"c","facts":{',
         b'{"at":7,"call":"c","facts":{},"id":"i","kind":"x","v":1}\n',
     ],
-    ids=range(15),
+    ids=range(16),
 )  # fmt: skip
 def test_what_differs_in_one_place_is_no_leaf(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"its facts|no leaf|belong together"):
