@@ -100,7 +100,7 @@ def _woken_before_commit() -> None:
 
 def _head_without_its_last_leaf() -> None:
     hashes: list[bytes] = []
-    append, signed = tree.Frontier.append, ledger_sqlite._signed
+    append, signed = tree.Frontier.append, ledger_sqlite.signed
 
     def late(self: tree.Frontier, hash_: bytes) -> None:
         hashes.append(hash_)
@@ -114,16 +114,16 @@ def _head_without_its_last_leaf() -> None:
             append(shorter, hash_)
         return signed(shorter, keys)
 
-    ledger_sqlite._signed = short
+    ledger_sqlite.signed = short
 
 
 def _head_of_another_history() -> None:
-    signed = ledger_sqlite._signed
+    signed = ledger_sqlite.signed
 
     def forked(frontier: tree.Frontier, keys: Any) -> Any:
         return signed(tree.Frontier([bytes(32)] * frontier.size), keys)
 
-    ledger_sqlite._signed = forked
+    ledger_sqlite.signed = forked
 
 
 def _no_recovery() -> None:
@@ -132,7 +132,7 @@ def _no_recovery() -> None:
 
 def _recovery_of_everything() -> None:
     """Every intent is said to be unknown, the ended ones as well."""
-    checked = ledger_sqlite._checked
+    checked = ledger_sqlite.checked
 
     def all_open(connection: sqlite3.Connection, keys: Any) -> Any:
         scanned = checked(connection, keys)
@@ -144,23 +144,23 @@ def _recovery_of_everything() -> None:
         scanned.open = {i: make(index=i, leaf=h, call=c, at=UnixTime(1)) for i, h, c in found}
         return scanned
 
-    ledger_sqlite._checked = all_open
+    ledger_sqlite.checked = all_open
 
 
 def _tail_is_repaired() -> None:
     """What is no longer there is cut away and a head is signed over the rest, as if nothing had been."""
-    checked = ledger_sqlite._checked
+    checked = ledger_sqlite.checked
 
     def repaired(connection: sqlite3.Connection, keys: Any) -> Any:
         rows = connection.execute("SELECT hash FROM leaf ORDER BY idx").fetchall()
         kept = tree.Frontier(row[0] for row in rows[:-3])
         connection.execute("DELETE FROM leaf WHERE idx >= ?", (kept.size,))
         connection.execute("DELETE FROM payload WHERE idx >= ?", (kept.size,))
-        head, note = ledger_sqlite._signed(kept, keys)
+        head, note = ledger_sqlite.signed(kept, keys)
         connection.execute("UPDATE head SET size = ?, root = ?, note = ?", (head.size, head.root, note))
         return checked(connection, keys)
 
-    ledger_sqlite._checked = repaired
+    ledger_sqlite.checked = repaired
 
 
 def _not_settled() -> None:

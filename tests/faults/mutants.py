@@ -285,6 +285,9 @@ def main() -> int:
         lines = (ROOT / "src" / "onbehalf" / file).read_text(encoding="utf-8").splitlines()
         made = list(mutants("\n".join(lines), WITHIN.get(file, frozenset())))
         every = [each for each in made if not each.same(file, lines)]
+        there = {(file, lines[each.line - 1].strip(), each.what) for each in made}
+        for _, line, what in (each for each in SAME if each[0] == file and each not in there):
+            _say(f"  {file} has no such mutant any more: {what} in `{line}`")
         chosen = random.Random(given.seed).sample(every, min(given.sample or len(every), len(every)))
         here = tried = 0
         for each, killed in _each(file, chosen):

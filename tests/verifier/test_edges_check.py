@@ -16,8 +16,10 @@ from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.explain import tree
 from onbehalf.explain.checkpoint import Checkpoint, NoteSigner, write
 from onbehalf.verifier import check as checking
+from onbehalf.verifier import walk
 from onbehalf.verifier.archive import Archive
 from onbehalf.verifier.check import check
+from onbehalf.verifier.leaves import Leaf, Pairing
 from onbehalf.verifier.refused import Unusable
 from onbehalf.verifier.report import Report, Verdict
 from verifier.bundle_house import KEY, ORIGIN, bundled_from, packed, recorded
@@ -156,25 +158,25 @@ def test_what_the_manifest_claims_is_held_against_the_leaves(log: Log, tmp_path:
 
 
 def test_of_two_gaps_of_one_length_the_first_is_the_longest() -> None:
-    made = checking._Summary()
+    made = walk._Summary()
     for index, at in enumerate((0, 5, 10, 12)):
-        made.take(index, checking.Leaf("x", "", at, -1, (), []))
-    told = made.told(checking.Pairing(0))
+        made.take(index, Leaf("x", "", at, -1, (), []))
+    told = made.told(Pairing(0))
     assert (told["first_at"], told["last_at"], told["longest_gap"]) == (0, 12, {"seconds": 5, "before": 1})
-    none = checking._Summary().told(checking.Pairing(0))
+    none = walk._Summary().told(Pairing(0))
     assert (none["first_at"], none["last_at"], none["longest_gap"]) == (None, None, None)
 
 
 def test_a_summary_lists_a_thousand_kinds_and_open_calls() -> None:
-    made, pairs = checking._Summary(), checking.Pairing(0)
+    made, pairs = walk._Summary(), Pairing(0)
     for index in range(1001):
-        pairs.take(index, checking.Leaf("intent", "c", 0, -1, (), []), b"")
+        pairs.take(index, Leaf("intent", "c", 0, -1, (), []), b"")
         pairs.unknown.append(index)
     for index in range(1000):
-        made.take(index, checking.Leaf(f"k{index}", "", 0, -1, (), []))
-    made.take(1000, checking.Leaf("k0", "", 0, -1, (), []))
+        made.take(index, Leaf(f"k{index}", "", 0, -1, (), []))
+    made.take(1000, Leaf("k0", "", 0, -1, (), []))
     with pytest.raises(ValueError, match="more kinds"):
-        made.take(1001, checking.Leaf("another", "", 0, -1, (), []))
+        made.take(1001, Leaf("another", "", 0, -1, (), []))
     told = made.told(pairs)
     assert told["open"] == told["unknown"] == [*range(1000)]
 
@@ -205,15 +207,7 @@ def test_a_policy_is_found_by_the_digest_that_its_bytes_have_and_by_no_other(log
     for data, holds in ((log.all[name], True), (log.all[name] + b" ", False)):
         besides: Any = Besides()
         archive = Archive(packed(tmp_path / "x.zip", {**log.all, name: data}, honest=True), max_bytes=1 << 30)
-        checking._Check(archive, asked=checking.demanded(VKEY, (), None), kept=b"", besides=besides)
+        checking._Check(archive, asked=checking.demanded(VKEY, (), None), kept=b"", besides=besides, jobs=1)
         asked = [besides.bundle(good), besides.bundle("sha256:" + "0" * 64)]
         archive.close()
         assert asked == [data if holds else None, None]
-
-
-def test_blocks_end_where_a_root_is_wanted_and_after_4096_lines() -> None:
-    lines = [b"%d" % number for number in range(4100)]
-    blocks = [*checking._blocks(iter(lines), 10, [10, 12, 4110])]
-    assert [len(each) for each in blocks] == [2, 4096, 2]
-    assert b"".join(b"".join(each) for each in blocks) == b"".join(lines)
-    assert [*checking._blocks(iter([]), 0, [0])] == []

@@ -164,3 +164,48 @@ def test_whatever_is_in_a_file_both_read_it_or_neither_does(lines: list[list[str
     assert ours is not None
     for signed in (set[str](), {"X1"}, {"X1", "g", "h"}):
         assert ours.met(signed) == theirs.enough({each.encode() for each in signed})
+
+
+def lines(word: str, count: int, kind: int = 4, *, begin: str = "w") -> str:
+    return "".join(
+        f"log {vkey(f'{begin}{n}', kind)}\n" if word == "log" else f"witness {begin}{n} {vkey(f'{begin}{n}', kind)}\n"
+        for n in range(count)
+    )
+
+
+GROUPS = lines("witness", 64) + "".join(f"group g{n} all w{n}\n" for n in range(64))
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        (lines("log", 64, 1), lines("log", 1, 1, begin="x")), (lines("log", 64, 1), lines("log", 1, 6, begin="x")),
+        (lines("log", 64, 6), lines("log", 1, 1, begin="x")), (lines("witness", 64), lines("witness", 1, begin="x")),
+        (GROUPS, "group more all g0\n"),
+    ],
+    ids=["logs", "logs and one ML-DSA-44", "ML-DSA-44 logs and one", "witnesses", "groups"],
+)  # fmt: skip
+def test_there_may_be_64_of_a_kind_and_not_65(text: str, more: str) -> None:
+    both(f"{text}quorum none\n")
+    with pytest.raises(Unusable, match="more than 64"):
+        read_policy(f"{text}{more}quorum none\n".encode())
+    with pytest.raises(ConfigInvalid, match="more than 64"):
+        quorum.parse(f"{text}{more}quorum none\n".encode())
+
+
+def test_a_second_key_of_a_log_stands_once() -> None:
+    with pytest.raises(Unusable, match="stands twice"):
+        read_policy(f"{lines('log', 1, 6) * 2}quorum none\n".encode())
+
+
+def test_a_policy_has_at_most_262144_bytes() -> None:
+    end = b"\nquorum none\n"
+    read_policy(b"#" * (262_144 - len(end)) + end)
+    with pytest.raises(Unusable, match="too long"):
+        read_policy(b"#" * (262_145 - len(end)) + end)
+
+
+def test_the_quorum_none_is_met_by_nobody_and_another_is_not() -> None:
+    assert read_policy(b"quorum none\n").enough(set())
+    assert not read_policy(f"{X1}quorum X1\n".encode()).enough(set())
+    assert read_policy(f"{X1}quorum X1\n".encode()).enough({b"X1"})

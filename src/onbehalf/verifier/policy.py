@@ -120,14 +120,14 @@ def _group(policy: Policy, name: bytes, count: bytes, names: list[bytes], member
         needed = int(count)
     if not 0 < needed <= len(names):
         raise Unusable("a group needs all, any, or a number of its members")
+    if len(policy.groups) >= _MOST:
+        raise Unusable(f"there are more than {_MOST}")
     policy.groups[name] = _Group(needed, tuple(names))
 
 
 def _fresh(policy: Policy, name: bytes) -> None:
     if name == b"none" or name in policy.witnesses or name in policy.groups:
         raise Unusable("its name is taken")
-    if len(policy.witnesses) >= _MOST or len(policy.groups) >= _MOST:
-        raise Unusable(f"there are more than {_MOST}")
 
 
 def _once(publics: set[tuple[bytes, bytes]], kind: bytes, public: bytes) -> None:
