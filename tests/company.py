@@ -6,12 +6,14 @@ or served by a process of its own (`serving`). Ports are always free ones.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import io
 import json
 import os
 import random
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -20,7 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,10 @@ from unittest import mock
 import httpx2
 
 from doors.issuer_house import Issuer, issuing
+from onbehalf.app import building
 from onbehalf.cli.main import run
 from onbehalf.demo import run as demo
+from onbehalf.model import Json, Presented, ToolRequest
 
 MODERN = "2026-07-28"
 CONFIG = """
@@ -191,6 +195,37 @@ class Company:
         now = int(time.time())
         good = {"aud": f"{self.gateway}/mcp", "sub": subject, "iat": now - 5, "exp": now + 600, "scope": scope}
         return self.issuer.token(**{**good, **changes})
+
+    def asked(self, *calls: tuple[str, str, dict[str, Json]], ago: int = 0) -> None:
+        """Calls of a gateway in this process, one after the other, with tokens of so many seconds ago.
+
+        Of each its subject, tool and arguments."""
+        issued = int(time.time()) - ago - 5
+
+        async def each() -> None:
+            async with building(self.config) as app:
+                for subject, tool, arguments in calls:
+                    request = ToolRequest(tool=tool, arguments=arguments, protocol=MODERN, agent="tests/1")
+                    token = self.token(subject, iat=issued, exp=issued + 600)
+                    await app.gateway.call(Presented(token=token), request)
+
+        asyncio.run(each())
+
+    def notes_listed(self, *subjects: str, ago: int = 0) -> None:
+        """A call of each, for the notes that they may see."""
+        self.asked(*((subject, "notes_list", {}) for subject in subjects), ago=ago)
+
+    def audit(self, *arguments: str | Path) -> dict[str, Any]:
+        """What a command of `onbehalf audit` says, as JSON."""
+        answer = said("audit", *arguments, "-c", self.config, "--json")
+        assert answer.code == 0, answer.err + answer.out
+        found: dict[str, Any] = json.loads(answer.out)
+        return found
+
+    def copied(self, directory: Path) -> Company:
+        """The same with a copy of all files, which may be damaged."""
+        shutil.copytree(self.directory, directory)
+        return replace(self, directory=directory)
 
     def post(self, method: str, *, token: str | None = None, timeout: float = 20, **params: Any) -> httpx2.Response:
         """One MCP request of 2026-07-28 to the served gateway."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import os
@@ -19,12 +18,11 @@ from typing import Any
 import pytest
 
 from company import Company, company, free_port, said
-from onbehalf.app import building
 from onbehalf.explain import tiles, tree
 from onbehalf.explain.channel import channel_of
 from onbehalf.explain.checkpoint import Checkpoint, NoteSigner, tlog_proof, write
 from onbehalf.explain.leaf import make, opened_facts, read, spell
-from onbehalf.model import AuditEntry, Json, Presented, ToolRequest, UnixTime
+from onbehalf.model import AuditEntry, Json, UnixTime
 from onbehalf.verifier import channels as verifier_channels
 from onbehalf.verifier import merkle
 from onbehalf.verifier.command import main
@@ -48,18 +46,8 @@ def lines(section: str) -> list[str]:
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     with company(tmp_path_factory.mktemp("audited") / "it") as made:
-        calls(made)
+        made.notes_listed("alice-at-login", "bob-at-login")
         yield made
-
-
-def calls(made: Company) -> None:
-    async def walk() -> None:
-        async with building(made.config) as app:
-            for subject in ("alice-at-login", "bob-at-login"):
-                request = ToolRequest(tool="notes_list", arguments={}, protocol="2026-07-28", agent="tests/1")
-                await app.gateway.call(Presented(token=made.token(subject)), request)
-
-    asyncio.run(walk())
 
 
 def verify(*arguments: str) -> tuple[int, str]:
@@ -90,7 +78,7 @@ def test_the_page_is_followed_from_the_first_command_to_the_last(
     assert kept[:2] + kept[3:] == ["unzip", "-p", "checkpoint", ">", "kept"]
     with zipfile.ZipFile(kept[2]) as packed:
         (tmp_path / "kept").write_bytes(packed.read("checkpoint"))
-    calls(audited)
+    audited.notes_listed("alice-at-login", "bob-at-login")
     exported(exports[-1])
     code, text = verify(*shlex.split(checks[3])[1:])
     assert code == Verdict.verified, text
@@ -131,7 +119,7 @@ def test_a_witness_is_run_as_the_page_says(audited: Company, tmp_path: Path, mon
                 code, text = verify(*shlex.split(check)[1:])
                 assert code == Verdict.verified, text
                 assert "cosigned the newest head" in text
-                calls(audited)
+                audited.notes_listed("alice-at-login", "bob-at-login")
         finally:
             witness.terminate()
     told = said(*shlex.split(export.replace("8200", port))[1:-1], "none.zip")

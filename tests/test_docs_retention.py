@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shlex
 import time
@@ -12,8 +11,6 @@ from unittest import mock
 import pytest
 
 from company import company, said
-from onbehalf.app import building
-from onbehalf.model import Presented, ToolRequest
 
 PAGE = (Path(__file__).parents[1] / "docs" / "retention.md").read_text(encoding="utf-8")
 TEN_YEARS = 10 * 366 * 86_400
@@ -31,18 +28,9 @@ def test_the_page_is_followed_from_the_first_command_to_the_last(
 ) -> None:
     with company(tmp_path / "it") as made:
         monkeypatch.setenv("ONBEHALF_CONFIG", str(made.config))
-
-        async def calls(ago: int) -> None:
-            issued = int(time.time()) - ago - 5
-            async with building(made.config) as app:
-                for subject in ("alice-at-login", "bob-at-login"):
-                    request = ToolRequest(tool="notes_list", arguments={}, protocol="2026-07-28", agent="tests/1")
-                    token = made.token(subject, iat=issued, exp=issued + 600)
-                    await app.gateway.call(Presented(token=token), request)
-
         with mock.patch("onbehalf.app.now", return_value=int(time.time()) - TEN_YEARS):
-            asyncio.run(calls(TEN_YEARS))
-        asyncio.run(calls(0))
+            made.notes_listed("alice-at-login", "bob-at-login", ago=TEN_YEARS)
+        made.notes_listed("alice-at-login", "bob-at-login")
         add, listed, lift = lines("Legal hold")
         [erase], [old] = lines("Erase what is said of a person"), lines("Erase what is too old")
         assert said(*add).code == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +10,8 @@ import httpx2
 import pytest
 
 from company import Company, company, said
-from onbehalf.app import building
 from onbehalf.cli.explain import opened
 from onbehalf.explain.views_set import EVENT
-from onbehalf.model import Presented, ToolRequest
 from test_app import recorded
 from transmitter import BEARER
 
@@ -36,13 +33,7 @@ def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Comp
             f'logins: "{sends.issuer.url}", push: env:SIGNALS}}'
         )
         receives.edit("upstreams:\n", f"signals:\n  - {stream}\nupstreams:\n")
-
-        async def call() -> None:
-            async with building(sends.config) as app:
-                request = ToolRequest(tool="notes_list", arguments={}, protocol="2026-07-28", agent="tests/1")
-                await app.gateway.call(Presented(token=sends.token()), request)
-
-        asyncio.run(call())
+        sends.notes_listed("alice-at-login")
         yield sends, receives
 
 

@@ -64,11 +64,7 @@ def _intent(call: str) -> AuditEntry:
 @pytest.fixture
 def copied(recorded: Company, tmp_path: Path) -> Company:
     """A copy of the record that may be damaged."""
-    shutil.copytree(recorded.directory, tmp_path / "copy")
-    return Company(
-        directory=tmp_path / "copy", issuer=recorded.issuer, desk=recorded.desk, gateway=recorded.gateway,
-        admin=recorded.admin,
-    )  # fmt: skip
+    return recorded.copied(tmp_path / "copy")
 
 
 def listed(made: Company) -> list[dict[str, Any]]:

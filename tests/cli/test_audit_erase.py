@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import threading
@@ -15,8 +14,7 @@ from unittest import mock
 import pytest
 
 from company import Company, company, said, wait_for
-from onbehalf.app import building
-from onbehalf.model import Json, Presented, ToolRequest
+from onbehalf.model import Json
 from onbehalf.verifier.check import check
 from onbehalf.verifier.report import Verdict
 
@@ -27,32 +25,12 @@ BASIS = ("--basis", "GDPR art. 17(1)(a)")
 def recorded(tmp_path: Path) -> Iterator[Company]:
     """Alice and Bob list notes, and somebody strange is refused."""
     with company(tmp_path / "it") as made:
-        called(made, "alice-at-login", "bob-at-login", "nobody-at-login")
+        made.notes_listed("alice-at-login", "bob-at-login", "nobody-at-login")
         yield made
 
 
-def called(made: Company, *subjects: str, ago: int = 0) -> None:
-    """One call of each, so many seconds ago."""
-    issued = int(time.time()) - ago - 5
-
-    async def calls() -> None:
-        async with building(made.config) as app:
-            for subject in subjects:
-                request = ToolRequest(tool="notes_list", arguments={}, protocol="2026-07-28", agent="tests/1")
-                await app.gateway.call(Presented(token=made.token(subject, iat=issued, exp=issued + 600)), request)
-
-    asyncio.run(calls())
-
-
-def told(made: Company, *arguments: str | Path) -> dict[str, Any]:
-    answer = said("audit", *arguments, "-c", made.config, "--json")
-    assert answer.code == 0, answer.err + answer.out
-    found: dict[str, Any] = json.loads(answer.out)
-    return found
-
-
 def listed(made: Company) -> list[dict[str, Any]]:
-    records: list[dict[str, Any]] = told(made, "list", "-n", "1000")["records"]
+    records: list[dict[str, Any]] = made.audit("list", "-n", "1000")["records"]
     return records
 
 
@@ -69,7 +47,7 @@ def test_a_persons_records_are_erased_and_everything_else_holds(recorded: Compan
         "2 payloads of acme/alice, in records 1 to 2.\n2 payloads are erased. Record 6 says so"
     )
     assert people(recorded) == ["acme/bob", "nobody-at-login"]
-    report = told(recorded, "verify")
+    report = recorded.audit("verify")
     assert (report["ok"], report["erased"], report["findings"]) == (True, 2, [])
     assert [(each["leaf"], each["count"]) for each in report["erasures"]] == [(6, 2)]
     assert "record 6: 2 payloads of one person were erased" in said("audit", "verify", "-c", recorded.config).out
@@ -111,7 +89,7 @@ def test_what_somebody_did_before_the_directory_knew_them_is_erased_with_the_res
         f"      carol: {{name: Carol Example, logins: [{{issuer: {recorded.issuer.url}, subject: nobody-at-login}}]}}"
     )
     recorded.edit("      bob:", f"{carol}\n      bob:", name="people.yaml")
-    called(recorded, "nobody-at-login")
+    recorded.notes_listed("nobody-at-login")
     assert "acme/carol" in people(recorded)
     answer = said("audit", "erase", "-c", recorded.config, "--subject", "acme/carol", *BASIS, "--yes")
     assert answer.code == 0, answer.err
@@ -122,7 +100,7 @@ def test_a_hold_blocks_erasure_until_it_is_lifted(recorded: Company) -> None:
     erase = ("audit", "erase", "-c", recorded.config, "--subject", "acme/alice", *BASIS, "--yes")
     made = said("audit", "hold", "add", "acme/alice", "-c", recorded.config, "--reason", "case 4711")
     assert (made.code, made.out) == (0, "Hold 1 on acme/alice stands. Record 6 says so.\n")
-    assert [(each["whom"], each["reason"]) for each in told(recorded, "hold", "list")["holds"]] == [
+    assert [(each["whom"], each["reason"]) for each in recorded.audit("hold", "list")["holds"]] == [
         ("acme/alice", "case 4711")
     ]
     answer = said(*erase)
@@ -137,7 +115,7 @@ def test_a_hold_blocks_erasure_until_it_is_lifted(recorded: Company) -> None:
 
 
 def test_a_machine_is_told_as_json(recorded: Company) -> None:
-    found = told(recorded, "erase", "--subject", "acme/bob", *BASIS, "--yes")["erased"]
+    found = recorded.audit("erase", "--subject", "acme/bob", *BASIS, "--yes")["erased"]
     assert (found["leaf"], found["count"], found["first"], found["last"]) == (6, 1, 3, 3)
 
 
@@ -172,7 +150,7 @@ def test_a_gateway_that_serves_erases_while_calls_go_on(tmp_path: Path) -> None:
         assert {"acme/alice", "acme/bob"} <= {each["person"] for each in after}
         bobs = [each for each in listed(made) if each["person"] == "acme/bob" and each["index"] < erased]
         assert bobs
-        report = told(made, "verify")
+        report = made.audit("verify")
         assert (report["ok"], report["findings"]) == (True, [])
         assert report["erased"] == sum(each["count"] for each in report["erasures"]) > 0
         assert said("audit", "hold", "add", "acme/bob", "-c", made.config, "--reason", "x").code == 0
@@ -181,7 +159,7 @@ def test_a_gateway_that_serves_erases_while_calls_go_on(tmp_path: Path) -> None:
 def test_a_gateway_that_serves_deletes_what_is_too_old(tmp_path: Path) -> None:
     with company(tmp_path / "it") as made:
         with mock.patch("onbehalf.app.now", return_value=int(time.time()) - 9 * 86_400):
-            called(made, "bob-at-login", ago=9 * 86_400)
+            made.notes_listed("bob-at-login", ago=9 * 86_400)
         with made.serving():
             made.call("notes_list")
             before = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 3 * 86_400))
@@ -189,7 +167,7 @@ def test_a_gateway_that_serves_deletes_what_is_too_old(tmp_path: Path) -> None:
             assert answer.code == 0, answer.err
             assert f"payloads from before {before}, in records 0 to " in answer.out
             assert made.call("notes_list")["structuredContent"]
-            report = told(made, "verify")
+            report = made.audit("verify")
             assert (report["ok"], report["erased"]) == (True, report["erasures"][0]["count"])
             assert people(made) == ["acme/alice"]
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from company import Company, company, said
-from onbehalf.app import building
 from onbehalf.errors import LedgerCorrupt
-from onbehalf.model import Presented, ToolRequest
 from onbehalf.verifier.check import check
 from onbehalf.verifier.report import Verdict
 
@@ -45,32 +39,13 @@ def recorded(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> 
             for role in ("writer", "eraser"):
                 made_role = f"CREATE ROLE {role}_{name} LOGIN PASSWORD 'x' IN ROLE onbehalf_log_{role}"
                 connection.execute(made_role.encode())
-        called(made, "alice-at-login", "bob-at-login", "nobody-at-login")
+        made.notes_listed("alice-at-login", "bob-at-login", "nobody-at-login")
         yield made
-
-
-def called(made: Company, *subjects: str) -> None:
-    issued = int(time.time()) - 5
-
-    async def calls() -> None:
-        async with building(made.config) as app:
-            for subject in subjects:
-                request = ToolRequest(tool="notes_list", arguments={}, protocol="2026-07-28", agent="tests/1")
-                await app.gateway.call(Presented(token=made.token(subject, iat=issued, exp=issued + 600)), request)
-
-    asyncio.run(calls())
-
-
-def told(made: Company, *arguments: str | Path) -> dict[str, Any]:
-    answer = said("audit", *arguments, "-c", made.config, "--json")
-    assert answer.code == 0, answer.err + answer.out
-    found: dict[str, Any] = json.loads(answer.out)
-    return found
 
 
 def people(made: Company) -> list[str]:
     """Who is told of on record, each once."""
-    return sorted({each["person"] for each in told(made, "list", "-n", "1000")["records"] if each["person"]})
+    return sorted({each["person"] for each in made.audit("list", "-n", "1000")["records"] if each["person"]})
 
 
 def test_erasure_and_holds_are_said_and_done_as_with_a_file(recorded: Company, tmp_path: Path) -> None:
@@ -87,15 +62,15 @@ def test_erasure_and_holds_are_said_and_done_as_with_a_file(recorded: Company, t
     assert "4 payloads of acme/alice" in answer.out  # the hold's records are about her as well
     assert people(recorded) == ["acme/bob", "nobody-at-login"]
     login = f"{recorded.issuer.url} nobody-at-login"
-    found = told(recorded, "erase", "--login", login, *BASIS, "--yes")["erased"]
+    found = recorded.audit("erase", "--login", login, *BASIS, "--yes")["erased"]
     assert found["count"] == 1
     assert people(recorded) == ["acme/bob"]
-    report = told(recorded, "verify")
+    report = recorded.audit("verify")
     assert (report["ok"], report["erased"], report["findings"]) == (True, 5, [])
     assert said("audit", "export", "-c", recorded.config, "--open", "all", tmp_path / "all.zip").code == 0
     key = (recorded.directory / "data" / "keys" / "log.pub").read_text().split()[0]
     assert check(tmp_path / "all.zip", key=key).verdict is Verdict.erased
-    called(recorded, "alice-at-login")
+    recorded.notes_listed("alice-at-login")
     assert people(recorded) == ["acme/alice", "acme/bob"]
 
 
@@ -109,11 +84,11 @@ def test_keys_that_came_back_stop_a_gateway_until_what_is_pending_is_carried_out
         for each in keys:
             owner.execute("INSERT INTO onbehalf_keys.key VALUES (%s, %s, %s)", each)
     with pytest.raises(LedgerCorrupt, match="an older copy of it was put back") as refused:
-        called(recorded, "alice-at-login")
+        recorded.notes_listed("alice-at-login")
     assert "audit erase --pending" in refused.value.hint
     answer = said("audit", "erase", "--pending", "-c", recorded.config)
     assert (answer.code, answer.out) == (0, "Nothing is left to be carried out.\n"), answer
-    called(recorded, "alice-at-login")
+    recorded.notes_listed("alice-at-login")
     assert "acme/bob" not in people(recorded)
 
 

@@ -20,7 +20,7 @@ from company import Company, company, said
 from onbehalf.app import building
 from onbehalf.cli.explain import opened
 from onbehalf.doors.ledger_evidence import Asked, export
-from onbehalf.model import AuditEntry, Json, Presented, ToolRequest, UnixTime
+from onbehalf.model import AuditEntry, UnixTime
 from onbehalf.verifier.check import check
 from onbehalf.verifier.command import main
 
@@ -29,19 +29,11 @@ from onbehalf.verifier.command import main
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     """Alice lists notes and writes, Bob is denied; all under one gateway."""
     with company(tmp_path_factory.mktemp("record") / "it") as made:
-
-        async def calls() -> None:
-            async with building(made.config) as app:
-
-                async def call(subject: str, tool: str, **arguments: Json) -> None:
-                    request = ToolRequest(tool=tool, arguments=arguments, protocol="2026-07-28", agent="tests/1")
-                    await app.gateway.call(Presented(token=made.token(subject)), request)
-
-                await call("alice-at-login", "notes_list")
-                await call("alice-at-login", "desk_write", word="x é 1e3")
-                await call("bob-at-login", "desk_write", word="x")
-
-        asyncio.run(calls())
+        made.asked(
+            ("alice-at-login", "notes_list", {}),
+            ("alice-at-login", "desk_write", {"word": "x é 1e3"}),
+            ("bob-at-login", "desk_write", {"word": "x"}),
+        )
         yield made
 
 
@@ -66,7 +58,7 @@ def vkey(made: Company) -> str:
 
 
 def test_a_whole_record_is_exported_and_holds_offline(recorded: Company, tmp_path: Path) -> None:
-    made = copied(recorded, tmp_path / "copy")
+    made = recorded.copied(tmp_path / "copy")
     out = exported(made, tmp_path / "all.zip", "--open", "all")
     code, text = verified(out, "--key", vkey(recorded), "--json")
     report = json.loads(text)
@@ -94,7 +86,7 @@ def test_the_same_question_to_the_same_record_gives_the_same_bytes(recorded: Com
 
 
 def test_a_bundle_shows_that_it_was_made_by_whom_and_what_for(recorded: Company, tmp_path: Path) -> None:
-    made = copied(recorded, tmp_path / "copy")
+    made = recorded.copied(tmp_path / "copy")
     out = exported(made, tmp_path / "own.zip", "--open", "read,claimed_by", "--purpose", "audit of November")
     assert verified(out, "--key", vkey(recorded))[0] == 0
     lines = [json.loads(line) for line in zipfile.ZipFile(out).read("opened.jsonl").splitlines()]
@@ -107,7 +99,7 @@ def test_a_bundle_shows_that_it_was_made_by_whom_and_what_for(recorded: Company,
 
 
 def test_a_bundle_is_not_written_where_its_making_cannot_be_put_on_record(recorded: Company, tmp_path: Path) -> None:
-    made = copied(recorded, tmp_path / "copy")
+    made = recorded.copied(tmp_path / "copy")
     spool = made.directory / "data" / "spool"
     shutil.rmtree(spool, ignore_errors=True)
     spool.write_text("no folder", encoding="utf-8")
@@ -118,7 +110,7 @@ def test_a_bundle_is_not_written_where_its_making_cannot_be_put_on_record(record
 
 
 def test_a_bundle_of_a_damaged_record_is_still_tried_and_its_making_waits(recorded: Company, tmp_path: Path) -> None:
-    made = copied(recorded, tmp_path / "copy")
+    made = recorded.copied(tmp_path / "copy")
     with closing(sqlite3.connect(made.directory / "data" / "ledger.db")) as base, base:
         base.execute("UPDATE leaf SET entry = X'7B7D' WHERE idx = 3")
     told = said("audit", "export", "-c", made.config, tmp_path / "damaged.zip")
@@ -155,7 +147,7 @@ def test_each_range_is_proven_under_the_newest_head(recorded: Company, tmp_path:
 
 
 def test_a_range_of_times_takes_what_was_then(recorded: Company, tmp_path: Path) -> None:
-    recorded = copied(recorded, tmp_path / "copy")
+    recorded = recorded.copied(tmp_path / "copy")
     size = records(recorded)
     out = exported(recorded, tmp_path / "past.zip", "--from", "2001-01-01", "--to", "2001-02-01T00:00:00Z")
     assert json.loads(verified(out, "--json")[1])["range"] == {"from": 0, "to": 0}
@@ -166,11 +158,6 @@ def test_a_range_of_times_takes_what_was_then(recorded: Company, tmp_path: Path)
 def records(made: Company) -> int:
     with closing(sqlite3.connect(made.directory / "data" / "ledger.db")) as base:
         return int(base.execute("SELECT size FROM head").fetchone()[0])
-
-
-def copied(made: Company, place: Path) -> Company:
-    shutil.copytree(made.directory, place)
-    return Company(directory=place, issuer=made.issuer, desk=made.desk, gateway=made.gateway, admin=made.admin)
 
 
 def grown(made: Company, kind: str = "intent") -> None:
@@ -189,7 +176,7 @@ def test_a_checkpoint_that_was_kept_shows_what_was_taken_back(recorded: Company,
     first = exported(recorded, tmp_path / "first.zip")
     with zipfile.ZipFile(first) as packed:
         (tmp_path / "kept").write_bytes(packed.read("checkpoint"))
-    one, other = copied(recorded, tmp_path / "one"), copied(recorded, tmp_path / "other")
+    one, other = recorded.copied(tmp_path / "one"), recorded.copied(tmp_path / "other")
     grown(one)
     key = ("--key", vkey(one))
     later = exported(one, tmp_path / "later.zip", "--from", "7", "--since", tmp_path / "kept")
@@ -215,7 +202,7 @@ def test_a_checkpoint_that_was_kept_shows_what_was_taken_back(recorded: Company,
 
 
 def test_what_was_erased_is_said(recorded: Company, tmp_path: Path) -> None:
-    made = copied(recorded, tmp_path / "it")
+    made = recorded.copied(tmp_path / "it")
     with closing(sqlite3.connect(made.directory / "data" / "ledger.db")) as connection:
         connection.execute("DELETE FROM payload WHERE idx = 2")
         connection.commit()
@@ -225,7 +212,7 @@ def test_what_was_erased_is_said(recorded: Company, tmp_path: Path) -> None:
 
 
 def test_a_damaged_record_is_not_exported_as_if_it_were_whole(recorded: Company, tmp_path: Path) -> None:
-    made = copied(recorded, tmp_path / "it")
+    made = recorded.copied(tmp_path / "it")
     with closing(sqlite3.connect(made.directory / "data" / "ledger.db")) as connection:
         entry = connection.execute("SELECT entry FROM leaf WHERE idx = 2").fetchone()[0]
         connection.execute("UPDATE leaf SET entry = ? WHERE idx = 2", (entry.replace(b'"v":1', b'"v":1 '),))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sqlite3
 import sys
@@ -15,8 +14,6 @@ from typing import Any
 import pytest
 
 from company import Company, company, said
-from onbehalf.app import building
-from onbehalf.model import Json, Presented, ToolRequest
 
 PEOPLE = """
 tenants:
@@ -39,22 +36,13 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
             "\nsinks: {lake: {kind: parquet, directory: lake}, open: {kind: parquet, directory: open, payload: true}}\n"
         )
         made.config.write_text(made.config.read_text() + lake)
-
-        async def calls() -> None:
-            async with building(made.config) as app:
-
-                async def call(subject: str, tool: str, **arguments: Json) -> None:
-                    request = ToolRequest(tool=tool, arguments=arguments, protocol="2026-07-28", agent="tests/1")
-                    await app.gateway.call(Presented(token=made.token(subject)), request)
-
-                for _ in range(3):
-                    await call("alice-at-login", "notes_list")
-                await call("bob-at-login", "notes_list")
-                await call("carol-at-login", "notes_list")
-                await call("alice-at-login", "desk_write", word="CANARY")
-                await call("nobody-at-login", "desk_read")
-
-        asyncio.run(calls())
+        made.asked(
+            *3 * [("alice-at-login", "notes_list", {})],
+            ("bob-at-login", "notes_list", {}),
+            ("carol-at-login", "notes_list", {}),
+            ("alice-at-login", "desk_write", {"word": "CANARY"}),
+            ("nobody-at-login", "desk_read", {}),
+        )
         assert said("audit", "send", "--once", "-c", made.config).code == 0
         yield made
 
@@ -252,13 +240,11 @@ def test_a_question_that_is_none_is_2_and_says_what_one_is(recorded: Company, qu
 
 
 def test_a_damaged_payload_is_1_and_no_answer(recorded: Company, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(recorded.directory, tmp_path / "copy")
-    with closing(sqlite3.connect(tmp_path / "copy" / "data" / "ledger.db")) as base:
+    copy = recorded.copied(tmp_path / "copy")
+    with closing(sqlite3.connect(copy.ledger)) as base:
         base.execute("UPDATE payload SET sealed = zeroblob(length(sealed)) WHERE idx = 3")
         base.commit()
-    told = said("audit", "query", "SELECT 1", "-c", tmp_path / "copy" / "onbehalf.yaml")
+    told = said("audit", "query", "SELECT 1", "-c", copy.config)
     assert (told.code, told.out) == (1, "")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import random
@@ -20,8 +19,6 @@ import pytest
 
 from company import Company, company, said, wait_for
 from doors.sink_house import indices, taking
-from onbehalf.app import building
-from onbehalf.model import Presented, ToolRequest
 
 FILE = "\nsinks:\n  siem: {kind: file, path: out/records.jsonl, batch: 3, every_seconds: 0.05}\n"
 
@@ -37,13 +34,7 @@ def configured(made: Company, sinks: str) -> None:
 
 
 def calls(made: Company, count: int) -> None:
-    async def all_() -> None:
-        async with building(made.config) as app:
-            for _ in range(count):
-                request = ToolRequest(tool="notes_list", arguments={}, protocol="2026-07-28", agent="tests/1")
-                await app.gateway.call(Presented(token=made.token()), request)
-
-    asyncio.run(all_())
+    made.notes_listed(*count * ["alice-at-login"])
 
 
 def size(made: Company) -> int:

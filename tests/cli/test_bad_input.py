@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -14,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from company import Company, company, onbehalf, said
-from onbehalf.app import building
-from onbehalf.model import Presented, ToolRequest
 
 COMMANDS = [
     ["serve"], ["check"], ["explain", "last"], ["audit", "verify"], ["audit", "open"], ["audit", "list"],
@@ -38,17 +35,6 @@ def refused(*arguments: str | Path) -> str:
     assert "internal" not in done.stderr
     assert "error: " in done.stderr
     return str(done.stderr)
-
-
-def record_one(around: Company) -> None:
-    """Put one call on record."""
-
-    async def run() -> None:
-        async with building(around.config) as app:
-            request = ToolRequest(tool="notes_list", arguments={}, protocol="2026-07-28", agent="tests/1")
-            await app.gateway.call(Presented(token=around.token()), request)
-
-    asyncio.run(run())
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -152,7 +138,7 @@ def test_a_second_gateway_on_one_record_is_refused_and_changes_nothing_of_the_fi
 
 
 def test_a_reader_that_goes_away_ends_the_command_quietly(around: Company) -> None:
-    record_one(around)
+    around.notes_listed("alice-at-login")
     for command in (["audit", "list"], ["init", "--schema"]):
         config = [] if command[0] == "init" else ["-c", str(around.config)]
         reading, writing = os.pipe()
@@ -168,7 +154,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(around: Company) -> No
 
 
 def test_a_terminal_that_knows_no_unicode_ends_no_command(around: Company) -> None:
-    record_one(around)
+    around.notes_listed("alice-at-login")
     told = onbehalf("explain", "last", "-c", around.config, env={"PYTHONIOENCODING": "ascii"})
     assert told.returncode == 0, told.stderr
     told = onbehalf("check", "-c", around.directory / "wörld.yaml", env={"PYTHONIOENCODING": "ascii"})

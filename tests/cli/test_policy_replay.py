@@ -9,7 +9,6 @@ import sqlite3
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +56,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
 
 @pytest.fixture
 def copied(recorded: Company, tmp_path: Path) -> Company:
-    shutil.copytree(recorded.directory, tmp_path / "copy")
-    return replace(recorded, directory=tmp_path / "copy")
+    return recorded.copied(tmp_path / "copy")
 
 
 def bundle(place: Path, policies: str = POLICIES) -> Path:

@@ -17,7 +17,7 @@ from onbehalf.app import building
 from onbehalf.cli.explain import opened
 from onbehalf.explain.leaf import Record
 from onbehalf.explain.reading import ClaimedReader, Read, admin_read
-from onbehalf.model import Json, Presented, ToolRequest, UnixTime
+from onbehalf.model import UnixTime
 
 SINKS = "\nsinks:\n  siem: {kind: file, path: out/records.jsonl, batch: 1, every_seconds: 0.05}\n"
 BY = ClaimedReader(user="root", uid=0, host="gateway-1")
@@ -28,25 +28,13 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     """Alice lists notes, Bob is denied."""
     with company(tmp_path_factory.mktemp("read") / "it") as made:
         made.config.write_text(made.config.read_text() + SINKS)
-
-        async def calls() -> None:
-            async with building(made.config) as app:
-                for subject, tool in (("alice-at-login", "notes_list"), ("bob-at-login", "desk_write")):
-                    arguments: dict[str, Json] = {"word": "x"} if tool == "desk_write" else {}
-                    request = ToolRequest(tool=tool, arguments=arguments, protocol="2026-07-28", agent="tests/1")
-                    await app.gateway.call(Presented(token=made.token(subject)), request)
-
-        asyncio.run(calls())
+        made.asked(("alice-at-login", "notes_list", {}), ("bob-at-login", "desk_write", {"word": "x"}))
         yield made
 
 
 @pytest.fixture
 def copied(recorded: Company, tmp_path: Path) -> Company:
-    shutil.copytree(recorded.directory, tmp_path / "copy")
-    return Company(
-        directory=tmp_path / "copy", issuer=recorded.issuer, desk=recorded.desk, gateway=recorded.gateway,
-        admin=recorded.admin,
-    )  # fmt: skip
+    return recorded.copied(tmp_path / "copy")
 
 
 def spool(made: Company) -> Path:

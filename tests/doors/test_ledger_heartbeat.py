@@ -11,11 +11,10 @@ import pytest
 
 from company import Company, company, wait_for
 from house import Doors
-from onbehalf.app import building
 from onbehalf.cli.explain import opened
 from onbehalf.doors.ledger_heartbeat import Heart
 from onbehalf.explain.channel import channel_of
-from onbehalf.model import Presented, ToolRequest, UnixTime
+from onbehalf.model import UnixTime
 
 
 def heart(doors: Doors, every: int = 1) -> Heart:
@@ -90,14 +89,7 @@ def kinds(around: Company) -> list[str]:
 
 def test_a_gateway_that_ends_says_so_with_its_counts_and_one_that_is_killed_does_not(around: Company) -> None:
     quick(around)
-
-    async def walk() -> None:
-        async with building(around.config) as app:
-            request = ToolRequest(tool="notes_list", arguments={}, protocol="2026-07-28", agent="tests/1")
-            for _ in range(3):
-                await app.gateway.call(Presented(token=around.token()), request)
-
-    asyncio.run(walk())
+    around.notes_listed(*3 * ["alice-at-login"])
     reader = opened(around.config)
     last: Any = reader.latest(1)[0]
     reader.close()

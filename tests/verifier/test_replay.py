@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import json
-import shutil
 import sqlite3
 import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,6 @@ import pytest
 
 from cli.test_policy_replay import lie
 from company import Company, company, said
-from onbehalf.app import building
-from onbehalf.model import Json, Presented, ToolRequest
 from onbehalf.verifier.command import main
 from onbehalf.verifier.policies import WALLS, Policies, PolicyFault
 from verifier.bundle_house import packed
@@ -32,24 +27,17 @@ from verifier.bundle_house import packed
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     """Alice lists notes and writes, Bob is denied; all under one gateway."""
     with company(tmp_path_factory.mktemp("verified") / "it") as made:
-
-        async def calls() -> None:
-            async with building(made.config) as app:
-                for subject, tool in (
-                    ("alice-at-login", "notes_list"), ("alice-at-login", "desk_write"), ("bob-at-login", "desk_write"),
-                ):  # fmt: skip
-                    arguments: dict[str, Json] = {"word": "é"} if tool == "desk_write" else {}
-                    request = ToolRequest(tool=tool, arguments=arguments, protocol="2026-07-28", agent="tests/1")
-                    await app.gateway.call(Presented(token=made.token(subject)), request)
-
-        asyncio.run(calls())
+        made.asked(
+            ("alice-at-login", "notes_list", {}),
+            ("alice-at-login", "desk_write", {"word": "é"}),
+            ("bob-at-login", "desk_write", {"word": "é"}),
+        )
         yield made
 
 
 @pytest.fixture
 def copied(recorded: Company, tmp_path: Path) -> Company:
-    shutil.copytree(recorded.directory, tmp_path / "copy")
-    return replace(recorded, directory=tmp_path / "copy")
+    return recorded.copied(tmp_path / "copy")
 
 
 def exported(made: Company, out: Path, *more: str) -> Path:
