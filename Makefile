@@ -70,6 +70,7 @@ check: $(READY)
 	$(BIN)/ruff format --check src tests examples bench
 	$(BIN)/ruff check src tests examples bench
 	$(BIN)/mypy
+	MYPYPATH=tests $(BIN)/mypy --config-file tests/mypy.ini tests
 	$(BIN)/lint-imports
 
 $(READY): requirements.lock pyproject.toml

@@ -14,9 +14,10 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx2
 
-from company import Company, company, free_port
+from company import Company, company
 from house_process import bearer
 from onbehalf.demo.run import _start_part
+from ports import free_port
 
 __all__ = ["ALICE", "BOB", "CLIENT", "Browser", "Town", "approval_town"]
 

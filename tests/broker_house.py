@@ -25,7 +25,8 @@ import httpx2
 from joserfc.jwk import RSAKey
 
 import node_peers
-from company import Company, company, free_port
+from company import Company, company
+from ports import free_port
 
 CLIENT, SECRET = "onbehalf", "a secret of the company's login, for tests"
 BACK = "http://127.0.0.1:33418/"

@@ -12,9 +12,7 @@ import contextlib
 import io
 import json
 import os
-import random
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -35,6 +33,7 @@ from onbehalf.app import building
 from onbehalf.cli.main import run
 from onbehalf.demo import run as demo
 from onbehalf.model import Json, Presented, ToolRequest
+from ports import free_port
 
 MODERN = "2026-07-28"
 CONFIG = """
@@ -307,18 +306,6 @@ def _write(made: Company) -> None:
         (made.directory / name).write_text(text, encoding="utf-8")
     with closing(sqlite3.connect(made.directory / "notes.db")) as base:
         base.executescript(NOTES)
-
-
-def free_port() -> int:
-    """A port that was free just now, and that the system gives to nobody who asks for any.
-
-    Each of pytest's workers has ports of its own: that of a gateway which starts again is free for a moment.
-    """
-    lot = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
-    while True:
-        port = random.randrange(12_000 + 2_500 * lot, 14_500 + 2_500 * lot)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def wait_for(what_holds: Any, *, what: str, seconds: float = 20, said: Any = lambda: "") -> None:

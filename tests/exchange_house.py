@@ -24,7 +24,8 @@ from joserfc.jwt import JWTClaimsRegistry
 
 import node_peers
 from broker_house import Asking, Browser, at_provider, company_key
-from company import Company, free_port
+from company import Company
+from ports import free_port
 
 CLIENT, SECRET, API = "the-gateway", "how the gateway is known at the company's login", "urn:orders-api"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"

@@ -22,7 +22,8 @@ import httpx2
 from joserfc.jwk import ECKey, RSAKey
 
 from broker_house import CLIENT, Browser, Visit
-from company import free_port, wait_for
+from company import wait_for
+from ports import free_port
 
 __all__ = ["PEOPLE", "PROGRAM", "PROVIDER", "SECRET", "at_glewlwyd", "changed_key", "glewlwyd"]
 

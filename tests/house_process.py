@@ -25,8 +25,9 @@ from rich.console import Console
 
 from onbehalf.demo import run as demo
 from onbehalf.demo.files import Places
+from ports import free_port
 
-__all__ = ["Running", "bearer", "free_ports", "running_demo", "running_gateway", "running_issuer"]
+__all__ = ["Running", "bearer", "running_demo", "running_gateway", "running_issuer"]
 
 _REDIRECT = "http://127.0.0.1:8113/callback"
 
@@ -49,7 +50,8 @@ def running_demo(directory: Path) -> Iterator[Running]:
     """The demo as `onbehalf demo` starts it, without its story: issuer, ticket system and gateway, all ready."""
     with ExitStack() as house:
         console = Console(file=io.StringIO())
-        ports = demo.Ports(gateway=0, admin=0, issuer=0, tickets=0, orders=0)
+        gateway, admin, issuer, tickets, orders = (free_port() for _ in range(5))
+        ports = demo.Ports(gateway=gateway, admin=admin, issuer=issuer, tickets=tickets, orders=orders)
         places, config = demo._start(house, directory, ports, demo.serve_gateway, console)
         yield Running(places=places, config=config, directory=directory)
 
@@ -82,13 +84,6 @@ def running_issuer(directory: Path, *, port: int, resource: str) -> Iterator[str
     with ExitStack() as house:
         demo._start_part(house, command, directory)
         yield f"http://127.0.0.1:{port}"
-
-
-def free_ports() -> tuple[int, int, int, int]:
-    """Four different ports that were free just now."""
-    ports = demo.Ports(gateway=0, admin=0, issuer=0, tickets=0, orders=0)
-    gateway, admin, issuer, tickets, _ = demo._free(ports, Console(file=io.StringIO()))
-    return gateway, admin, issuer, tickets
 
 
 def bearer(issuer: str, resource: str, subject: str, *, scope: str = "") -> str:

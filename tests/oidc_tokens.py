@@ -23,7 +23,7 @@ from joserfc.jwk import RSAKey
 
 import node_peers
 from broker_house import Browser, company_key
-from company import free_port
+from ports import free_port
 
 __all__ = ["GATEWAY", "GATEWAY_SECRET", "ROBOT", "ROBOT_SECRET", "TokenServer", "token_server"]
 

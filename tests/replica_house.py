@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from company import Company, free_port
+from company import Company
+from ports import free_port
 
 __all__ = ["beside", "remembering", "served_twice"]
 

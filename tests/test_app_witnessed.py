@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from company import Company, company, free_port, said, wait_for
+from company import Company, company, said, wait_for
 from onbehalf.app import App, building
 from onbehalf.cli.explain import opened
 from onbehalf.doors.ledger_keys import open_ledger_keys
@@ -25,6 +25,7 @@ from onbehalf.verifier.check import check
 from onbehalf.verifier.command import main as verify
 from onbehalf.verifier.policy import read_policy
 from onbehalf.verifier.report import Verdict
+from ports import free_port
 from witness_house import policy_text
 
 WRITE = "desk_write: {action: writeDesk, "

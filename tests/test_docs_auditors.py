@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from company import Company, company, free_port, said
+from company import Company, company, said
 from onbehalf.explain import tiles, tree
 from onbehalf.explain.channel import channel_of
 from onbehalf.explain.checkpoint import Checkpoint, NoteSigner, tlog_proof, write
@@ -31,6 +31,7 @@ from onbehalf.verifier.note import checkpoint, log_key
 from onbehalf.verifier.opened import Opened, Reading
 from onbehalf.verifier.receipts import Receipts
 from onbehalf.verifier.report import Verdict
+from ports import free_port
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "auditors.md").read_text(encoding="utf-8")

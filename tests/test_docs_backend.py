@@ -25,10 +25,11 @@ from psycopg.conninfo import make_conninfo
 
 from act.granted import ARGUMENTS, AUDIENCE, ISSUER, NOW
 from backend.forging import KEY, KID, forged
-from company import Company, company, free_port, said, wait_for
+from company import Company, company, said, wait_for
 from doors.postgres_house import plain
 from onbehalf.backend import MemoryReplay, VerifiedCall, verify_call
 from onbehalf.errors import CallTokenReplayed, ReceiptRefused, ReplayUnknown
+from ports import free_port
 from postgres import database, postgres, run  # noqa: F401  # fixtures
 from test_app import recorded
 from test_docs import blocks

@@ -20,7 +20,7 @@ from onbehalf.validate.replayed import recalled, ruling
 from onbehalf.verifier.demands import demanded
 from onbehalf.verifier.policies import Policies
 from onbehalf.verifier.replay import OUTCOMES, made_again
-from test_docs_auditors import calls, verify
+from test_docs_auditors import verify
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "auditors.md").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def test_the_page_names_every_member_of_a_question_and_every_outcome() -> None:
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with company(tmp_path_factory.mktemp("audited") / "it") as made:
-        calls(made)
+        made.notes_listed("alice-at-login", "bob-at-login")
         yield made
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from company import Company, company, free_port, said, wait_for
+from company import Company, company, said, wait_for
+from ports import free_port
 from test_docs import blocks
 
 PAGE = Path(__file__).parents[1] / "docs" / "your-api.md"

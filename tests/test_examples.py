@@ -16,10 +16,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from house_process import free_ports
 from onbehalf.demo import run as demo
 from onbehalf.demo.data import world
 from onbehalf.demo.person_client import connected
+from ports import free_port
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "guarded_server.py"
 UPSTREAM = """
@@ -50,7 +50,7 @@ def example(gateway: str, url: str) -> Iterator[None]:
 
 
 def test_the_guarded_server_learns_from_the_gateway_who_calls(tmp_path: Path) -> None:
-    port = free_ports()[0]
+    port = free_port()
     url = f"http://127.0.0.1:{port}/mcp"
 
     @contextmanager

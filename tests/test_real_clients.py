@@ -26,10 +26,11 @@ from mcp.shared.auth import OAuthClientMetadata
 from pydantic import AnyUrl
 
 import node_peers
-from house_process import Running, free_ports, running_demo
+from house_process import Running, running_demo
 from onbehalf.demo.data import DemoPerson, world
 from onbehalf.demo.person_client import _Hand, _Keep, connected
 from onbehalf.demo.truth import reports
+from ports import free_port
 
 HINTS = {"readOnlyHint", "destructiveHint", "openWorldHint"}
 REDIRECT = "http://127.0.0.1:8113/callback"
@@ -148,7 +149,7 @@ def in_a_browser(url: str, person: DemoPerson) -> None:
 def test_the_inspector_logs_in_through_oauth_and_calls(
     house: Running, inspector: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    back = f"http://127.0.0.1:{free_ports()[0]}/oauth/callback"
+    back = f"http://127.0.0.1:{free_port()}/oauth/callback"
     asked = ("--method", "tools/call", "--tool-name", "reviews_list", "--tool-arg", "about=team")
     process = inspector(*asked, "--callback-url", back)
     watchdog = threading.Timer(60, process.kill)

@@ -14,10 +14,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from company import Company, company, free_port, said, wait_for
+from company import Company, company, said, wait_for
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.ledger_keys import open_mask_key
 from onbehalf.doors.signer_file import FileSigner
+from ports import free_port
 
 SETTINGS = """gateway:
   ledger:

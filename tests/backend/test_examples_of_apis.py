@@ -14,7 +14,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from company import Company, company, free_port, wait_for
+from company import Company, company, wait_for
+from ports import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UPSTREAM = """

@@ -11,8 +11,9 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from company import Said, company, free_port, said
+from company import Said, company, said
 from onbehalf import config
+from ports import free_port
 
 
 def findings(told: Said) -> list[tuple[str, str]]:

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 import node_peers
 from conformance.bearer_shim import bearer_shim
 from conformance.example_server import example_server
-from house_process import bearer, free_ports, running_gateway, running_issuer
+from house_process import bearer, running_gateway, running_issuer
 from onbehalf.demo.data import world
+from ports import free_port
 
 __all__ = ["REVISIONS", "Result", "house", "suite"]
 
@@ -92,7 +93,7 @@ class House:
 @contextmanager
 def house(directory: Path) -> Iterator[House]:
     """The example server, an issuer and the gateway before it, and the shim before that."""
-    gateway, admin, issuer, _ = (f"http://127.0.0.1:{port}" for port in free_ports())
+    gateway, admin, issuer = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
     resource = f"{gateway}/mcp"
     with ExitStack() as stack:
         example = stack.enter_context(example_server(directory / "example.log"))

@@ -15,8 +15,9 @@ import httpx2
 import pytest
 
 from browser import CHROMIUM, Page, opened
-from house_process import free_ports, running_issuer
+from house_process import running_issuer
 from onbehalf.demo.data import world
+from ports import free_port
 
 # CI has to have one: there a missing browser is a failure, not a skip
 pytestmark = pytest.mark.skipif(
@@ -78,7 +79,7 @@ def asked(issuer: str, redirect_uri: str) -> str:
 
 @contextmanager
 def page_open(tmp_path: Path, *, width: int = 1280, height: int = 900) -> Iterator[tuple[Page, str, Callback]]:
-    port = free_ports()[2]
+    port = free_port()
     with (
         running_issuer(tmp_path, port=port, resource=RESOURCE) as issuer,
         waiting_client() as callback,

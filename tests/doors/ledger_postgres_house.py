@@ -37,6 +37,7 @@ from onbehalf.doors.ledger_requests import Request, Requests
 from onbehalf.doors.ledger_sealing import SubjectSealing
 from onbehalf.explain.seal import LedgerKeys
 from onbehalf.model import AuditEntry, Json, Receipt, UnixTime
+from ports import free_port
 
 ORIGIN = "gateway.example/log"
 QUICK = Patience(record=5, again=0.05, look=0.1, gone=0.5)
@@ -236,7 +237,7 @@ class Server:
                 (programs / "pg_basebackup", "-D", place / "data", "-R", "-X", "stream", "-c", "fast", "-d", of.dsn),
                 check=True, capture_output=True, timeout=60, cwd=place, **self._whom,
             )  # fmt: skip
-        self.port = own._free_port()
+        self.port = free_port()
         self.dsn = make_conninfo(
             host="127.0.0.1", port=self.port, user="tester", password=PASSWORD, dbname="postgres", connect_timeout=5
         )

@@ -15,10 +15,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from company import free_port
 from onbehalf.doors.clock_remote import clock_offset
 from onbehalf.doors.clock_system import fresh_call_id, now
 from onbehalf.doors.meter_prometheus import PrometheusMeter
+from ports import free_port
 
 
 def test_now_is_whole_seconds() -> None:

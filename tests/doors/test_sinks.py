@@ -22,7 +22,7 @@ import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from company import free_port, wait_for
+from company import wait_for
 from doors.sink_house import Book, book, counting, indices, read, taking
 from doors.tls_house import authority
 from explain import viewed
@@ -34,6 +34,7 @@ from onbehalf.doors.sink_syslog import Syslog
 from onbehalf.errors import SinkRefused, SinkUnavailable
 from onbehalf.explain.views_batch import Batch, Form, batch_mark, lines
 from onbehalf.explain.views_cef import read_cef
+from ports import free_port
 
 JSON = Form(name="json", issuer="https://gateway.example.com", version="0.1.0")
 CEF = Form(name="cef", issuer="https://gateway.example.com", version="0.1.0")

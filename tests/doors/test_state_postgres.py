@@ -11,7 +11,6 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from company import free_port
 from onbehalf.broker.grant import Code, Granted
 from onbehalf.broker.refused import BrokerUnavailable
 from onbehalf.doors.broker_postgres import PostgresBroker
@@ -23,6 +22,7 @@ from onbehalf.doors.state_schema import state_sql
 from onbehalf.doors.state_watch import StateWatch
 from onbehalf.errors import ConfigInvalid, OnceUnavailable, ProofsUnavailable
 from onbehalf.model import CallId, Digest, UnixTime
+from ports import free_port
 from postgres import fresh, run
 from state_house import SilentProxy, opened, state_database, two
 

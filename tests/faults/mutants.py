@@ -113,7 +113,7 @@ def mutants(source: str, within: frozenset[str] = frozenset()) -> Iterator[Mutan
         yield Mutant(node.lineno, what, ast.fix_missing_locations(tree))
 
 
-_Change = tuple[ast.AST, str, Callable[[], None]]
+_Change = tuple[ast.expr | ast.stmt, str, Callable[[], None]]
 
 
 def _changes(tree: ast.Module, within: frozenset[str]) -> Iterator[_Change]:
@@ -182,7 +182,7 @@ def _having(node: ast.AST, name: str, value: object) -> Callable[[], None]:
     return lambda: setattr(node, name, value)
 
 
-def _becoming(node: ast.AST, other: ast.AST) -> Callable[[], None]:
+def _becoming(node: ast.expr | ast.stmt, other: ast.AST) -> Callable[[], None]:
     def change() -> None:
         kept = copy.copy(node)
         other_fields = {"lineno": node.lineno, "col_offset": node.col_offset, **other.__dict__}
@@ -236,7 +236,7 @@ def _tested(tests: Sequence[str]) -> int:
 
 
 def _fewer_examples() -> None:
-    from hypothesis import HealthCheck, settings
+    from hypothesis import HealthCheck, Phase, settings
 
     made = settings.__init__
 
@@ -248,7 +248,7 @@ def _fewer_examples() -> None:
     settings.__init__ = fewer  # type: ignore[method-assign]
     settings.register_profile(
         "mutants", deadline=None, database=None, max_examples=_EXAMPLES, derandomize=True,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.generate),
     )  # fmt: skip
     settings.load_profile("mutants")
 

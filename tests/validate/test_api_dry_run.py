@@ -24,7 +24,7 @@ TEXT: dict[str, Any] = {"type": "string"}
 
 def operation(*parameters: dict[str, Any], **members: Any) -> Operation:
     body = {"type": "object", "properties": {"text": TEXT, "dry": {"type": "boolean"}, **members}}
-    made = {
+    made: dict[str, Any] = {
         "operationId": "do",
         "parameters": [{"name": "validate", "in": "query", "schema": ONLY}, *parameters],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
