@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from onbehalf.doors import ledger_sqlite
 from onbehalf.doors.ledger_keys import open_ledger_keys, read_ledger_keys
 from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.doors.ledger_sqlite import SqliteLedger
@@ -87,6 +88,22 @@ def test_entries_that_follow_are_committed_by_close(tmp_path: Path) -> None:
     assert reader(tmp_path).verify().size == 100
     with pytest.raises(LedgerUnavailable, match="closed"):
         ledger.follow(entry(1))
+
+
+def test_batches_of_any_size_are_written_whole_and_by_few_statements(tmp_path: Path) -> None:
+    sizes = [*range(1, 18), 63, 64, 65, 200]
+    ledger = opened(tmp_path)
+
+    async def fill() -> None:
+        for size in sizes:
+            await asyncio.gather(*(ledger.append(entry(number)) for number in range(size)))
+
+    asyncio.run(fill())
+    ledger.close()
+    report = reader(tmp_path).verify()
+    assert (report.ok, report.size) == (True, sum(sizes))
+    # SQLite keeps a statement with the values it had last: one for each size of a batch held some 20 MB
+    assert len({ledger_sqlite._entering(ledger_sqlite._at_least(size)) for size in range(1, 1025)}) == 11
 
 
 def test_an_answer_does_not_wait_for_the_leaf_of_what_follows_it(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -318,10 +319,11 @@ class SqliteLedger:
         for item in batch:
             values += (item.index, item.hash, item.entry, item.sealed, None, None)
         values[-2:] = (head.root, note)
+        rows = _at_least(len(batch))
+        values += (None,) * (6 * (rows - len(batch)))
         self._keys.sealer.settle()  # INVARIANT: no payload is on disk before the key that opens it
         self._failpoint("before_commit")
-        rows = ",".join(["(?,?,?,?,?,?)"] * len(batch))
-        self._connection.execute(f"INSERT INTO entering VALUES {rows}", values)  # noqa: S608  # question marks only
+        self._connection.execute(_entering(rows), values)
         self.head = note
         self._failpoint("committed")
 
@@ -331,6 +333,18 @@ class SqliteLedger:
             self._closed = f"the record could not be written ({error})"
             batch, self._waiting, self._following = [*batch, *self._waiting], [], []
         wake(batch, LedgerUnavailable(self._closed, hint="mend the disk, then restart the gateway; it checks the log"))
+
+
+def _at_least(rows: int) -> int:
+    """A power of two. A statement is kept with the values it had last, so there must be few of them."""
+    return 1 << (rows - 1).bit_length()
+
+
+@cache
+def _entering(rows: int) -> str:
+    """The statement for so many rows; those without an index are left out."""
+    places = ",".join(["(?,?,?,?,?,?)"] * rows)
+    return f"INSERT INTO entering SELECT * FROM (VALUES {places}) WHERE column1 IS NOT NULL"  # noqa: S608  # question marks
 
 
 def _never_preempt() -> None:
