@@ -22,7 +22,6 @@ from onbehalf.build import Ports
 from onbehalf.config import BrokerClient, BrokerSettings, Settings, broker_issuer
 from onbehalf.doors.broker_authenticate import Authenticator
 from onbehalf.doors.broker_clients import KnownClients
-from onbehalf.doors.broker_fetch import DocumentFetcher
 from onbehalf.doors.broker_login import OidcLogin
 from onbehalf.doors.broker_own import OwnTokens
 from onbehalf.doors.broker_pages import PagesLogin
@@ -90,6 +89,9 @@ def serve_broker(
     callers: IssuerCallers, scopes: Callable[[], frozenset[str]], dpop: DpopProofs,
 ) -> OauthApp:  # fmt: skip
     """The broker's endpoints. Raises ConfigInvalid."""
+    # with it comes a client library, which a gateway without a broker does without
+    from onbehalf.doors.broker_fetch import DocumentFetcher
+
     base, rules = places.config.resolve().parent, broker.settings
     login = _login(broker, settings, places, stack, f"{broker.issuer}{PATH}callback")
     fetcher = DocumentFetcher()

@@ -35,6 +35,7 @@ def test_headers_are_written_and_read_as_the_sdk_does(value: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["onbehalf.app", "onbehalf.doors.serve_uvicorn"])
-def test_the_gateway_loads_without_the_sdk(module: str) -> None:
-    code = f"import sys, {module}; sys.exit(bool({{'mcp', 'mcp_types', 'pydantic', 'starlette'}} & set(sys.modules)))"
+def test_the_gateway_loads_without_the_sdk_or_a_second_http_client(module: str) -> None:
+    not_here = {"mcp", "mcp_types", "pydantic", "starlette", "pyreqwest", "httpx2", "psycopg"}
+    code = f"import sys, {module}; sys.exit(bool({not_here} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

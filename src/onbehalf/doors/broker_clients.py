@@ -8,6 +8,7 @@ Trust: a published client is whoever serves its URL; of a registered one nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import orjson
@@ -15,9 +16,11 @@ import orjson
 from onbehalf.broker.client import Client, from_metadata, is_published_id
 from onbehalf.broker.ports import Store
 from onbehalf.broker.refused import OauthRefused
-from onbehalf.doors.broker_fetch import DocumentFetcher
 from onbehalf.model import UnixTime
 from onbehalf.strict_json import NotStrict, strict_object
+
+if TYPE_CHECKING:
+    from onbehalf.doors.broker_fetch import DocumentFetcher
 
 __all__ = ["KnownClients"]
 

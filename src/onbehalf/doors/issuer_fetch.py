@@ -14,13 +14,11 @@ import base64
 import contextlib
 import re
 from collections.abc import Mapping
-from urllib.parse import quote_plus, urlsplit
-
-from pyreqwest.exceptions import PyreqwestError
-from pyreqwest.response import Response
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 from onbehalf.config import IssuerSettings
-from onbehalf.doors.outbound import plain_client
+from onbehalf.doors.outbound_clients import HttpClients, whole
+from onbehalf.doors.outbound_http import DeadlinePassed, HttpFailed, Reply
 from onbehalf.errors import ConfigInvalid
 from onbehalf.identify import KeysRefused, PublicKey, public_keys
 from onbehalf.model import Json
@@ -34,6 +32,7 @@ _DEPTH = 16
 _MAX_URL = 2048
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
 class FetchFailed(Exception):
@@ -53,7 +52,7 @@ class IssuerFetcher:
     def __init__(self, *, insecure_http: bool = False, seconds: float = 8.0) -> None:
         self._insecure = insecure_http
         self._seconds = seconds
-        self._client = plain_client(seconds=seconds, connect_seconds=seconds).build()
+        self._clients = HttpClients(seconds=seconds)
 
     def check(self, rule: IssuerSettings) -> None:
         """Raises ConfigInvalid for an issuer that must not be asked."""
@@ -114,18 +113,16 @@ class IssuerFetcher:
     ) -> tuple[str, bytes]:
         """The media type, in lower case, and body of the answer to a form. Raises FetchFailed, without what it said."""
         try:
-            async with asyncio.timeout(self._seconds):
-                request = self._client.post(url).form(dict(fields))
-                for name, value in headers.items():
-                    request = request.header(name, value)
-                async with request.build_streamed() as response:
-                    if response.status in (400, 401):
-                        raise await _denied(response, what)
-                    body = await _answered(response, limit, what)
-                    kind = response.get_header("content-type") or ""
-        except TimeoutError as error:
+            async with (
+                asyncio.timeout(self._seconds),
+                self._clients.exchange("POST", url, {**_FORM, **headers}, urlencode(fields).encode()) as reply,
+            ):
+                if reply.status in (400, 401):
+                    raise await _denied(reply, what)
+                body, kind = await _answered(reply, limit, what), reply.headers.get("content-type", "")
+        except (TimeoutError, DeadlinePassed) as error:
             raise FetchFailed(f"it did not answer within {self._seconds:g} s") from error
-        except PyreqwestError as error:
+        except HttpFailed as error:
             raise FetchFailed(f"{what} cannot be reached") from error
         except ValueError as error:
             raise FetchFailed(f"{what} gave no usable answer") from error
@@ -133,7 +130,7 @@ class IssuerFetcher:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._client.close()
+        await self._clients.aclose()
 
     def _checked(self, document: bytes, url: str, rule: IssuerSettings, names: tuple[str, ...]) -> Mapping[str, Json]:
         try:
@@ -168,11 +165,11 @@ class IssuerFetcher:
 
     async def _get(self, url: str, limit: int, what: str) -> bytes:
         try:
-            async with self._client.get(url).header("accept", "application/json").build_streamed() as response:
-                return await _answered(response, limit, what)
-        except PyreqwestError as error:
-            if isinstance(error, TimeoutError):
-                raise
+            async with self._clients.exchange("GET", url, {"accept": "application/json"}) as reply:
+                return await _answered(reply, limit, what)
+        except DeadlinePassed as error:
+            raise FetchFailed(f"it did not answer within {self._seconds:g} s") from error
+        except HttpFailed as error:
             raise FetchFailed(f"{what} cannot be reached") from error
         except ValueError as error:  # a URL that the client's own parser refuses
             raise FetchFailed(f"{what} is at no usable URL") from error
@@ -184,31 +181,23 @@ def basic(client_id: str, secret: str) -> str:
     return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
-async def _answered(response: Response, limit: int, what: str) -> bytes:
-    if response.status != 200:
-        raise FetchFailed(f"{what} was answered with HTTP status {response.status}", status=response.status)
-    if response.get_header("content-encoding") not in (None, "identity"):
+async def _answered(reply: Reply, limit: int, what: str) -> bytes:
+    if reply.status != 200:
+        raise FetchFailed(f"{what} was answered with HTTP status {reply.status}", status=reply.status)
+    if reply.headers.get("content-encoding", "identity") != "identity":
         raise FetchFailed(f"{what} came packed, which nobody asked for")
-    return await _whole(response, limit, what)
+    body = await whole(reply, limit)
+    if body is None:
+        raise FetchFailed(f"{what} is larger than {limit} bytes")
+    return body
 
 
-async def _denied(response: Response, what: str) -> FetchFailed:
+async def _denied(reply: Reply, what: str) -> FetchFailed:
     """Why an endpoint gave nothing, with what it said of it where that can be read."""
     said: Mapping[str, Json] = {}
-    with contextlib.suppress(FetchFailed, NotStrict):
-        said = strict_object(await _whole(response, _METADATA_BYTES, what), depth=_DEPTH)
-    return FetchFailed(f"{what} was answered with HTTP status {response.status}", status=response.status, said=said)
-
-
-async def _whole(response: Response, limit: int, what: str) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while (chunk := await response.body_reader.read_chunk()) is not None:
-        size += len(chunk)
-        if size > limit:
-            raise FetchFailed(f"{what} is larger than {limit} bytes")
-        parts.append(bytes(chunk))
-    return b"".join(parts)
+    with contextlib.suppress(NotStrict):
+        said = strict_object(await whole(reply, _METADATA_BYTES) or b"", depth=_DEPTH)
+    return FetchFailed(f"{what} was answered with HTTP status {reply.status}", status=reply.status, said=said)
 
 
 def _metadata_urls(rule: IssuerSettings) -> tuple[str, ...]:

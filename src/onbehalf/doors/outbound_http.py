@@ -1,6 +1,6 @@
 """HTTP/1.1 exchanges on the event loop's own connections, kept between calls; parsed by httptools, TLS by Python's ssl.
 
-For the path of a call only: a library's client costs more there than all else that a call does (decision 6). One
+For the path of a call: a library's client costs more there than all else that a call does (decision 7). One
 exchange at a time on a connection, sent once and never again. No redirects, no proxy, no cookies, no unpacking: there
 is no code for them. Must not know what is sent or what an answer means.
 
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-__all__ = ["ConnectFailed", "DeadlinePassed", "HttpClient", "HttpFailed", "Reply"]
+__all__ = ["ConnectFailed", "DeadlinePassed", "HttpClient", "HttpFailed", "Reply", "trusting"]
 
 _CONNECT_SECONDS = 5.0
 _IDLE_SECONDS = 4.0
@@ -91,7 +91,7 @@ class HttpClient:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("not an http(s) URL")
-        self._tls = (tls or _tls()) if parts.scheme == "https" else None
+        self._tls = (tls or trusting()) if parts.scheme == "https" else None
         self._host, self._port = parts.hostname, parts.port or (443 if self._tls else 80)
         self._seconds = seconds
         # Connecting ends well before the deadline, or a call that never left could not be told from one that did.
@@ -343,7 +343,8 @@ def _visible(text: str) -> str:
     return text
 
 
-def _tls() -> ssl.SSLContext:
+def trusting() -> ssl.SSLContext:
+    """TLS to whom the platform's trust store vouches for, host names checked. Reading the store takes milliseconds."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])

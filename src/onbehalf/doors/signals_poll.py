@@ -11,17 +11,16 @@ request; to stop anybody takes a key of the stream's issuer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Mapping
-from datetime import timedelta
 
 import orjson
-from pyreqwest.exceptions import PyreqwestError
-from pyreqwest.response import Response
 
 from onbehalf.config_signals import PollSettings
-from onbehalf.doors.outbound import plain_client
+from onbehalf.doors.outbound_clients import whole
+from onbehalf.doors.outbound_http import HttpClient, HttpFailed, Reply
 from onbehalf.doors.signals_refusal import err_of
 from onbehalf.doors.signals_stream import SignalStream
 from onbehalf.errors import IdentifyError, OnbehalfError
@@ -52,8 +51,7 @@ class Poller:
         self._stream = stream
         self._settings = settings
         self._secret = secret
-        seconds = settings.wait_seconds + _GRACE_SECONDS
-        self._client = plain_client(seconds=seconds, connect_seconds=_GRACE_SECONDS).build()
+        self._client = HttpClient(settings.url, seconds=settings.wait_seconds + _GRACE_SECONDS)
         self._acks: list[str] = []
         self._errors: dict[str, Json] = {}
         self._left = False
@@ -75,7 +73,7 @@ class Poller:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._client.close()
+        await self._client.aclose()
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, PollFailed):
@@ -139,33 +137,25 @@ class Poller:
         return sets
 
     async def _posted(self, body: bytes) -> bytes:
+        headers = (
+            ("authorization", f"Bearer {self._secret}"), ("content-type", "application/json"),
+            ("accept", "application/json"),
+        )  # fmt: skip
         try:
-            request = (
-                self._client.post(self._settings.url)
-                .header("authorization", f"Bearer {self._secret}")
-                .header("content-type", "application/json")
-                .header("accept", "application/json")
-                .timeout(timedelta(seconds=self._settings.wait_seconds + _GRACE_SECONDS))
-                .body_bytes(body)
-            )
-            async with request.build_streamed() as response:
-                return await _whole(response)
-        except PyreqwestError as error:
+            with contextlib.closing(await self._client.send("POST", headers, body)) as reply:
+                return await _answered(reply)
+        except HttpFailed as error:
             raise PollFailed("it cannot be reached, or does not answer in time") from error
-        except ValueError as error:  # a URL or header that the client refuses
+        except ValueError as error:  # a header that the client refuses
             raise PollFailed("the request cannot be sent") from error
 
 
-async def _whole(response: Response) -> bytes:
-    if response.status != 200:
-        raise PollFailed(f"it answers with HTTP status {response.status}")
-    if response.get_header("content-encoding") not in (None, "identity"):
+async def _answered(reply: Reply) -> bytes:
+    if reply.status != 200:
+        raise PollFailed(f"it answers with HTTP status {reply.status}")
+    if reply.headers.get("content-encoding", "identity") != "identity":
         raise PollFailed("its answer came packed, which nobody asked for")
-    parts: list[bytes] = []
-    size = 0
-    while (chunk := await response.body_reader.read_chunk()) is not None:
-        size += len(chunk)
-        if size > _ANSWER_BYTES:
-            raise PollFailed(f"its answer is larger than {_ANSWER_BYTES} bytes")
-        parts.append(bytes(chunk))
-    return b"".join(parts)
+    body = await whole(reply, _ANSWER_BYTES)
+    if body is None:
+        raise PollFailed(f"its answer is larger than {_ANSWER_BYTES} bytes")
+    return body

@@ -16,10 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import orjson
-from pyreqwest.exceptions import PyreqwestError
 
 from onbehalf.config_signals import VerificationSettings
-from onbehalf.doors.outbound import plain_client
+from onbehalf.doors.outbound_http import HttpClient, HttpFailed
 from onbehalf.doors.signals_stream import Around, SignalStream, settle
 from onbehalf.errors import SignalsUnavailable
 from onbehalf.model import Json
@@ -52,7 +51,7 @@ class Asking:
         self._stream = stream
         self._settings = settings
         self._secret = secret
-        self._client = plain_client(seconds=_SECONDS, connect_seconds=_SECONDS).build()
+        self._client = HttpClient(settings.url, seconds=_SECONDS)
 
     async def run(self) -> None:
         """Ask for ever."""
@@ -62,22 +61,18 @@ class Asking:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._client.close()
+        await self._client.aclose()
 
     async def _ask(self) -> None:
         state, problem = secrets.token_urlsafe(24), ""
         try:
             await self._stream.ask(state)
-            request = (
-                self._client.post(self._settings.url)
-                .header("authorization", f"Bearer {self._secret}")
-                .header("content-type", "application/json")
-                .body_bytes(orjson.dumps({"stream_id": self._settings.stream, "state": state}))
-            )
-            async with request.build_streamed() as response:
-                if response.status not in (200, 202, 204):
-                    problem = f"it answers with HTTP status {response.status}"
-        except (PyreqwestError, ValueError):
+            headers = (("authorization", f"Bearer {self._secret}"), ("content-type", "application/json"))
+            body = orjson.dumps({"stream_id": self._settings.stream, "state": state})
+            with contextlib.closing(await self._client.send("POST", headers, body)) as reply:
+                if reply.status not in (200, 202, 204):
+                    problem = f"it answers with HTTP status {reply.status}"
+        except (HttpFailed, ValueError):
             problem = "it cannot be reached, or does not answer in time"
         except SignalsUnavailable as error:
             problem = error.message
