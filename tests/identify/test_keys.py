@@ -147,6 +147,13 @@ def test_an_edwards_key_of_another_kind_is_left_out() -> None:
         assert fit(other, public("ES256")) == {"ES256"}
 
 
+@pytest.mark.parametrize("y", [0, 1, 2**255 - 20, 2**255 - 19, 2**255 - 18, 2**255 - 1], ids=hex)
+def test_an_edwards_key_with_which_anybody_can_sign_is_left_out(y: int) -> None:
+    for sign in (0, 1):
+        bare = {"kty": "OKP", "crv": "Ed25519", "kid": "nobodys", "x": b64((y | sign << 255).to_bytes(32, "little"))}
+        assert fit(bare, public("ES256")) == {"ES256"}
+
+
 def test_a_point_off_the_curve_is_left_out() -> None:
     good = public("ES256")
     assert fit(good | {"x": good["y"], "kid": "off"}, good) == {"ES256"}

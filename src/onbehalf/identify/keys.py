@@ -41,6 +41,11 @@ _ROCA = {
     if all(prime % divisor for divisor in range(2, prime))
 }
 
+_P = 2**255 - 19
+_OF_ORDER_8 = 2707385501144840649318225287225658788936804267575313519463743609750303402022
+_SMALL = frozenset({0, 1, _P - 1, _OF_ORDER_8, _P - _OF_ORDER_8})
+"""The y of Ed25519's eight points of small order: with such a key anybody can sign, and OpenSSL takes it."""
+
 _Material: TypeAlias = RSAKey | ECKey | OKPKey
 
 
@@ -64,8 +69,9 @@ def public_keys(document: bytes, *, issuer: str) -> Mapping[str, PublicKey]:
     """The fit keys of a JWK Set, by key id; none, if the issuer withdrew them all. Raises KeysRefused.
 
     Left out: symmetric keys; private keys (what is published is no secret any more); keys for encryption; without
-    `kid`; of other types, curves or sizes; RSA keys of a library whose keys can be factored (ROCA); and every key whose
-    id stands twice, since which is meant is a guess.
+    `kid`; of other types, curves or sizes; RSA keys of a library whose keys can be factored (ROCA); Ed25519 keys of
+    small order or in a second spelling (RFC 8032 section 5.1.3); and every key whose id stands twice, since which is
+    meant is a guess.
     """
     try:
         listed = strict_object(document, depth=8).get("keys")
@@ -141,7 +147,8 @@ def _material(jwk: Mapping[str, Json], kind: str) -> _Material | None:
         if kind == "EC":
             return ECKey.import_key(bare)
         if kind == "OKP":
-            return OKPKey.import_key(bare)
+            okp = OKPKey.import_key(bare)
+            return okp if _of_large_order(okp) else None
         rsa = RSAKey.import_key(bare)
     except (JoseError, ValueError, TypeError, OverflowError):
         return None
@@ -153,3 +160,8 @@ def strong(rsa: RSAKey) -> bool:
     public, numbers = rsa.public_key, rsa.public_key.public_numbers()
     sized = public.key_size in _RSA_BITS and numbers.e.bit_length() <= _RSA_EXPONENT_BITS
     return sized and not all(numbers.n % prime in powers for prime, powers in _ROCA.items())
+
+
+def _of_large_order(okp: OKPKey) -> bool:
+    y = int.from_bytes(okp.public_key.public_bytes_raw(), "little") & (2**255 - 1)
+    return y < _P and y not in _SMALL

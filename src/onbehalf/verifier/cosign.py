@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from onbehalf.verifier import ed25519
 from onbehalf.verifier.note import Checkpoint, decoded
 from onbehalf.verifier.refused import Unusable
 
@@ -76,7 +76,7 @@ def cosigned_at(head: Checkpoint, key: WitnessKey, origin: str) -> int | None:
     said = message(key, head, origin, at)
     try:
         if key.kind == ED25519:
-            Ed25519PublicKey.from_public_bytes(key.public).verify(own[0][12:], said)
+            ed25519.verify(key.public, own[0][12:], said)
         else:
             _verify_ml_dsa(key.public, own[0][12:], said)
     except (InvalidSignature, ValueError) as error:

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from onbehalf.verifier import ed25519
 from onbehalf.verifier.refused import Unusable
 
 __all__ = ["Checkpoint", "LogKey", "checkpoint", "decoded", "log_key"]
@@ -75,7 +75,7 @@ def checkpoint(note: bytes, key: LogKey) -> Checkpoint:
         raise ValueError(f"it has {len(own)} signatures by this key of `{key.name}`, not one")
     body += "\n"
     try:
-        Ed25519PublicKey.from_public_bytes(key.public).verify(own[0][4:], body.encode())
+        ed25519.verify(key.public, own[0][4:], body.encode())
     except InvalidSignature as error:
         raise ValueError("its signature does not verify") from error
     said = body.split("\n")

@@ -14,8 +14,8 @@ import re
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from onbehalf.verifier import ed25519
 from onbehalf.verifier.leaves import Intent, Leaf
 from onbehalf.verifier.strict import strict
 
@@ -87,7 +87,7 @@ class Receipts:
         if self._in_force is not None and self._in_force.get(kid) != _encoded(key):
             return "its key was none of those on record as in force then"
         try:
-            Ed25519PublicKey.from_public_bytes(key).verify(decoded(signature), f"{parts[0]}.{parts[1]}".encode())
+            ed25519.verify(key, decoded(signature), f"{parts[0]}.{parts[1]}".encode())
         except (InvalidSignature, ValueError):
             return "its signature does not verify"
         return self._about(said, kid, leaf, intent)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from onbehalf.verifier import ed25519
 from onbehalf.verifier.leaves import Leaf
 from onbehalf.verifier.receipts import decoded, key_set, parts_of
 from onbehalf.verifier.refused import Unusable
@@ -122,7 +122,7 @@ def _read(compact: str, line: int, keys: dict[str, bytes]) -> tuple[int, _Token]
     if key is None:
         raise ValueError("its key is not in keys.json")
     try:
-        Ed25519PublicKey.from_public_bytes(key).verify(decoded(parts[2]), f"{parts[0]}.{parts[1]}".encode())
+        ed25519.verify(key, decoded(parts[2]), f"{parts[0]}.{parts[1]}".encode())
     except InvalidSignature as error:
         raise ValueError("its signature does not verify") from error
     said = strict(decoded(parts[1]), depth=_DEPTH)
