@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from onbehalf.doors.ledger_file import checked, connect, lock_file, signed
+from onbehalf.doors.ledger_file import checked, connect, lock_file, row, signed
 from onbehalf.doors.ledger_followed import TABLE, handovers
 from onbehalf.doors.ledger_keys import make_next_keys, next_keys, read_ledger_keys, take_next_keys
 from onbehalf.doors.ledger_reader import Scan
@@ -25,21 +25,17 @@ from onbehalf.doors.ledger_settled import settle
 from onbehalf.doors.ledger_store import SqliteView
 from onbehalf.doors.ledger_waiting import spelled_entry
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
-from onbehalf.explain import handover, tree
+from onbehalf.explain import handover
 from onbehalf.explain.handover import Handover
-from onbehalf.explain.leaf import Made, make, opened_facts, read
-from onbehalf.explain.seal import NONCE_BYTES, LedgerKeys
+from onbehalf.explain.leaf import Made, opened_facts, read
+from onbehalf.explain.seal import LedgerKeys
 from onbehalf.model import UnixTime
 
 __all__ = ["finish", "hand_over"]
 
 
-def _pass(_: str) -> None:
-    return None
-
-
 def hand_over(
-    ledger: Path, keys: Path, *, origin: str, by: str, at: UnixTime, failpoint: Callable[[str], None] = _pass
+    ledger: Path, keys: Path, *, origin: str, by: str, at: UnixTime, failpoint: Callable[[str], None] = lambda _: None
 ) -> Handover:
     """Change the keys of the log at `ledger`, whose keys are in the folder `keys`. `by` is a user of this machine.
 
@@ -113,11 +109,8 @@ def _commit(
     before, after = keys
     frontier = scanned.frontier
     index, path = frontier.size, [*frontier.peaks().values()][::-1]
-    spelled = spelled_entry(handover.entry(before, after, by=by, at=at))
-    fresh = os.urandom(32 + 16 + NONCE_BYTES)
-    made = make(spelled, id_=fresh[32:48].hex(), salt=fresh[:32])
-    hash_ = tree.leaf_hash(made.leaf)
-    sealed = before.sealer.seal(made.payload, about=spelled.about, nonce=fresh[48:], index=index, leaf=hash_)
+    entry = spelled_entry(handover.entry(before, after, by=by, at=at))
+    made, hash_, sealed = row(entry, before, index=index)
     frontier.append(hash_)
     head, note = signed(frontier, after)
     both = handover.signed_by_both(head, before, after, at=at)

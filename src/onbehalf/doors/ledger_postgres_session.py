@@ -21,14 +21,14 @@ from onbehalf.doors.ledger_postgres_keys import KEY_GONE
 from onbehalf.doors.ledger_postgres_schema import FENCED, LOCK_SPACE, PRESENT
 from onbehalf.errors import ConfigInvalid
 
-__all__ = ["Demands", "Fenced", "Head", "KeyGone", "Lost", "Present", "Session", "open_session"]
+__all__ = ["ALIVE", "Demands", "Fenced", "Head", "KeyGone", "Lost", "Present", "Session", "open_session"]
 
 _STATEMENT_SECONDS = 30
 _HEAD_SECONDS = 10
 """How long to wait for whoever holds the head."""
 _STEP = 4096
 _LOCKED, _LEAVES = "SELECT * FROM onbehalf_log.lock_head", "SELECT entry FROM onbehalf_log.leaf"
-_ALIVE = {
+ALIVE = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -220,7 +220,7 @@ class Session:
 def open_session(demands: Demands) -> Session:
     """A new connection. Raises ConfigInvalid where the server is not what a record needs, Lost where there is none."""
     with _told():
-        connection = psycopg.connect(make_conninfo(demands.dsn, **_ALIVE), autocommit=True, prepare_threshold=1)
+        connection = psycopg.connect(make_conninfo(demands.dsn, **ALIVE), autocommit=True, prepare_threshold=1)
     try:
         with _told():
             cursor = connection.execute((_SETTINGS % round(demands.idle_seconds * 1000)).encode())
