@@ -1,6 +1,6 @@
 """The ledger's file in SQLite, for whoever writes it: its lock, its connection, the check before anything is written.
 
-Also what an entry is in it. Must not write one (ledger_sqlite.py, ledger_handover.py).
+Also what an entry is in it. Must not write one (ledger_sqlite.py, ledger_handover_sqlite.py).
 
 Trust: as ledger_sqlite.py.
 """

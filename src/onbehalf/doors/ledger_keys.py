@@ -110,17 +110,23 @@ def take_next_keys(
 ) -> None:
     """Put the next keys in the place of those in force; `log.key` last, so that this can be done again from its start.
 
-    `log.pub` changes too, unless somebody wrote something else than the keys `before` there. Raises OSError.
+    `log.pub` changes too, unless somebody wrote something else than the keys `before` there. Raises ConfigInvalid.
     """
     public = directory / "log.pub"
-    if not public.exists() or public.read_text(encoding="utf-8", errors="replace").split() == [*before]:
-        _replace(public, "".join(f"{vkey}\n" for vkey in after).encode(), mode=0o644)
-    failpoint("published")
-    for name in (_ML_DSA, "log.key"):
-        if (directory / (name + _NEXT)).exists():
-            (directory / (name + _NEXT)).replace(directory / name)
-            sync_folder(directory)
-        failpoint(f"took {name}")
+    try:
+        if not public.exists() or public.read_text(encoding="utf-8", errors="replace").split() == [*before]:
+            _replace(public, "".join(f"{vkey}\n" for vkey in after).encode(), mode=0o644)
+        failpoint("published")
+        for name in (_ML_DSA, "log.key"):
+            if (directory / (name + _NEXT)).exists():
+                (directory / (name + _NEXT)).replace(directory / name)
+                sync_folder(directory)
+            failpoint(f"took {name}")
+    except OSError as error:
+        raise ConfigInvalid(
+            f"the record is signed by new keys, which cannot be put in place in `{directory}`: {error.strerror}",
+            hint=f"they are there, as `log.key{_NEXT}` and its like: see that the folder can be written, and try again",
+        ) from error
 
 
 def read_shared_keys(directory: Path, *, origin: str, people: KeyStore) -> LedgerKeys:
