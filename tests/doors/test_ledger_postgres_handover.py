@@ -114,8 +114,10 @@ def exported(record: Record, name: str) -> Path:
 
 def test_a_change_is_one_leaf_under_a_head_of_all_keys_and_the_log_goes_on_by_the_new_ones(record: Record) -> None:
     old = keys(record)
+    [(epoch,)] = record.run("SELECT epoch FROM onbehalf_log.head")
     made = changed(record)
     new = keys(record)
+    assert record.run("SELECT epoch FROM onbehalf_log.head") == [(epoch + 1,)]
     assert set(old.vkeys).isdisjoint(new.vkeys)
     for each in (old, new):
         head = checkpoint.read(made.note, each.signer.verifier, origin=ORIGIN)
@@ -292,6 +294,14 @@ def test_a_gateway_that_has_the_former_key_files_says_what_to_copy_and_one_with_
     with pytest.raises(ConfigInvalid, match="a former key of this log: leaf 3 says") as refused:
         record.replica("b", keys=former(record, elsewhere))
     assert "copy `log.key`, `log-ml-dsa.key` and `log.pub`" in refused.value.hint
+    with pytest.raises(ConfigInvalid, match="a former key of this log: leaf 3 says"):
+        hand_over(changeable(record), elsewhere, origin=ORIGIN, by="ops", at=UnixTime(7000))
+    assert not [*elsewhere.glob("*.next")]
+    second = (prepared / "log-ml-dsa.key.next").rename(record.path / "aside")
+    with pytest.raises(ConfigInvalid, match="the new second key") as refused:
+        finish(changeable(record, record.dsn), prepared, origin=ORIGIN)
+    assert "copy `log-ml-dsa.key.next`" in refused.value.hint
+    second.rename(prepared / "log-ml-dsa.key.next")
     made = finish(changeable(record, record.dsn), prepared, origin=ORIGIN)
     assert made is not None
     assert sorted(each.name for each in prepared.iterdir()) == sorted(p.name for p in (record.path / "keys").iterdir())

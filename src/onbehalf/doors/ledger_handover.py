@@ -128,9 +128,20 @@ def _finished(record: Seen, keys: Path, *, origin: str) -> Handover | None:
     before, named = handover.keys_named(done[-1])
     if named[0] != after.vkeys[0]:
         return None
+    _require_second(keys, after, named, origin=origin)
     record.settle()  # INVARIANT: no old key is given up for a change that may yet be lost
     take_next_keys(keys, before=before, after=named)
     return done[-1]
+
+
+def _require_second(folder: Path, after: LedgerKeys, named: tuple[str, ...], *, origin: str) -> None:
+    """The second key is there too, or was put in place already: it may be that not all files were copied here."""
+    second = after.vkeys[1:] or read_ledger_keys(folder, origin=origin).vkeys[1:]
+    if second and named[1:] and second != named[1:]:
+        raise ConfigInvalid(
+            f"the new second key of the log is not in `{folder}`",
+            hint="copy `log-ml-dsa.key.next` from where `log.key.next` comes from",
+        )
 
 
 def _require_new(after: LedgerKeys, changes: tuple[Handover, ...]) -> None:
