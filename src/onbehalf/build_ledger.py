@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ from onbehalf.doors.clock_system import now
 from onbehalf.doors.inbound_log import LogApp
 from onbehalf.doors.ledger_erase import Erasing, resurrected
 from onbehalf.doors.ledger_erase_sqlite import SqliteErasable
-from onbehalf.doors.ledger_handover import finish
+from onbehalf.doors.ledger_handover import Changeable, finish
+from onbehalf.doors.ledger_handover_sqlite import SqliteChangeable
 from onbehalf.doors.ledger_keys import open_ledger_keys, read_ledger_keys, read_shared_keys
 from onbehalf.doors.ledger_sealing import SubjectSealing
 from onbehalf.doors.ledger_signing import HeadSigning, SignedTiles
@@ -33,9 +35,12 @@ from onbehalf.places import Paths
 
 if TYPE_CHECKING:
     from onbehalf.doors.ledger_postgres import PostgresLedger
+    from onbehalf.doors.ledger_postgres_handover import PostgresChangeable
+    from onbehalf.doors.ledger_postgres_session import Demands
     from onbehalf.doors.ledger_postgres_subjects import Eraser
 
 __all__ = [
+    "changeable",
     "erasing_alone",
     "erasing_keys",
     "ledger_dsn",
@@ -47,16 +52,20 @@ __all__ = [
     "reading_keys",
 ]
 
+_PATIENT_SECONDS = 60.0
+"""How long a command that changes the log's keys may hold the head without a word."""
+
 
 def open_ledger(places: Paths, settings: Settings, *, origin: str) -> tuple[SqliteLedger | PostgresLedger, LedgerKeys]:
     """The record, checked, to be written, and its keys. `origin` is its name. Raises OnbehalfError."""
     asked = settings.gateway.ledger.postgres
     if asked is None:
-        finish(places.ledger, places.keys, origin=origin)
+        finish(SqliteChangeable(places.ledger), places.keys, origin=origin)
         keys = open_ledger_keys(places.keys, origin=origin)
         return SqliteLedger.open(places.ledger, keys=keys, origin=origin, now=now), keys
     from onbehalf.doors.ledger_postgres_subjects import PostgresSubjects
 
+    finish(_postgres_changeable(places, asked, origin, asked.dsn), places.keys, origin=origin)
     people = PostgresSubjects(ledger_dsn(asked, asked.dsn, "dsn", places=places))
     keys = read_shared_keys(places.keys, origin=origin, people=people)  # another replica made the record's
     ledger = _replica(places, asked, keys, places.replica)
@@ -67,6 +76,33 @@ def open_ledger(places: Paths, settings: Settings, *, origin: str) -> tuple[Sqli
         people.close()
         raise
     return ledger, keys
+
+
+def changeable(places: Paths, settings: Settings, *, origin: str, login: str) -> Changeable:
+    """The record, for a change of its keys. `login` refers to a DSN for one in PostgreSQL. Raises ConfigInvalid."""
+    asked = settings.gateway.ledger.postgres
+    if asked is None:
+        if login:
+            raise ConfigInvalid("--login is for a record in PostgreSQL", hint="leave it out")
+        return SqliteChangeable(places.ledger)
+    if not login:
+        raise ConfigInvalid(
+            "the keys of a record in PostgreSQL are changed with a login of its own, which no gateway has",
+            hint="--login env:NAME or file:PATH names its DSN; docs/replicas.md says how it is made",
+        )
+    return _postgres_changeable(places, asked, origin, login, what="--login")
+
+
+def _postgres_changeable(
+    places: Paths, asked: PostgresLedgerSettings, origin: str, reference: str, *, what: str = ""
+) -> PostgresChangeable:
+    """`what` is the option that gave the reference, where a person did, and not the settings for a gateway."""
+    from onbehalf.doors.ledger_postgres_handover import PostgresChangeable
+
+    demands = _demands(asked, ledger_dsn(asked, reference, "dsn", places=places, what=what))
+    if what:
+        demands = replace(demands, insecure_role=True, idle_seconds=_PATIENT_SECONDS)
+    return PostgresChangeable(demands, replica=places.replica, origin=origin)
 
 
 def open_erasing(
@@ -124,15 +160,18 @@ async def erasing_alone(places: Paths, settings: Settings, *, origin: str) -> As
 def _replica(places: Paths, asked: PostgresLedgerSettings, keys: LedgerKeys, replica: Path) -> PostgresLedger:
     """The record in PostgreSQL, checked, to be written as the replica of that file."""
     from onbehalf.doors.ledger_postgres import Patience, PostgresLedger
-    from onbehalf.doors.ledger_postgres_session import Demands
 
-    demands = Demands(
-        dsn=ledger_dsn(asked, asked.dsn, "dsn", places=places),
-        insecure_durability=asked.insecure_durability_for_tests,
-        insecure_role=asked.insecure_role_for_tests,
-    )
+    demands = _demands(asked, ledger_dsn(asked, asked.dsn, "dsn", places=places))
     patience = Patience(gone=asked.gone_seconds)
     return PostgresLedger.open(demands, keys=keys, replica=replica, now=now, patience=patience)
+
+
+def _demands(asked: PostgresLedgerSettings, dsn: str) -> Demands:
+    from onbehalf.doors.ledger_postgres_session import Demands
+
+    return Demands(
+        dsn=dsn, insecure_durability=asked.insecure_durability_for_tests, insecure_role=asked.insecure_role_for_tests
+    )  # fmt: skip
 
 
 def _eraser_keys(places: Paths, asked: PostgresLedgerSettings, origin: str) -> tuple[LedgerKeys, Eraser]:
@@ -198,11 +237,12 @@ def ledger_where(places: Paths, settings: Settings) -> str:
     return str(places.ledger) if settings.gateway.ledger.postgres is None else "in PostgreSQL"
 
 
-def ledger_dsn(asked: PostgresLedgerSettings, reference: str, key: str, *, places: Paths) -> str:
-    """What a reference refers to, as a DSN that is safe to use. Raises ConfigInvalid."""
+def ledger_dsn(asked: PostgresLedgerSettings, reference: str, key: str, *, places: Paths, what: str = "") -> str:
+    """What a reference refers to, as a DSN that is safe to use. `what` names it, if not the settings. Raises
+    ConfigInvalid."""
     from onbehalf.doors.upstream_postgres_dsn import safe_dsn
 
-    what = f"gateway.ledger.postgres.{key}"
+    what = what or f"gateway.ledger.postgres.{key}"
     base: Path = places.config.resolve().parent
     return safe_dsn(resolved(reference, base=base, what=what), what=what, insecure_tls=asked.insecure_tls_for_tests)
 

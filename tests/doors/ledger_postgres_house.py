@@ -61,7 +61,7 @@ def appended(ledger: PostgresLedger, *numbers: int, kind: str = "denial") -> lis
 
 
 class Record:
-    """One record: its keys, and the DSNs of its owner, of a gateway, and of who erases."""
+    """One record: its keys, and the DSNs of its owner, of a gateway, of who erases and of who changes its keys."""
 
     def __init__(self, path: Path, dsn: str, *, made: bool = False) -> None:
         """A new one, or one that another process `made`."""
@@ -69,11 +69,12 @@ class Record:
         name = conninfo_to_dict(dsn)["dbname"]
         self.dsn = make_conninfo(dsn, user=f"gw_{name}", password=PASSWORD)
         self.eraser = make_conninfo(dsn, user=f"er_{name}", password=PASSWORD)
+        self.rekeyer = make_conninfo(dsn, user=f"rk_{name}", password=PASSWORD)
         if not made:
             signer = open_ledger_keys(path / "keys", origin=ORIGIN).signer
             with psycopg.connect(dsn, autocommit=True) as connection:
                 connection.execute(schema_sql(signer).encode())
-                for login, role in ((f"gw_{name}", "writer"), (f"er_{name}", "eraser")):
+                for login, role in ((f"gw_{name}", "writer"), (f"er_{name}", "eraser"), (f"rk_{name}", "rekeyer")):
                     connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(login)))
                     create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}")
                     of = sql.Identifier(f"onbehalf_log_{role}")

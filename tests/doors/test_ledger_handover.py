@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from onbehalf.doors.ledger_handover import finish, hand_over
+from onbehalf.doors.ledger_handover_sqlite import SqliteChangeable
 from onbehalf.doors.ledger_heads import LedgerHeads
 from onbehalf.doors.ledger_keys import open_ledger_keys, read_ledger_keys
 from onbehalf.doors.ledger_reader import LedgerReader
@@ -36,7 +37,8 @@ def keys(place: Path) -> LedgerKeys:
 
 def changed(place: Path, failpoint: Callable[[str], None] = lambda _: None) -> Handover:
     return hand_over(
-        place / "log.db", place / "keys", origin=ORIGIN, by="ops", at=UnixTime(7000), failpoint=failpoint
+        SqliteChangeable(place / "log.db"), place / "keys", origin=ORIGIN, by="ops", at=UnixTime(7000),
+        failpoint=failpoint,
     )  # fmt: skip
 
 
@@ -52,7 +54,7 @@ def killed(place: Path, step: str) -> None:
 
 def more(place: Path) -> None:
     """One entry by a gateway that starts now."""
-    finish(place / "log.db", place / "keys", origin=ORIGIN)
+    finish(SqliteChangeable(place / "log.db"), place / "keys", origin=ORIGIN)
     made = open_ledger_keys(place / "keys", origin=ORIGIN)
     ledger = SqliteLedger.open(place / "log.db", keys=made, origin=ORIGIN, now=lambda: UnixTime(8000))
     asyncio.run(ledger.append(AuditEntry(kind="start", call="", at=UnixTime(8000), facts={})))

@@ -36,6 +36,7 @@ def test_a_database_without_a_record_says_what_to_do(record: Record) -> None:
         ("GRANT DELETE ON onbehalf_log.payload TO {gw}", "may write the table payload"),
         ("GRANT UPDATE ON onbehalf_keys.key TO {gw}", "may write the table key"),
         ("GRANT onbehalf_log_eraser TO {gw}", "may destroy keys of people"),
+        ("GRANT onbehalf_log_rekeyer TO {gw}", "may change the log's keys"),
     ],
 )
 def test_a_login_that_may_do_more_than_append_is_refused(record: Record, change: str, expected: str) -> None:
@@ -75,6 +76,9 @@ def test_a_server_that_may_forget_what_it_committed_is_refused(record: Record, w
         "SELECT onbehalf_keys.note('', 'done', '', '', 1)",
         "SELECT onbehalf_keys.erase_payloads('', 0, 1, '{0}')",
         "SELECT onbehalf_keys.scrub()",
+        "SELECT onbehalf_log.lock_alone()",
+        "SELECT onbehalf_log.hand_over(0, 1, '', '', '', '', '')",
+        "DELETE FROM onbehalf_log.handover",
     ],
 )
 def test_a_gateways_login_can_neither_change_nor_remove(record: Record, statement: str) -> None:
@@ -102,19 +106,41 @@ def test_who_erases_can_neither_read_nor_append_nor_make_keys(record: Record, st
         eraser.execute(statement.encode())
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO onbehalf_log.handover VALUES (1, '', 1)",
+        "UPDATE onbehalf_log.head SET size = 0",
+        "UPDATE onbehalf_log.replica SET gone = NULL",
+        "SELECT wrapped FROM onbehalf_keys.key",
+        "SELECT onbehalf_keys.keep('{}', '{}', '{}')",
+        "SELECT onbehalf_keys.destroy('', '{}', '')",
+        "SELECT onbehalf_log.join_log('one')",
+        "SELECT onbehalf_log.fence(1, 1)",
+        "SELECT onbehalf_log.enter(1, 0, 0, '{}', '{}', '', '', 0)",
+    ],
+)
+def test_who_changes_the_logs_keys_can_neither_append_anything_else_nor_touch_keys_of_people(
+    record: Record, statement: str
+) -> None:
+    with psycopg.connect(record.rekeyer, autocommit=True) as login, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        login.execute(statement.encode())
+
+
 def test_a_record_of_an_older_release_says_what_to_do_and_keeps_what_it_has(record: Record) -> None:
     ledger = record.replica()
     appended(ledger, 1)
     ledger.close()
-    record.run("DROP SCHEMA onbehalf_keys CASCADE")
-    with pytest.raises(ConfigInvalid, match="of an older release") as refused:
-        record.replica()
-    assert "onbehalf db ledger" in refused.value.hint
-    record.run(schema_sql(record.keys.signer))
-    ledger = record.replica()
-    appended(ledger, 2)
-    ledger.close()
-    assert record.verified() == 2
+    for number, lacks in enumerate(("SCHEMA onbehalf_keys CASCADE", "TABLE onbehalf_log.handover"), start=2):
+        record.run(f"DROP {lacks}")
+        with pytest.raises(ConfigInvalid, match="of an older release") as refused:
+            record.replica()
+        assert "onbehalf db ledger" in refused.value.hint
+        record.run(schema_sql(record.keys.signer))
+        ledger = record.replica()
+        appended(ledger, number)
+        ledger.close()
+        assert record.verified() == number
 
 
 def test_the_functions_append_at_the_end_of_the_log_or_do_nothing(record: Record) -> None:

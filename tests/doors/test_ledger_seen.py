@@ -17,6 +17,7 @@ from onbehalf.cli.explain import opened
 from onbehalf.doors import ledger_heads, ledger_seen
 from onbehalf.doors.inbound_seen import CHECKPOINT, Watched, brought
 from onbehalf.doors.ledger_handover import hand_over
+from onbehalf.doors.ledger_handover_sqlite import SqliteChangeable
 from onbehalf.doors.ledger_heads import LedgerHeads
 from onbehalf.doors.ledger_keys import read_ledger_keys
 from onbehalf.doors.ledger_seen import SeenCheckpoints, Verdict
@@ -89,7 +90,7 @@ def test_a_head_by_a_key_that_the_log_gave_up_is_an_alarm_where_it_tells_another
     former = read_ledger_keys(tmp_path / "keys", origin=ORIGIN).signer
     with closing(opened_ledger(tmp_path)) as leaves:
         hashes = [row[0] for row in leaves.execute("SELECT hash FROM leaf ORDER BY idx")]
-    hand_over(tmp_path / "log.db", tmp_path / "keys", origin=ORIGIN, by="ops", at=UnixTime(7000))
+    hand_over(SqliteChangeable(tmp_path / "log.db"), tmp_path / "keys", origin=ORIGIN, by="ops", at=UnixTime(7000))
     kept = write(Checkpoint(origin=ORIGIN, size=len(hashes), root=tree.root(hashes)), former)
     stolen = write(Checkpoint(origin=ORIGIN, size=len(hashes) + 5, root=b"f" * 32), former)
 

@@ -13,6 +13,7 @@ import pytest
 
 from onbehalf.doors.ledger_evidence import Asked, export
 from onbehalf.doors.ledger_handover import hand_over
+from onbehalf.doors.ledger_handover_sqlite import SqliteChangeable
 from onbehalf.doors.ledger_heads import LedgerHeads
 from onbehalf.doors.ledger_keys import read_ledger_keys
 from onbehalf.doors.ledger_reader import LedgerReader
@@ -64,7 +65,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Changed:
     keys = [read_ledger_keys(place / "keys", origin=ORIGIN)]
     notes = {14: _newest(place, keys[-1])}
     for at in (7000, 8000):
-        made = hand_over(place / "log.db", place / "keys", origin=ORIGIN, by="ops", at=UnixTime(at))
+        made = hand_over(SqliteChangeable(place / "log.db"), place / "keys", origin=ORIGIN, by="ops", at=UnixTime(at))
         notes[made.size] = made.note
         keys.append(read_ledger_keys(place / "keys", origin=ORIGIN))
         ledger = SqliteLedger.open(place / "log.db", keys=keys[-1], origin=ORIGIN, now=lambda: UnixTime(9000))

@@ -10,10 +10,12 @@ import typer
 
 from onbehalf.broker.grant import KIND
 from onbehalf.build_broker import BROKER_KEYS
+from onbehalf.build_ledger import changeable
 from onbehalf.cli.screen import AsJson, ConfigFile, console, plain, print_json, quoted, user
 from onbehalf.doors.clock_system import now
 from onbehalf.doors.key_file import KeyFile
 from onbehalf.doors.ledger_handover import hand_over
+from onbehalf.doors.ledger_keys import make_next_keys, read_ledger_keys
 from onbehalf.doors.signer_events import event_keys_path, read_event_keys
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.errors import ConfigInvalid
@@ -89,13 +91,29 @@ def rotate(
 
 
 @app.command("rotate-log")
-def rotate_log(config: ConfigFile = Path("onbehalf.yaml"), as_json: AsJson = False) -> None:
+def rotate_log(
+    config: ConfigFile = Path("onbehalf.yaml"),
+    login: Annotated[
+        str,
+        typer.Option(
+            "--login", metavar="REFERENCE",
+            help="With a record in PostgreSQL: the DSN of a login that may change its keys, at env:NAME or file:PATH.",
+        ),
+    ] = "",
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only make the new keys, beside the old ones, and print their lines.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
     """Let the record be signed by new keys from now on, and put that on record.
 
-    The gateway must not run meanwhile. The change is a leaf that names the old and the new keys, under a
-    head that all of them signed; bundles carry it, so auditors go on with the key that they know. The old
-    keys are then deleted. Run it as the user that the gateway runs as. If it is broken off, the next start
-    or the next run finishes it.
+    No gateway of the record may run meanwhile. The change is a leaf that names the old and the new keys,
+    under a head that all of them signed; bundles carry it, so auditors go on with the key that they know.
+    The old keys are then deleted. Run it as the user that the gateway runs as. If it is broken off, the
+    next start or the next run finishes it.
+
+    With several gateways on one record, prepare first, copy data/keys to each machine, and stop them all:
+    each takes the new keys when it starts.
 
     Witnesses, and a policy file that lists logs, must be told the new key: data/keys/log.pub.
     For a key that was stolen, read docs/witnesses.md first.
@@ -103,13 +121,12 @@ def rotate_log(config: ConfigFile = Path("onbehalf.yaml"), as_json: AsJson = Fal
     Example: systemctl stop onbehalf && onbehalf keys rotate-log && systemctl start onbehalf
     """
     settings = load_settings(config)
-    places = paths(config, settings)
-    if settings.gateway.ledger.postgres is not None:
-        raise ConfigInvalid(
-            "the keys of a record that several gateways share cannot be changed",
-            hint="end that log and begin one under another `log_origin`; docs/replicas.md",
-        )
-    made = hand_over(places.ledger, places.keys, origin=log_origin(settings), by=user(), at=now())
+    places, origin = paths(config, settings), log_origin(settings)
+    if prepare:
+        _prepared(places, origin, as_json=as_json)
+        return
+    record = changeable(places, settings, origin=origin, login=login)
+    made = hand_over(record, places.keys, origin=origin, by=user(), at=now())
     before, after = keys_named(made)
     if as_json:
         print_json({"leaf": made.index, "before": list(before), "after": list(after)})
@@ -118,6 +135,20 @@ def rotate_log(config: ConfigFile = Path("onbehalf.yaml"), as_json: AsJson = Fal
     screen.print(f"Heads of more than {made.index} leaves are signed by the new keys; leaf {made.index} says so.")
     screen.print(plain(f"record    {_log_pub(places.keys / 'log.pub')}"), markup=False, soft_wrap=True)
     screen.print("Now give these lines to witnesses, auditors and the policy file, then start the gateway.")
+    if settings.gateway.ledger.postgres is not None:
+        where = quoted(str(places.keys))
+        screen.print(f"On other machines without the new keys: copy log.key, log-ml-dsa.key and log.pub from {where}.")
+
+
+def _prepared(places: Paths, origin: str, *, as_json: bool) -> None:
+    """The keys that are to come, made where they are missing. Those in force must be there."""
+    before, after = read_ledger_keys(places.keys, origin=origin), make_next_keys(places.keys, origin=origin)
+    if as_json:
+        print_json({"before": list(before.vkeys), "after": list(after.vkeys)})
+        return
+    screen = console()
+    screen.print(plain("next      " + "\n".join(after.vkeys)), markup=False, soft_wrap=True)
+    screen.print("Nothing is changed yet. `onbehalf keys rotate-log` lets these keys come after those in force.")
 
 
 def _signer(config: Path) -> tuple[Paths, FileSigner]:

@@ -1,6 +1,6 @@
 """The ledger's file in SQLite, for whoever writes it: its lock, its connection, the check before anything is written.
 
-Must not write an entry (ledger_sqlite.py, ledger_handover.py).
+Also what an entry is in it. Must not write one (ledger_sqlite.py, ledger_handover_sqlite.py).
 
 Trust: as ledger_sqlite.py.
 """
@@ -19,9 +19,10 @@ from onbehalf.doors.ledger_store import SqliteView
 from onbehalf.doors.ledger_waiting import require_whole
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, tree
-from onbehalf.explain.seal import LedgerKeys
+from onbehalf.explain.leaf import Made, Spelled, make
+from onbehalf.explain.seal import NONCE_BYTES, LedgerKeys
 
-__all__ = ["RESTORE", "checked", "connect", "lock_file", "signed"]
+__all__ = ["RESTORE", "checked", "connect", "lock_file", "row", "signed"]
 
 RESTORE = "keep the file as evidence; `onbehalf audit verify` lists what does not hold"
 
@@ -73,3 +74,16 @@ def signed(frontier: tree.Frontier, keys: LedgerKeys) -> tuple[checkpoint.Checkp
     """The head over a tree, and its note."""
     head = checkpoint.Checkpoint(origin=keys.signer.name, size=frontier.size, root=frontier.root())
     return head, checkpoint.write(head, keys.signer)
+
+
+def row(
+    spelled: Spelled, keys: LedgerKeys, *, index: int, place: tuple[str, int] = ("", 0)
+) -> tuple[Made, bytes, bytes]:
+    """An entry as it stands at `index`, with fresh id and salt: leaf and payload, the leaf's hash, the payload sealed.
+
+    `place` is its channel and its number there.
+    """
+    fresh = os.urandom(32 + 16 + NONCE_BYTES)
+    made = make(spelled, id_=fresh[32:48].hex(), salt=fresh[:32], place=place)
+    hash_ = tree.leaf_hash(made.leaf)
+    return made, hash_, keys.sealer.seal(made.payload, about=spelled.about, nonce=fresh[48:], index=index, leaf=hash_)

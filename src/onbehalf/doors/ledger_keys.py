@@ -20,7 +20,7 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from onbehalf.doors.folder_sync import sync_folder
@@ -49,25 +49,18 @@ _MAX_FILE_BYTES = 1024
 
 def open_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
     """The keys in `directory`, made where they are missing. `origin` names the log. Raises ConfigInvalid."""
-    try:
+    with _making(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("log.key", "payload.key", *((_ML_DSA,) if ml_dsa_44() else ())):
-            if not (directory / name).exists():
-                _create(directory / name, base64.b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n", mode=0o600)
+        _make(directory, "log.key", "payload.key", *_second())
         keys = read_ledger_keys(directory, origin=origin)
         _publish(directory / "log.pub", keys.vkeys)
-    except OSError as error:
-        raise ConfigInvalid(f"keys cannot be made in `{directory}`: {error.strerror}") from error
     return keys
 
 
 def open_mask_key(directory: Path) -> bytes:
     """The 32 bytes of `mask.key`, made where it is missing. Raises ConfigInvalid."""
-    try:
-        if not (directory / "mask.key").exists():
-            _create(directory / "mask.key", base64.b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n", mode=0o600)
-    except OSError as error:
-        raise ConfigInvalid(f"keys cannot be made in `{directory}`: {error.strerror}") from error
+    with _making(directory):
+        _make(directory, "mask.key")
     return _secret(directory / "mask.key")
 
 
@@ -77,28 +70,28 @@ def read_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
 
 
 def _log_keys(directory: Path, *, origin: str, suffix: str = "") -> LedgerKeys:
+    signer, second = _signer(directory, origin, suffix), directory / f"{_ML_DSA}{suffix}"
+    heads = HeadSigner(origin, _secret(second)) if second.exists() and ml_dsa_44() else None
+    sealing = _sealing(directory, SubjectStore(directory.parent / SUBJECTS))
+    return LedgerKeys(signer=signer, sealer=sealing, heads=heads)
+
+
+def _signer(directory: Path, origin: str, suffix: str = "") -> NoteSigner:
     try:
-        signer = NoteSigner(origin, _secret(directory / f"log.key{suffix}"))
+        return NoteSigner(origin, _secret(directory / f"log.key{suffix}"))
     except ValueError as error:
         raise ConfigInvalid(str(error)) from error
-    heads, second = None, directory / f"{_ML_DSA}{suffix}"
-    if second.exists() and ml_dsa_44():
-        heads = HeadSigner(origin, _secret(second))
-    payload, store = _secret(directory / "payload.key"), SubjectStore(directory.parent / SUBJECTS)
-    return LedgerKeys(
-        signer=signer, sealer=SubjectSealing(Sealer(payload), Wrapping(payload), store), heads=heads
-    )  # fmt: skip
+
+
+def _sealing(directory: Path, people: KeyStore) -> SubjectSealing:
+    payload = _secret(directory / "payload.key")
+    return SubjectSealing(Sealer(payload), Wrapping(payload), people)
 
 
 def make_next_keys(directory: Path, *, origin: str) -> LedgerKeys:
     """The log's keys that are to come after those in force, made where they are missing. Raises ConfigInvalid."""
-    try:
-        for name in (*((_ML_DSA,) if ml_dsa_44() else ()), "log.key"):  # where the last one is, all of them are
-            if not (directory / f"{name}{_NEXT}").exists():
-                fresh = base64.b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n"
-                _create(directory / f"{name}{_NEXT}", fresh, mode=0o600)
-    except OSError as error:
-        raise ConfigInvalid(f"keys cannot be made in `{directory}`: {error.strerror}") from error
+    with _making(directory):  # where the last one is, all of them are
+        _make(directory, *(name + _NEXT for name in (*_second(), "log.key")))
     return _log_keys(directory, origin=origin, suffix=_NEXT)
 
 
@@ -117,28 +110,48 @@ def take_next_keys(
 ) -> None:
     """Put the next keys in the place of those in force; `log.key` last, so that this can be done again from its start.
 
-    `log.pub` changes too, unless somebody wrote something else than the keys `before` there. Raises OSError.
+    `log.pub` changes too, unless somebody wrote something else than the keys `before` there. Raises ConfigInvalid.
     """
     public = directory / "log.pub"
-    if not public.exists() or public.read_text(encoding="utf-8", errors="replace").split() == [*before]:
-        _replace(public, "".join(f"{vkey}\n" for vkey in after).encode(), mode=0o644)
-    failpoint("published")
-    for name in (_ML_DSA, "log.key"):
-        if (directory / (name + _NEXT)).exists():
-            (directory / (name + _NEXT)).replace(directory / name)
-            sync_folder(directory)
-        failpoint(f"took {name}")
+    try:
+        if not public.exists() or public.read_text(encoding="utf-8", errors="replace").split() == [*before]:
+            _replace(public, "".join(f"{vkey}\n" for vkey in after).encode(), mode=0o644)
+        failpoint("published")
+        for name in (_ML_DSA, "log.key"):
+            if (directory / (name + _NEXT)).exists():
+                (directory / (name + _NEXT)).replace(directory / name)
+                sync_folder(directory)
+            failpoint(f"took {name}")
+    except OSError as error:
+        raise ConfigInvalid(
+            f"the record is signed by new keys, which cannot be put in place in `{directory}`: {error.strerror}",
+            hint=f"they are there, as `log.key{_NEXT}` and its like: see that the folder can be written, and try again",
+        ) from error
 
 
 def read_shared_keys(directory: Path, *, origin: str, people: KeyStore) -> LedgerKeys:
     """The keys in `directory` for a record that several machines write, none made, with the keys of `people` that they
     share, and no second signature. Raises ConfigInvalid."""
+    return LedgerKeys(signer=_signer(directory, origin), sealer=_sealing(directory, people))
+
+
+def _second() -> tuple[str, ...]:
+    return (_ML_DSA,) if ml_dsa_44() else ()
+
+
+@contextlib.contextmanager
+def _making(directory: Path) -> Iterator[None]:
     try:
-        signer = NoteSigner(origin, _secret(directory / "log.key"))
-    except ValueError as error:
-        raise ConfigInvalid(str(error)) from error
-    payload = _secret(directory / "payload.key")
-    return LedgerKeys(signer=signer, sealer=SubjectSealing(Sealer(payload), Wrapping(payload), people))
+        yield
+    except OSError as error:
+        raise ConfigInvalid(f"keys cannot be made in `{directory}`: {error.strerror}") from error
+
+
+def _make(directory: Path, *names: str) -> None:
+    """Files of fresh keys, where they are missing, in this order. Raises OSError."""
+    for name in names:
+        if not (directory / name).exists():
+            _create(directory / name, base64.b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n", mode=0o600)
 
 
 def _secret(path: Path) -> bytes:

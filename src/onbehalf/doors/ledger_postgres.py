@@ -4,7 +4,7 @@ Entries are spelled where they are handed in, and wait for this replica's writer
 record as one transaction (ledger_postgres_sequencer.py). An entry is answered once it is under a signed head that is
 committed, and not before. While the database cannot be reached, callers are refused after a while, and what was taken
 stays queued: an intent that comes on record after its caller was refused is followed by `not_sent`. Closed for good
-only where the log is not what this replica signed, or another replica took this one for gone.
+only where the log is not what this replica signed, another replica took this one for gone, or its keys were changed.
 
 Trust: as ledger_postgres_schema.py. All replicas hold the same `log.key` and `payload.key`; each can sign any history.
 """
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from onbehalf.doors.ledger_followed import require_newest
 from onbehalf.doors.ledger_postgres_replica import Replica
 from onbehalf.doors.ledger_postgres_sequencer import Entry, Sequencer
 from onbehalf.doors.ledger_postgres_session import Demands, Fenced, Lost, Present, open_session
@@ -353,6 +354,7 @@ def _checked(demands: Demands, keys: LedgerKeys) -> Scan:
     store = PostgresStore(demands.dsn)
     try:
         with store.reading() as view:
+            require_newest(view, keys.signer.verifier)
             result, _ = scan(view, keys.signer.verifier)
     finally:
         store.close()

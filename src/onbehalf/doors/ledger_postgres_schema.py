@@ -1,7 +1,8 @@
 """The ledger in PostgreSQL, as SQL to be read, kept and run by whoever owns the database.
 
 Tables that nobody may write, and functions that are the only way to write them: they append, and cannot change or
-remove what stands. Roles by what they may do. People's keys are ledger_postgres_keys.py's. Must not connect.
+remove what stands. Roles by what they may do. People's keys are ledger_postgres_keys.py's, and changes of the log's own
+keys ledger_postgres_handover_sql.py's. Must not connect.
 
 Trust: the owner of the schema, and every superuser, can destroy the record or change it. Without `log.key` they cannot
 do so unseen by whoever kept a checkpoint.
@@ -9,6 +10,7 @@ do so unseen by whoever kept a checkpoint.
 
 from __future__ import annotations
 
+from onbehalf.doors.ledger_postgres_handover_sql import HANDOVER_SQL, REKEYED, handover_grants
 from onbehalf.doors.ledger_postgres_keys import KEY_GONE, KEYS_SQL, keys_grants
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import NoteSigner
@@ -18,7 +20,10 @@ __all__ = ["FENCED", "LOCK_SPACE", "PRESENT", "ROLES", "schema_sql"]
 LOCK_SPACE = 0x6F626C67
 """The first half of the advisory locks by which replicas show that they are there; the second is their number."""
 FENCED, _STALE, PRESENT = "OB001", "OB002", "OB003"
-ROLES = {"writer": "onbehalf_log_writer", "reader": "onbehalf_log_reader", "eraser": "onbehalf_log_eraser"}
+ROLES = {
+    "writer": "onbehalf_log_writer", "reader": "onbehalf_log_reader", "eraser": "onbehalf_log_eraser",
+    "rekeyer": "onbehalf_log_rekeyer",
+}  # fmt: skip
 _OWNER = "onbehalf_log_owner"
 
 _BEFORE = f"""\
@@ -66,7 +71,7 @@ CREATE TABLE IF NOT EXISTS onbehalf_log.replica(
 """
 
 _LOCKED = """
--- The head, locked until the transaction ends, for a replica that is not taken for gone.
+-- The head, locked until the transaction ends, for a replica that is not taken for gone and has the log's keys.
 CREATE OR REPLACE FUNCTION onbehalf_log.lock_head(me integer)
 RETURNS TABLE(size bigint, root bytea, note text, epoch bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -76,13 +81,17 @@ BEGIN
   IF NOT EXISTS (SELECT FROM onbehalf_log.replica r WHERE r.id = me AND r.gone IS NULL) THEN
     RAISE EXCEPTION 'replica % was taken for gone', me USING ERRCODE = '@FENCED@';
   END IF;
+  IF onbehalf_log.former(me) THEN
+    RAISE EXCEPTION 'replica % has former keys of the log', me USING ERRCODE = '@REKEYED@';
+  END IF;
   RETURN NEXT;
 END $$;
 """
 
 _ENTER = """
--- Leaves, payloads and the new head over them. It appends where the head says that the log ends, or does nothing. Keys
--- of people are destroyed under the lock on the head, so a key that is there now is there when this commits.
+-- Leaves, payloads and the new head over them. It appends where the head says that the log ends, and by the head's key,
+-- or does nothing. Keys of people are destroyed under the lock on the head, so a key that is there now is there when
+-- this commits.
 CREATE OR REPLACE FUNCTION onbehalf_log.enter(
   me integer, seen bigint, first bigint, entries bytea[], sealed bytea[], new_root bytea, new_note text, new_low bigint
 ) RETURNS void
@@ -90,11 +99,14 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   was record;
 BEGIN
-  SELECT size, epoch INTO STRICT was FROM onbehalf_log.head FOR UPDATE;
+  SELECT size, epoch, note INTO STRICT was FROM onbehalf_log.head FOR UPDATE;
   IF was.size IS DISTINCT FROM first OR was.epoch IS DISTINCT FROM seen
      OR cardinality(entries) IS DISTINCT FROM cardinality(sealed)
      OR split_part(new_note, E'\\n', 2) IS DISTINCT FROM (first + cardinality(entries))::text THEN
     RAISE EXCEPTION 'the log ends at %, not at %', was.size, first USING ERRCODE = '@STALE@';
+  END IF;
+  IF onbehalf_log.signer(new_note) IS DISTINCT FROM onbehalf_log.signer(was.note) THEN
+    RAISE EXCEPTION 'the head is by another key than the one before it' USING ERRCODE = '@REKEYED@';
   END IF;
   IF EXISTS (SELECT FROM unnest(sealed) AS s WHERE substr(s, 1, 1) = '\\x02' AND NOT EXISTS (
              SELECT FROM onbehalf_keys.key k WHERE k.id = substr(s, 2, 16) AND length(k.wrapped) > 0)) THEN
@@ -148,12 +160,14 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA onbehalf_log FROM PUBLIC, {", ".join(ROLES
 GRANT USAGE ON SCHEMA onbehalf_log TO {", ".join(ROLES.values())};
 GRANT SELECT ON ALL TABLES IN SCHEMA onbehalf_log TO {ROLES["writer"]}, {ROLES["reader"]};
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA onbehalf_log TO {ROLES["writer"]};
-{keys_grants(ROLES)}RESET ROLE;
+{keys_grants(ROLES)}{handover_grants(ROLES)}RESET ROLE;
 COMMIT;
--- Afterwards, a login for the gateways, one for audit commands where they shall not be able to write, one to erase:
+-- Afterwards, a login for the gateways, one for audit commands where they shall not be able to write, one to erase, and
+-- one to change the log's keys with, for as long as that takes:
 --   CREATE ROLE gw_log LOGIN PASSWORD '...' IN ROLE {ROLES["writer"]};
 --   CREATE ROLE gw_audit LOGIN PASSWORD '...' IN ROLE {ROLES["reader"]};
 --   CREATE ROLE gw_erase LOGIN PASSWORD '...' IN ROLE {ROLES["eraser"]};
+--   CREATE ROLE gw_rekey LOGIN PASSWORD '...' IN ROLE {ROLES["rekeyer"]};
 """
 
 
@@ -165,8 +179,9 @@ def schema_sql(signer: NoteSigner) -> str:
         "INSERT INTO onbehalf_log.head(one, size, root, note, epoch)\n"  # noqa: S608  # made here, of the log's own name
         f"  VALUES (true, 0, '\\x{empty.root.hex()}', '{note}', 0) ON CONFLICT DO NOTHING;\n"
     )
-    functions = _LOCKED + _ENTER + _REPLICAS
+    functions = HANDOVER_SQL + _LOCKED + _ENTER + _REPLICAS
     marks = {"FENCED": FENCED, "STALE": _STALE, "PRESENT": PRESENT, "SPACE": str(LOCK_SPACE), "KEY_GONE": KEY_GONE}
+    marks["REKEYED"] = REKEYED
     for mark, said in marks.items():
         functions = functions.replace(f"@{mark}@", said)
     return _BEFORE + _TABLES + head + KEYS_SQL + functions + _GRANTS

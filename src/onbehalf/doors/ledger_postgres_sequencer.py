@@ -29,6 +29,7 @@ from onbehalf.model import UnixTime
 __all__ = ["Entry", "Sequencer"]
 
 _SEALINGS = 3
+_REKEYED = "if the log's keys were changed, this gateway needs the new ones: docs/replicas.md"
 _VERIFY = "keep the database as it is; `onbehalf audit verify` lists what does not hold"
 
 
@@ -196,7 +197,7 @@ class Sequencer:
             raise LedgerCorrupt(f"the log has {head.size} leaves, and had {size}: it was put back", hint=_VERIFY)
         after, last = self._frontier, self._last
         if unseen:
-            signed = checkpoint.read(head.note, self.keys.signer.verifier, origin=self.keys.signer.name)
+            signed = _read(head.note, self.keys)
             if (signed.size, signed.root) != (head.size, head.root):
                 raise LedgerCorrupt("the head's columns say another size or root than its signed note", hint=_VERIFY)
             after, last = deepcopy(after), dict(last)
@@ -252,6 +253,15 @@ class Sequencer:
                 self._open[index] = None
             elif each.spelled.of >= 0:
                 self._open.pop(each.spelled.of, None)
+
+
+def _read(note: str, keys: LedgerKeys) -> checkpoint.Checkpoint:
+    """What the head says. This replica's key is the one it began with, which may be a former one by now."""
+    try:
+        return checkpoint.read(note, keys.signer.verifier, origin=keys.signer.name)
+    except LedgerCorrupt as error:
+        said = f"the head is not signed by the `log.key` that this replica has ({error.message})"
+        raise LedgerCorrupt(said, hint=_REKEYED) from error
 
 
 @contextlib.contextmanager

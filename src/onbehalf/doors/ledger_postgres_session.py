@@ -17,18 +17,21 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from onbehalf.doors.ledger_postgres_handover_sql import HAND_OVER, REKEYED
 from onbehalf.doors.ledger_postgres_keys import KEY_GONE
 from onbehalf.doors.ledger_postgres_schema import FENCED, LOCK_SPACE, PRESENT
+from onbehalf.doors.ledger_postgres_store import PostgresView
+from onbehalf.doors.ledger_store import View
 from onbehalf.errors import ConfigInvalid
 
-__all__ = ["Demands", "Fenced", "Head", "KeyGone", "Lost", "Present", "Session", "open_session"]
+__all__ = ["ALIVE", "Demands", "Fenced", "Head", "KeyGone", "Lost", "Present", "Session", "open_session"]
 
 _STATEMENT_SECONDS = 30
 _HEAD_SECONDS = 10
 """How long to wait for whoever holds the head."""
 _STEP = 4096
 _LOCKED, _LEAVES = "SELECT * FROM onbehalf_log.lock_head", "SELECT entry FROM onbehalf_log.leaf"
-_ALIVE = {
+ALIVE = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -43,10 +46,10 @@ SELECT set_config('idle_in_transaction_session_timeout', '%d', false),
        set_config('synchronous_commit', current_setting('synchronous_commit'), false),
        current_setting('fsync'), current_setting('full_page_writes'),
        current_setting('server_version_num')::integer, to_regclass('onbehalf_log.head') IS NOT NULL,
-       to_regclass('onbehalf_keys.key') IS NOT NULL,
+       to_regclass('onbehalf_keys.key') IS NOT NULL AND to_regclass('onbehalf_log.handover') IS NOT NULL,
        pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
 """  # noqa: S608  # numbers of ours
-_MIGHT = """
+_MIGHT = f"""
 SELECT CASE
   WHEN EXISTS (SELECT FROM pg_roles s WHERE s.rolsuper AND pg_has_role(current_user, s.oid, 'MEMBER'))
     THEN 'is a superuser, or may become one'
@@ -56,16 +59,20 @@ SELECT CASE
        WHERE c.relnamespace IN (n.oid, to_regnamespace('onbehalf_keys')) AND c.relkind = 'r'
          AND has_table_privilege(current_user, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') ORDER BY 1 LIMIT 1),
     (SELECT 'may destroy keys of people' WHERE has_function_privilege(
-       current_user, to_regprocedure('onbehalf_keys.destroy(bytea, bytea[], bytea)'), 'EXECUTE'))) END
+       current_user, to_regprocedure('onbehalf_keys.destroy(bytea, bytea[], bytea)'), 'EXECUTE')),
+    (SELECT 'may change the log''s keys' WHERE has_function_privilege(
+       current_user, to_regprocedure('{HAND_OVER}'), 'EXECUTE'))) END
 FROM pg_namespace n WHERE n.nspname = 'onbehalf_log'
-"""
+"""  # noqa: S608  # a name of ours
 _ABSENT = f"""
 SELECT r.id FROM onbehalf_log.replica r WHERE r.gone IS NULL AND r.id <> %s AND NOT EXISTS (
   SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = {LOCK_SPACE} AND l.objid = r.id::oid
     AND l.objsubid = 2 AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 """  # noqa: S608  # a number of ours
-_GONE = "SELECT gone IS NOT NULL FROM onbehalf_log.replica WHERE id = %s"
+_GONE = "SELECT gone IS NOT NULL, onbehalf_log.former(id) FROM onbehalf_log.replica WHERE id = %s"
 _TAKEN = "another replica took this one for gone"
+_FORMER = "the log's keys were changed, and this replica has the former ones"
+_CALLED = "onbehalf_log.hand_over(%b, %b, %b, %b, %b, %b, %b)"
 _OLDER = "`onbehalf db ledger` prints the SQL that brings them up to date; it can be run again: docs/replicas.md"
 _HINT = "`onbehalf db ledger` prints the SQL that makes the record and its roles: docs/replicas.md"
 
@@ -75,7 +82,8 @@ class Lost(Exception):
 
 
 class Fenced(Exception):
-    """Another replica took this one for gone, and put an end to its open intents: it may write nothing more."""
+    """It may write nothing more: another replica took this one for gone, and put an end to its open intents, or the
+    log's keys were changed."""
 
 
 class KeyGone(Exception):
@@ -143,9 +151,9 @@ class Session:
     def absent(self, me: int) -> tuple[int, ...]:
         """Replicas whose sessions have ended, and that were not taken for gone yet. Raises Fenced if oneself was."""
         with _told():
-            [gone] = _row(self._connection.execute(_GONE, (me,)))
-            if gone:
-                raise Fenced(_TAKEN)
+            gone, former = _row(self._connection.execute(_GONE, (me,)))
+            if gone or former:
+                raise Fenced(_FORMER if former else _TAKEN)
             return tuple(row[0] for row in self._connection.execute(_ABSENT, (me,)).fetchall())
 
     def lock(self, me: int, first: int) -> Head:
@@ -209,6 +217,41 @@ class Session:
         with _told():
             self._connection.execute("ROLLBACK")
 
+    def begin(self) -> View:
+        """Begin a transaction; what reads the record within it."""
+        with _told():
+            self._connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+            self._connection.execute("SET LOCAL search_path = onbehalf_log, pg_catalog")
+        return PostgresView(self._connection)
+
+    def lock_alone(self) -> Head:
+        """Within a transaction lock the head, with no replica there. Raises Present where one is."""
+        with _told():
+            size, root, note, epoch = _row(self._connection.execute("SELECT * FROM onbehalf_log.lock_alone()"))
+        return Head(size=size, root=root, note=note, epoch=epoch, leaves=())
+
+    def hand_over(
+        self, head: tuple[int, int], row: tuple[bytes, bytes], signed: tuple[bytes, str], told: str
+    ) -> None:  # fmt: skip
+        """Within that transaction append the leaf of a change with its payload, and commit. As `enter`."""
+        with _told(), self._connection.pipeline():
+            self._connection.execute(f"SELECT {_CALLED}", (*head, *row, *signed, told))
+            self._connection.execute("COMMIT")
+        self._require_quiet()
+
+    def settle_handover(self) -> None:
+        """Commit, so that every change of the log's keys that is seen within the transaction is durable as well."""
+        with _told(), self._connection.pipeline():
+            self._connection.execute("SELECT onbehalf_log.settle_handover()")
+            self._connection.execute("COMMIT")
+        self._require_quiet()
+
+    def may_hand_over(self) -> bool:
+        """Whether this login may change the log's keys."""
+        with _told():
+            [may] = _row(self._connection.execute("SELECT has_function_privilege(%s, 'EXECUTE')", (HAND_OVER,)))
+        return bool(may)
+
     def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
         self._warnings.append(f"{notice.message_primary} ({notice.sqlstate})")
 
@@ -220,7 +263,7 @@ class Session:
 def open_session(demands: Demands) -> Session:
     """A new connection. Raises ConfigInvalid where the server is not what a record needs, Lost where there is none."""
     with _told():
-        connection = psycopg.connect(make_conninfo(demands.dsn, **_ALIVE), autocommit=True, prepare_threshold=1)
+        connection = psycopg.connect(make_conninfo(demands.dsn, **ALIVE), autocommit=True, prepare_threshold=1)
     try:
         with _told():
             cursor = connection.execute((_SETTINGS % round(demands.idle_seconds * 1000)).encode())
@@ -229,7 +272,7 @@ def open_session(demands: Demands) -> Session:
             _, synchronous, fsync, pages, version, made, keyed, *backend = _row(cursor)
             might = None if not made else _row(connection.execute(_MIGHT))[0]
         _require(made, "the database has no record of onbehalf", _HINT)
-        _require(keyed, "the record's tables are of an older release, without keys of people", _OLDER)
+        _require(keyed, "the record's tables are of an older release", _OLDER)
         _require(version >= 150_000, "the record needs PostgreSQL 15 or newer", "another server")
         if not demands.insecure_durability:
             weak = synchronous not in ("on", "remote_apply")
@@ -268,6 +311,8 @@ def _told() -> Iterator[None]:
     except psycopg.Error as error:
         if error.sqlstate == FENCED:
             raise Fenced(_TAKEN) from error
+        if error.sqlstate == REKEYED:
+            raise Fenced(_FORMER) from error
         if error.sqlstate == KEY_GONE:
             raise KeyGone from error
         if error.sqlstate == PRESENT:

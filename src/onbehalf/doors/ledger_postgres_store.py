@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 from onbehalf.doors.ledger_store import Rows, View
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
 
-__all__ = ["PostgresStore"]
+__all__ = ["PostgresStore", "PostgresView"]
 
 _VERIFY = "keep the database as it is; `onbehalf audit verify` lists all that does not hold"
 _ROWS_A_STEP = 1000
@@ -25,7 +25,7 @@ _ALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = onbehalf_log, pg_catalog"
 
 
-class _PostgresView:
+class PostgresView:
     """A connection within its transaction."""
 
     call = 'call COLLATE "C"'
@@ -44,6 +44,10 @@ class _PostgresView:
         cursor = self._connection.cursor(f"walk_{self._walks}")
         cursor.itersize = _ROWS_A_STEP
         return cursor.execute(_said(query), values, binary=True)
+
+    def has(self, table: str) -> bool:
+        found = self._connection.execute("SELECT to_regclass(%s) IS NOT NULL", (f"onbehalf_log.{table}",)).fetchone()
+        return found is not None and bool(found[0])
 
     def check(self) -> None:
         """A server looks at its own pages where it keeps checksums: nothing to ask."""
@@ -66,7 +70,7 @@ class PostgresStore:
         try:
             connection = self._begun()
             try:
-                yield _PostgresView(connection)
+                yield PostgresView(connection)
             finally:
                 if not connection.closed:
                     connection.execute("ROLLBACK")

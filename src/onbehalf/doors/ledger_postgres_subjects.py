@@ -21,19 +21,13 @@ from psycopg.conninfo import make_conninfo
 
 from onbehalf.doors.ledger_erasable import Kind, State, held, nothing_left
 from onbehalf.doors.ledger_postgres_keys import HELD
+from onbehalf.doors.ledger_postgres_session import ALIVE
 from onbehalf.errors import LedgerUnavailable
 
 __all__ = ["Eraser", "PostgresSubjects"]
 
 _LOCK_SPACE = 0x6F62656B
 _SCRUB_SECONDS = 10.0
-_ALIVE = {
-    "connect_timeout": 5,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
 _SETTINGS = "SET search_path = onbehalf_keys, pg_catalog; SET statement_timeout = '30s'; SET lock_timeout = '10s'"
 _REACH = "see that it can be reached, and that `onbehalf db ledger` was applied: docs/replicas.md"
 _NO_ERASER = "`gateway.ledger.postgres.eraser` names a login in `onbehalf_log_eraser`: docs/replicas.md"
@@ -69,7 +63,7 @@ class _Line:
 
     def _ready(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(make_conninfo(self._dsn, **_ALIVE), autocommit=True)
+            self._connection = psycopg.connect(make_conninfo(self._dsn, **ALIVE), autocommit=True)
             self._connection.execute(_SETTINGS.encode())
         return self._connection
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from onbehalf.doors.ledger_followed import followed, handovers
+from onbehalf.doors.ledger_followed import handovers
 from onbehalf.doors.ledger_store import View
 from onbehalf.errors import LedgerCorrupt
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import NoteVerifier
 from onbehalf.explain.erasure import Covered, scope_of
-from onbehalf.explain.handover import FACT, KIND, Handover
+from onbehalf.explain.handover import FACT, KIND, Handover, follow
 from onbehalf.explain.leaf import open_payload, read
 from onbehalf.explain.seal import LedgerKeys, key_id
 from onbehalf.model import UnixTime
@@ -114,8 +114,9 @@ def scan(
 def _followed(result: Scan, view: View, key: NoteVerifier) -> NoteVerifier:
     """The key in force, given any of the log's. Where its changes do not hold, that is a finding."""
     try:
-        result.handovers = {each.index: each for each in handovers(view)}
-        return followed(view, key)
+        changes = handovers(view)
+        result.handovers = {each.index: each for each in changes}
+        return follow(key, changes)
     except LedgerCorrupt as error:
         result.found(-1, "handover_wrong", error.message)
         return key

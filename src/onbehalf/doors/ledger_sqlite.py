@@ -25,15 +25,15 @@ from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 
-from onbehalf.doors.ledger_file import RESTORE, checked, connect, lock_file, signed
+from onbehalf.doors.ledger_file import RESTORE, checked, connect, lock_file, row, signed
 from onbehalf.doors.ledger_reader import LedgerReader, OpenIntent, Scan
 from onbehalf.doors.ledger_settled import settle
 from onbehalf.doors.ledger_waiting import RIDE_SECONDS, Waiter, spelled_entry, wake
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable
-from onbehalf.explain import entries, tree
+from onbehalf.explain import entries
 from onbehalf.explain.channel import Numbers
-from onbehalf.explain.leaf import Spelled, make
-from onbehalf.explain.seal import NONCE_BYTES, LedgerKeys
+from onbehalf.explain.leaf import Spelled
+from onbehalf.explain.seal import LedgerKeys
 from onbehalf.model import AuditEntry, Receipt, UnixTime
 
 __all__ = ["LedgerReader", "SqliteLedger"]
@@ -255,11 +255,8 @@ class SqliteLedger:
         return item
 
     def _item(self, index: int, spelled: Spelled, waiter: Waiter | None) -> _Item:
-        fresh = os.urandom(32 + 16 + NONCE_BYTES)
         place = self._numbers.next(spelled.audience)
-        made = make(spelled, id_=fresh[32:48].hex(), salt=fresh[:32], place=place)
-        hash_ = tree.leaf_hash(made.leaf)
-        sealed = self._keys.sealer.seal(made.payload, about=spelled.about, nonce=fresh[48:], index=index, leaf=hash_)
+        made, hash_, sealed = row(spelled, self._keys, index=index, place=place)
         return _Item(index, hash_, made.leaf, sealed, waiter, place)
 
     def _recover(self, open_intents: Iterable[OpenIntent], now: Callable[[], UnixTime]) -> None:

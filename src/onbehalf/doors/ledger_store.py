@@ -47,6 +47,10 @@ class View(Protocol):
         """What a question gives, read as it is used, however much it is."""
         ...
 
+    def has(self, table: str) -> bool:
+        """Whether there is such a table."""
+        ...
+
     def check(self) -> None:
         """Let the store look at itself, where it can. Raises LedgerCorrupt."""
         ...
@@ -76,6 +80,10 @@ class SqliteView:
         return self._connection.execute(query, values)
 
     walk = execute
+
+    def has(self, table: str) -> bool:
+        found = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,))
+        return found.fetchone() is not None
 
     def check(self) -> None:
         for (text,) in self._connection.execute("PRAGMA integrity_check(10)").fetchall():
