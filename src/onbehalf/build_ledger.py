@@ -20,6 +20,8 @@ from onbehalf.doors.inbound_log import LogApp
 from onbehalf.doors.ledger_erase import Erasing, resurrected
 from onbehalf.doors.ledger_erase_sqlite import SqliteErasable
 from onbehalf.doors.ledger_handover import finish
+from onbehalf.doors.ledger_heads import LedgerHeads
+from onbehalf.doors.ledger_heads_kept import HeadsFile
 from onbehalf.doors.ledger_keys import open_ledger_keys, read_ledger_keys, read_shared_keys
 from onbehalf.doors.ledger_sealing import SubjectSealing
 from onbehalf.doors.ledger_signing import HeadSigning, SignedTiles
@@ -28,6 +30,7 @@ from onbehalf.doors.ledger_store import LedgerStore, SqliteStore
 from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt
+from onbehalf.explain.checkpoint import NoteVerifier
 from onbehalf.explain.seal import LedgerKeys
 from onbehalf.places import Paths
 
@@ -39,6 +42,7 @@ __all__ = [
     "erasing_alone",
     "erasing_keys",
     "ledger_dsn",
+    "ledger_heads",
     "ledger_store",
     "ledger_where",
     "open_erasing",
@@ -191,6 +195,14 @@ def _reader(places: Paths, asked: PostgresLedgerSettings) -> str:
     if isinstance(asked.reader, UnsetType):
         return ledger_dsn(asked, asked.dsn, "dsn", places=places)
     return ledger_dsn(asked, asked.reader, "reader", places=places)
+
+
+def ledger_heads(places: Paths, settings: Settings, verifier: NoteVerifier) -> LedgerHeads:
+    """The heads of the record where it is written: a standby that is behind would look like a log that was put back.
+
+    Raises ConfigInvalid, LedgerUnavailable, LedgerCorrupt.
+    """
+    return LedgerHeads(ledger_store(places, settings, primary=True), HeadsFile(places.heads), verifier=verifier)
 
 
 def ledger_where(places: Paths, settings: Settings) -> str:

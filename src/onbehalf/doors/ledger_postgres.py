@@ -126,6 +126,11 @@ class PostgresLedger:
         return self._sequencer.keys
 
     @property
+    def head(self) -> str:
+        """The newest signed head that this replica committed, "" before its first."""
+        return self._sequencer.head
+
+    @property
     def closed(self) -> str:
         """Why no entry is taken any more; "" while they are."""
         return self._closed

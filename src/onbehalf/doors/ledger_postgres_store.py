@@ -21,7 +21,10 @@ __all__ = ["PostgresStore"]
 
 _VERIFY = "keep the database as it is; `onbehalf audit verify` lists all that does not hold"
 _ROWS_A_STEP = 1000
-_ALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+_ALIVE = {
+    "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}  # fmt: skip
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = onbehalf_log, pg_catalog"
 
 
