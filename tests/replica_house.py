@@ -18,7 +18,7 @@ from onbehalf.doors.ledger_keys import open_mask_key
 from onbehalf.doors.signer_file import FileSigner
 from ports import free_port
 
-__all__ = ["beside", "remembering", "served_twice", "sharing"]
+__all__ = ["beside", "put_back", "remembering", "served_twice", "sharing"]
 
 _STATE = '\n  state: {postgres: {dsn: "file:state.dsn", connections: 3, timeout_seconds: 4}}'
 _RECORD = """gateway:
@@ -29,6 +29,13 @@ _RECORD = """gateway:
       gone_seconds: 1
       insecure_durability_for_tests: true
   public_log: leaves
+"""
+_PUT_BACK = """
+DELETE FROM onbehalf_log.leaf WHERE idx >= {size};
+DELETE FROM onbehalf_log.payload WHERE idx >= {size};
+DELETE FROM onbehalf_log.kept_head WHERE size > {size};
+DELETE FROM onbehalf_log.cosignature WHERE size > {size};
+UPDATE onbehalf_log.head SET size = {size}, root = decode('{root}', 'base64'), note = '{note}';
 """
 
 
@@ -58,6 +65,13 @@ def beside(here: Company) -> Company:
     for key, was, now in (("listen", here.gateway, gateway), ("admin", here.admin, admin)):
         there.edit(f'{key}: "{was.removeprefix("http://")}"', f'{key}: "{now.removeprefix("http://")}"')
     return there
+
+
+def put_back(database: str, note: str) -> None:
+    """Put a record back to when this was its head, as an owner does who restores a backup."""
+    _, size, root, *_ = note.split("\n")
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(_PUT_BACK.format(size=size, root=root, note=note).encode())
 
 
 @contextmanager

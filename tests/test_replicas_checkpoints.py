@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from company import Company, said, wait_for
@@ -13,14 +12,7 @@ from onbehalf.cli.explain import opened
 from onbehalf.doors.inbound_seen import CHECKPOINT
 from onbehalf.explain import checkpoint
 from onbehalf.explain.checkpoint import Checkpoint
-from replica_house import sharing
-
-PUT_BACK = """
-SET session_replication_role = replica;
-DELETE FROM onbehalf_log.leaf WHERE idx >= {size};
-DELETE FROM onbehalf_log.payload WHERE idx >= {size};
-UPDATE onbehalf_log.head SET size = {size}, root = '\\x{root}', note = '{note}';
-"""
+from replica_house import put_back, sharing
 
 
 @pytest.fixture
@@ -76,9 +68,7 @@ def test_a_client_finds_out_that_the_database_was_put_back_though_no_replica_was
     with one.serving():
         for _ in range(6):
             kept = called(one, one.token())
-    was = read(one, first)
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(PUT_BACK.format(size=was.size, root=was.root.hex(), note=first).encode())
+    put_back(database, first)
     with two.serving():
         called(two, one.token(), kept)  # the answer does not wait
         wait_for(counted(two, "split"), what="it is noticed")

@@ -100,12 +100,12 @@ class _Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Record:
-    """What puts calls on record. A record in PostgreSQL has neither heads nor witnesses (config_ledger.py)."""
+    """What puts calls on record. A record in PostgreSQL has no witnesses (config_ledger.py)."""
 
     ledger: SqliteLedger | PostgresLedger
     keys: LedgerKeys
     erasing: Erasing | None
-    heads: Heads | None
+    heads: Heads
     witnesses: QuorumWitnesses | None
 
 
@@ -202,10 +202,10 @@ async def _record(site: _Site) -> _Record:
     stack.push_async_callback(asyncio.to_thread, ledger.close)
     if erasing is not None:
         await erasing.begin()
-    heads = witnesses = None
+    found = await asyncio.to_thread(ledger_heads, places, settings, keys.signer.verifier)
+    heads = await open_heads(found, stack, ledger=ledger, keys=keys)
+    witnesses = None
     if isinstance(ledger, SqliteLedger):
-        found = await asyncio.to_thread(ledger_heads, places, settings, keys.signer.verifier)
-        heads = await open_heads(found, stack, ledger=ledger, keys=keys)
         witnesses = await open_witnesses(settings, places, stack, ledger=ledger, keys=keys, heads=heads.heads)
     return _Record(ledger=ledger, keys=keys, erasing=erasing, heads=heads, witnesses=witnesses)
 
@@ -283,7 +283,7 @@ async def _public(
         house, settings, catalogue=catalogue, meter=acting.meter, pages=acting.pages, scim=people.told.pushed,
         oauth=oauth, connect=acting.accounts.pages if acting.accounts is not None else None,
         signals=people.signals.pushed, assertions=acting.chained.app if acting.chained is not None else None,
-        log=public_log(places, settings, stack, record.heads.signing if record.heads is not None else None),
+        log=public_log(places, settings, stack, record.heads.signing),
         txn=open_further(
             settings, places, issuer=trust_domain(settings), signer=acting.signer, ports=acting.ports
         ),

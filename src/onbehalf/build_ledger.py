@@ -48,6 +48,7 @@ __all__ = [
     "open_erasing",
     "open_ledger",
     "public_log",
+    "reading_heads",
     "reading_keys",
 ]
 
@@ -202,7 +203,23 @@ def ledger_heads(places: Paths, settings: Settings, verifier: NoteVerifier) -> L
 
     Raises ConfigInvalid, LedgerUnavailable, LedgerCorrupt.
     """
-    return LedgerHeads(ledger_store(places, settings, primary=True), HeadsFile(places.heads), verifier=verifier)
+    asked, kept = settings.gateway.ledger.postgres, HeadsFile(places.heads)
+    if asked is None:
+        return LedgerHeads(places.ledger, kept, verifier=verifier)
+    from onbehalf.doors.ledger_postgres_heads import SharedHeads
+
+    shared = SharedHeads(ledger_dsn(asked, asked.dsn, "dsn", places=places), kept)
+    return LedgerHeads(ledger_store(places, settings, primary=True), shared, verifier=verifier)
+
+
+def reading_heads(places: Paths, settings: Settings, verifier: NoteVerifier) -> LedgerHeads:
+    """The same for a command, which keeps none where it has a login to read with. Raises as `ledger_heads`."""
+    asked = settings.gateway.ledger.postgres
+    if asked is None or isinstance(asked.reader, UnsetType):
+        return ledger_heads(places, settings, verifier)
+    from onbehalf.doors.ledger_postgres_heads import SharedHeads
+
+    return LedgerHeads(ledger_store(places, settings), SharedHeads(_reader(places, asked), None), verifier=verifier)
 
 
 def ledger_where(places: Paths, settings: Settings) -> str:
@@ -226,6 +243,7 @@ def public_log(
     public = settings.gateway.public_log
     if public == "none":
         return None
-    tiles = LedgerTiles(ledger_store(places, settings))
+    # a checkpoint is signed where the record is written, and its tiles must not be behind it
+    tiles = LedgerTiles(ledger_store(places, settings, primary=signing is not None))
     stack.callback(tiles.close)
     return LogApp(SignedTiles(tiles, signing) if signing is not None else tiles, public=public)

@@ -14,7 +14,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from onbehalf.build_ledger import ledger_store
+from onbehalf.build_ledger import ledger_store, reading_heads
 from onbehalf.build_witnesses import read_policy
 from onbehalf.cli.explain import opened
 from onbehalf.cli.reading import Purpose, delivered, noted
@@ -25,7 +25,6 @@ from onbehalf.doors.clock_system import now
 from onbehalf.doors.engine_cedar_files import policies_in
 from onbehalf.doors.ledger_evidence import Asked, Exported, Place
 from onbehalf.doors.ledger_evidence import export as write_bundle
-from onbehalf.doors.ledger_heads import LedgerHeads
 from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.doors.ledger_signing import HeadSigning, SignedTiles
 from onbehalf.doors.ledger_tiles import LedgerTiles
@@ -68,7 +67,7 @@ def export_log(
     places = paths(config, settings)
     source = LedgerTiles(ledger_store(places, settings))
     try:
-        with _signing(places, opened(config)) as sign:
+        with _signing(places, settings, opened(config)) as sign:
             size = write_log(SignedTiles(source, sign) if sign is not None else source, directory)
     finally:
         source.close()
@@ -128,7 +127,7 @@ def export(
     opened(config).close()  # nothing is said on record of a bundle that cannot be made
     _note(asked, places, settings, purpose)
     reader = opened(config)
-    with _signing(places, reader) as sign:
+    with _signing(places, settings, reader) as sign:
         if settings.gateway.witnesses is not None and not unwitnessed:
             log = reader.keys.vkeys if reader.keys is not None else ()
             asked = replace(asked, policy=read_policy(settings.gateway.witnesses, config.resolve().parent, log=log))
@@ -162,13 +161,13 @@ def _note(asked: Asked, places: Paths, settings: Settings, purpose: str) -> None
 
 
 @contextlib.contextmanager
-def _signing(places: Paths, reader: LedgerReader) -> Iterator[HeadSigning | None]:
+def _signing(places: Paths, settings: Settings, reader: LedgerReader) -> Iterator[HeadSigning | None]:
     """What signs heads with the log's second key, where there is one, until both are closed."""
     try:
         if reader.keys is None or reader.keys.heads is None:
             yield None
             return
-        heads = LedgerHeads(places.ledger, places.heads, verifier=reader.verifier)
+        heads = reading_heads(places, settings, reader.verifier)
         try:
             yield HeadSigning(heads, reader.keys.heads, clock=now)
         finally:

@@ -77,6 +77,10 @@ def read_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
 
 
 def _log_keys(directory: Path, *, origin: str, suffix: str = "") -> LedgerKeys:
+    return _log_keys_of(directory, SubjectStore(directory.parent / SUBJECTS), origin=origin, suffix=suffix)
+
+
+def _log_keys_of(directory: Path, people: KeyStore, *, origin: str, suffix: str = "") -> LedgerKeys:
     try:
         signer = NoteSigner(origin, _secret(directory / f"log.key{suffix}"))
     except ValueError as error:
@@ -84,9 +88,9 @@ def _log_keys(directory: Path, *, origin: str, suffix: str = "") -> LedgerKeys:
     heads, second = None, directory / f"{_ML_DSA}{suffix}"
     if second.exists() and ml_dsa_44():
         heads = HeadSigner(origin, _secret(second))
-    payload, store = _secret(directory / "payload.key"), SubjectStore(directory.parent / SUBJECTS)
+    payload = _secret(directory / "payload.key")
     return LedgerKeys(
-        signer=signer, sealer=SubjectSealing(Sealer(payload), Wrapping(payload), store), heads=heads
+        signer=signer, sealer=SubjectSealing(Sealer(payload), Wrapping(payload), people), heads=heads
     )  # fmt: skip
 
 
@@ -132,13 +136,8 @@ def take_next_keys(
 
 def read_shared_keys(directory: Path, *, origin: str, people: KeyStore) -> LedgerKeys:
     """The keys in `directory` for a record that several machines write, none made, with the keys of `people` that they
-    share, and no second signature. Raises ConfigInvalid."""
-    try:
-        signer = NoteSigner(origin, _secret(directory / "log.key"))
-    except ValueError as error:
-        raise ConfigInvalid(str(error)) from error
-    payload = _secret(directory / "payload.key")
-    return LedgerKeys(signer=signer, sealer=SubjectSealing(Sealer(payload), Wrapping(payload), people))
+    share. Raises ConfigInvalid."""
+    return _log_keys_of(directory, people, origin=origin)
 
 
 def _secret(path: Path) -> bytes:

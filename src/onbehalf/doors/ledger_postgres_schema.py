@@ -1,7 +1,8 @@
 """The ledger in PostgreSQL, as SQL to be read, kept and run by whoever owns the database.
 
 Tables that nobody may write, and functions that are the only way to write them: they append, and cannot change or
-remove what stands. Roles by what they may do. People's keys are ledger_postgres_keys.py's. Must not connect.
+remove what stands. Roles by what they may do. People's keys are ledger_postgres_keys.py's, kept heads
+ledger_postgres_heads_schema.py's. Must not connect.
 
 Trust: the owner of the schema, and every superuser, can destroy the record or change it. Without `log.key` they cannot
 do so unseen by whoever kept a checkpoint.
@@ -9,6 +10,7 @@ do so unseen by whoever kept a checkpoint.
 
 from __future__ import annotations
 
+from onbehalf.doors.ledger_postgres_heads_schema import HEADS_SQL
 from onbehalf.doors.ledger_postgres_keys import KEY_GONE, KEYS_SQL, keys_grants
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import NoteSigner
@@ -165,7 +167,7 @@ def schema_sql(signer: NoteSigner) -> str:
         "INSERT INTO onbehalf_log.head(one, size, root, note, epoch)\n"  # noqa: S608  # made here, of the log's own name
         f"  VALUES (true, 0, '\\x{empty.root.hex()}', '{note}', 0) ON CONFLICT DO NOTHING;\n"
     )
-    functions = _LOCKED + _ENTER + _REPLICAS
+    functions = _LOCKED + _ENTER + _REPLICAS + HEADS_SQL
     marks = {"FENCED": FENCED, "STALE": _STALE, "PRESENT": PRESENT, "SPACE": str(LOCK_SPACE), "KEY_GONE": KEY_GONE}
     for mark, said in marks.items():
         functions = functions.replace(f"@{mark}@", said)

@@ -43,7 +43,7 @@ SELECT set_config('idle_in_transaction_session_timeout', '%d', false),
        set_config('synchronous_commit', current_setting('synchronous_commit'), false),
        current_setting('fsync'), current_setting('full_page_writes'),
        current_setting('server_version_num')::integer, to_regclass('onbehalf_log.head') IS NOT NULL,
-       to_regclass('onbehalf_keys.key') IS NOT NULL,
+       to_regclass('onbehalf_keys.key') IS NOT NULL AND to_regclass('onbehalf_log.cosignature') IS NOT NULL,
        pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
 """  # noqa: S608  # numbers of ours
 _MIGHT = """
@@ -229,7 +229,7 @@ def open_session(demands: Demands) -> Session:
             _, synchronous, fsync, pages, version, made, keyed, *backend = _row(cursor)
             might = None if not made else _row(connection.execute(_MIGHT))[0]
         _require(made, "the database has no record of onbehalf", _HINT)
-        _require(keyed, "the record's tables are of an older release, without keys of people", _OLDER)
+        _require(keyed, "the record's tables are of an older release", _OLDER)
         _require(version >= 150_000, "the record needs PostgreSQL 15 or newer", "another server")
         if not demands.insecure_durability:
             weak = synchronous not in ("on", "remote_apply")
