@@ -156,14 +156,6 @@ def test_a_record_that_nobody_made_is_told(pair: tuple[Company, Company], databa
     assert (one.directory / "data" / "keys" / "log.key").read_text().strip() not in again.out
 
 
-def test_what_is_of_one_machine_is_refused_beside_a_shared_record(pair: tuple[Company, Company]) -> None:
-    one, _ = pair
-    one.edit("  public_log: leaves\n", "  public_log: leaves\n  witnesses: {policy: witnesses.policy}\n")
-    refused = said("audit", "verify", "-c", one.config)
-    assert refused.code != 0
-    assert "`gateway.witnesses` is there for a record in SQLite" in refused.err
-
-
 def test_a_comparison_with_a_backend_goes_on_the_shared_record(pair: tuple[Company, Company]) -> None:
     one, two = pair
     with one.serving(), two.serving():

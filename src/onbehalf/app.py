@@ -100,7 +100,7 @@ class _Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Record:
-    """What puts calls on record. A record in PostgreSQL has no witnesses (config_ledger.py)."""
+    """What puts calls on record."""
 
     ledger: SqliteLedger | PostgresLedger
     keys: LedgerKeys
@@ -204,9 +204,7 @@ async def _record(site: _Site) -> _Record:
         await erasing.begin()
     found = await asyncio.to_thread(ledger_heads, places, settings, keys.signer.verifier)
     heads = await open_heads(found, stack, ledger=ledger, keys=keys)
-    witnesses = None
-    if isinstance(ledger, SqliteLedger):
-        witnesses = await open_witnesses(settings, places, stack, ledger=ledger, keys=keys, heads=heads.heads)
+    witnesses = await open_witnesses(settings, places, stack, ledger=ledger, keys=keys, heads=heads.heads)
     return _Record(ledger=ledger, keys=keys, erasing=erasing, heads=heads, witnesses=witnesses)
 
 

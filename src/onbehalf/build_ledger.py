@@ -189,7 +189,9 @@ def ledger_store(places: Paths, settings: Settings, *, primary: bool = False) ->
         return SqliteStore(places.ledger)
     from onbehalf.doors.ledger_postgres_store import PostgresStore
 
-    return PostgresStore(ledger_dsn(asked, asked.dsn, "dsn", places=places) if primary else _reader(places, asked))
+    if primary:
+        return PostgresStore(ledger_dsn(asked, asked.dsn, "dsn", places=places), primary=True)
+    return PostgresStore(_reader(places, asked))
 
 
 def _reader(places: Paths, asked: PostgresLedgerSettings) -> str:

@@ -110,8 +110,8 @@ async def open_watched(
 
 
 async def open_witnesses(
-    settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, ledger: SqliteLedger, keys: LedgerKeys,
-    heads: LedgerHeads,
+    settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, ledger: SqliteLedger | PostgresLedger,
+    keys: LedgerKeys, heads: LedgerHeads,
 ) -> QuorumWitnesses | None:  # fmt: skip
     """The witnesses, asked from now on; None where none are configured. Raises ConfigInvalid."""
     chosen = settings.gateway.witnesses

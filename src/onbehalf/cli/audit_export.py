@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -29,6 +30,7 @@ from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.doors.ledger_signing import HeadSigning, SignedTiles
 from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.ledger_tiles import export_log as write_log
+from onbehalf.doors.ledger_witness import Ahead
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, OnbehalfError
 from onbehalf.explain.controls import CONTROLS
@@ -46,6 +48,7 @@ _MAX_NOTE = 262_144
 _MAX_SEED = 200
 _SAMPLE = 25
 _WAIT_SECONDS = 20.0
+_TRIES, _PAUSE_S = 10, 0.2
 _MAX_KEYS = 65_536
 _FACT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _PUBLIC = ("kty", "crv", "x", "kid", "use", "alg")
@@ -131,11 +134,12 @@ def export(
         if settings.gateway.witnesses is not None and not unwitnessed:
             log = reader.keys.vkeys if reader.keys is not None else ()
             asked = replace(asked, policy=read_policy(settings.gateway.witnesses, config.resolve().parent, log=log))
-        done = write_bundle(
-            reader, out, asked, keys=_keys(config, settings), policies={digest(found): found} if found else {},
-            kept=partial(policies_kept.find, places.kept), sign=sign.line if sign is not None else None,
-            heads=sign.heads if sign is not None else None,
+        write = partial(
+            write_bundle, reader, out, asked, keys=_keys(config, settings),
+            policies={digest(found): found} if found else {}, kept=partial(policies_kept.find, places.kept),
+            sign=sign.line if sign is not None else None, heads=sign.heads if sign is not None else None,
         )  # fmt: skip
+        done = _written(write)
         key = "\n".join(reader.keys.vkeys) if reader.keys is not None else reader.verifier.vkey
     try:
         report = check(out, key=key, kept=asked.since.encode())
@@ -143,6 +147,15 @@ def export(
         raise LedgerCorrupt(f"the bundle that was written cannot be checked: {error}") from error
     _print(out, done, report)
     raise typer.Exit(0 if report.verdict in _FINE else 1)
+
+
+def _written(write: Callable[[], Exported]) -> Exported:
+    """The bundle, begun again while gateways have later heads cosigned than it has, or a standby has to follow."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(Ahead):
+            return write()
+        time.sleep(_PAUSE_S)
+    return write()
 
 
 def _note(asked: Asked, places: Paths, settings: Settings, purpose: str) -> None:

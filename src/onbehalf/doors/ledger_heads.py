@@ -117,6 +117,19 @@ class LedgerHeads:
         """
         self._kept.keep(head, lines)
 
+    def recent(self, more: int) -> list[tuple[Head, dict[str, str]]]:
+        """Kept heads of more leaves with their lines, by who signed, the newest first; also what others had cosigned.
+
+        Raises LedgerUnavailable, LedgerCorrupt where the log is no continuation of one, or did not sign it.
+        """
+        found = [(self._head(note), lines) for note, lines in self._kept.recent(more)]
+        for head, _ in found:
+            if not self.begins_with(head.checkpoint):
+                raise LedgerCorrupt(
+                    f"a head of {head.size} leaves was signed and kept, and is no beginning of this log"
+                )
+        return found
+
     def cosignatures(self, head: Head) -> dict[str, str]:
         """The signature lines that are kept of a head, by who signed. Raises LedgerUnavailable."""
         return self._kept.cosignatures(head)

@@ -19,12 +19,13 @@ from typing import Protocol
 from onbehalf.errors import LedgerUnavailable
 from onbehalf.explain.checkpoint import Head
 
-__all__ = ["KEPT_HEADS", "OWN", "HeadsFile", "KeptHeads"]
+__all__ = ["KEPT_HEADS", "OWN", "RECENT", "HeadsFile", "KeptHeads"]
 
 OWN = "the log"
 """By whom the log's own line is kept; no witness of a policy can have a name with a blank."""
 KEPT_HEADS = 10_000
 """How many signed heads stay, some 3.5 kB for each signature. The newest says all that former ones say but when."""
+RECENT = 16
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS head(size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS cosig(size INTEGER NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL, line TEXT NOT NULL,
@@ -49,6 +50,10 @@ class KeptHeads(Protocol):
 
     def cosigned(self, first: int, last: int) -> list[tuple[int, int]]:
         """Size and time of cosigning of those of `first` to `last` leaves that a witness cosigned, by size."""
+        ...
+
+    def recent(self, more: int) -> list[tuple[str, dict[str, str]]]:
+        """Notes of heads of more leaves, with the lines by who signed: the newest ones first, `RECENT` at most."""
         ...
 
     def noted(self, size: int) -> tuple[str, list[str]]:
@@ -111,6 +116,14 @@ class HeadsFile:
         query = "SELECT size, max(at) FROM cosig WHERE name != ? AND size BETWEEN ? AND ? GROUP BY size ORDER BY size"
         with self._asked() as connection:
             return connection.execute(query, (OWN, first, last)).fetchall()
+
+    def recent(self, more: int) -> list[tuple[str, dict[str, str]]]:
+        query = "SELECT size, note FROM head WHERE size > ? ORDER BY size DESC LIMIT ?"
+        with self._asked() as connection:
+            return [
+                (note, dict(connection.execute("SELECT name, line FROM cosig WHERE size = ?", (size,)).fetchall()))
+                for size, note in connection.execute(query, (more, RECENT)).fetchall()
+            ]
 
     def noted(self, size: int) -> tuple[str, list[str]]:
         with self._asked() as connection:

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from onbehalf.doors.ledger_heads_kept import OWN, HeadsFile
+from onbehalf.doors.ledger_heads_kept import OWN, RECENT, HeadsFile
 from onbehalf.errors import LedgerUnavailable
 from onbehalf.explain.checkpoint import Head
 
@@ -40,7 +40,7 @@ class SharedHeads:
 
     def __init__(self, dsn: str, beside: HeadsFile | None) -> None:
         """Connects when it is first asked. `beside` is closed with this."""
-        self._dsn = dsn
+        self._dsn = make_conninfo(dsn, **_ALIVE, **({"target_session_attrs": "primary"} if beside else {}))
         self._beside = beside
         self._gate = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
@@ -78,6 +78,15 @@ class SharedHeads:
             raise LedgerUnavailable(f"no head of {size} leaves is kept")
         return notes[0][0], [line for (line,) in lines]
 
+    def recent(self, more: int) -> list[tuple[str, dict[str, str]]]:
+        query = "SELECT size, note FROM onbehalf_log.kept_head WHERE size > %s ORDER BY size DESC LIMIT %s"
+        notes = self._run(query, (more, RECENT))
+        found: dict[int, dict[str, str]] = {size: {} for size, _ in notes}
+        query = "SELECT size, name, line FROM onbehalf_log.cosignature WHERE size = ANY (%s)"
+        for size, name, line in self._run(query, ([*found],)):
+            found[size][name] = line
+        return [(note, found[size]) for size, note in notes]
+
     def _run(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._gate:
             had = self._connection is not None
@@ -98,7 +107,7 @@ class SharedHeads:
 
     def _once(self, query: str, values: Sequence[Any]) -> list[Any]:
         if self._connection is None:
-            self._connection = psycopg.connect(make_conninfo(self._dsn, **_ALIVE), autocommit=True)
+            self._connection = psycopg.connect(self._dsn, autocommit=True)
             self._connection.execute(_SETTINGS)
         return self._connection.execute(query.encode(), values).fetchall()
 

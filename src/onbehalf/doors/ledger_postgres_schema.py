@@ -15,11 +15,12 @@ from onbehalf.doors.ledger_postgres_keys import KEY_GONE, KEYS_SQL, keys_grants
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import NoteSigner
 
-__all__ = ["FENCED", "LOCK_SPACE", "PRESENT", "ROLES", "schema_sql"]
+__all__ = ["FENCED", "LOCK_SPACE", "PRESENT", "ROLES", "STOPPED", "schema_sql"]
 
 LOCK_SPACE = 0x6F626C67
 """The first half of the advisory locks by which replicas show that they are there; the second is their number."""
-FENCED, _STALE, PRESENT = "OB001", "OB002", "OB003"
+FENCED, _STALE, PRESENT, STOPPED = "OB001", "OB002", "OB003", "OB006"
+_LAST = "witness_refused"
 ROLES = {"writer": "onbehalf_log_writer", "reader": "onbehalf_log_reader", "eraser": "onbehalf_log_eraser"}
 _OWNER = "onbehalf_log_owner"
 
@@ -65,18 +66,26 @@ CREATE TABLE IF NOT EXISTS onbehalf_log.replica(
   id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, low bigint NOT NULL,
   since timestamptz NOT NULL DEFAULT now(), gone timestamptz
 ) WITH (fillfactor = 10);
+ALTER TABLE onbehalf_log.replica ADD COLUMN IF NOT EXISTS barred boolean NOT NULL DEFAULT false;
 """
 
 _LOCKED = """
--- The head, locked until the transaction ends, for a replica that is not taken for gone.
+-- The head, locked until the transaction ends, for a replica that is not taken for gone, and that was not there when a
+-- witness disowned the log.
 CREATE OR REPLACE FUNCTION onbehalf_log.lock_head(me integer)
 RETURNS TABLE(size bigint, root bytea, note text, epoch bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  stopped boolean;
 BEGIN
   SELECT h.size, h.root, h.note, h.epoch INTO STRICT size, root, note, epoch FROM onbehalf_log.head h FOR UPDATE;
   -- a statement of its own, so that it sees what others committed before they let go of the head
-  IF NOT EXISTS (SELECT FROM onbehalf_log.replica r WHERE r.id = me AND r.gone IS NULL) THEN
+  SELECT r.barred INTO stopped FROM onbehalf_log.replica r WHERE r.id = me AND r.gone IS NULL;
+  IF NOT FOUND THEN
     RAISE EXCEPTION 'replica % was taken for gone', me USING ERRCODE = '@FENCED@';
+  END IF;
+  IF stopped THEN
+    RAISE EXCEPTION 'a witness disowned the log' USING ERRCODE = '@STOPPED@';
   END IF;
   RETURN NEXT;
 END $$;
@@ -84,7 +93,8 @@ END $$;
 
 _ENTER = """
 -- Leaves, payloads and the new head over them. It appends where the head says that the log ends, or does nothing. Keys
--- of people are destroyed under the lock on the head, so a key that is there now is there when this commits.
+-- of people are destroyed under the lock on the head, so a key that is there now is there when this commits. A leaf
+-- that says that a witness disowned the log is the last one of every replica that is there.
 CREATE OR REPLACE FUNCTION onbehalf_log.enter(
   me integer, seen bigint, first bigint, entries bytea[], sealed bytea[], new_root bytea, new_note text, new_low bigint
 ) RETURNS void
@@ -102,9 +112,13 @@ BEGIN
              SELECT FROM onbehalf_keys.key k WHERE k.id = substr(s, 2, 16) AND length(k.wrapped) > 0)) THEN
     RAISE EXCEPTION 'a payload is sealed with a key that is not there' USING ERRCODE = '@KEY_GONE@';
   END IF;
-  UPDATE onbehalf_log.replica r SET low = new_low WHERE r.id = me AND r.gone IS NULL;
+  UPDATE onbehalf_log.replica r SET low = new_low WHERE r.id = me AND r.gone IS NULL AND NOT r.barred;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'replica % was taken for gone', me USING ERRCODE = '@FENCED@';
+  END IF;
+  IF EXISTS (SELECT FROM unnest(entries) AS e WHERE position('"@LAST@"'::bytea IN e) > 0
+             AND convert_from(e, 'UTF8')::json ->> 'kind' = '@LAST@') THEN
+    UPDATE onbehalf_log.replica r SET barred = true WHERE r.gone IS NULL;
   END IF;
   INSERT INTO onbehalf_log.leaf(idx, event, hash, entry, call, at, replica)
     SELECT first + e.nth - 1, said.id, sha256('\\x00'::bytea || e.entry), e.entry, said.call, said.at, me
@@ -169,6 +183,7 @@ def schema_sql(signer: NoteSigner) -> str:
     )
     functions = _LOCKED + _ENTER + _REPLICAS + HEADS_SQL
     marks = {"FENCED": FENCED, "STALE": _STALE, "PRESENT": PRESENT, "SPACE": str(LOCK_SPACE), "KEY_GONE": KEY_GONE}
+    marks |= {"STOPPED": STOPPED, "LAST": _LAST}
     for mark, said in marks.items():
         functions = functions.replace(f"@{mark}@", said)
     return _BEFORE + _TABLES + head + KEYS_SQL + functions + _GRANTS

@@ -18,7 +18,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from onbehalf.doors.ledger_postgres_keys import KEY_GONE
-from onbehalf.doors.ledger_postgres_schema import FENCED, LOCK_SPACE, PRESENT
+from onbehalf.doors.ledger_postgres_schema import FENCED, LOCK_SPACE, PRESENT, STOPPED
 from onbehalf.errors import ConfigInvalid
 
 __all__ = ["Demands", "Fenced", "Head", "KeyGone", "Lost", "Present", "Session", "open_session"]
@@ -64,8 +64,9 @@ SELECT r.id FROM onbehalf_log.replica r WHERE r.gone IS NULL AND r.id <> %s AND 
   SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = {LOCK_SPACE} AND l.objid = r.id::oid
     AND l.objsubid = 2 AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 """  # noqa: S608  # a number of ours
-_GONE = "SELECT gone IS NOT NULL FROM onbehalf_log.replica WHERE id = %s"
+_GONE = "SELECT gone IS NOT NULL, barred FROM onbehalf_log.replica WHERE id = %s"
 _TAKEN = "another replica took this one for gone"
+_DISOWNED = "a witness disowns this log, as another replica put on record"
 _OLDER = "`onbehalf db ledger` prints the SQL that brings them up to date; it can be run again: docs/replicas.md"
 _HINT = "`onbehalf db ledger` prints the SQL that makes the record and its roles: docs/replicas.md"
 
@@ -75,7 +76,8 @@ class Lost(Exception):
 
 
 class Fenced(Exception):
-    """Another replica took this one for gone, and put an end to its open intents: it may write nothing more."""
+    """This replica may write nothing more: another one took it for gone and put an end to its open intents, or a
+    witness disowns the log."""
 
 
 class KeyGone(Exception):
@@ -143,9 +145,9 @@ class Session:
     def absent(self, me: int) -> tuple[int, ...]:
         """Replicas whose sessions have ended, and that were not taken for gone yet. Raises Fenced if oneself was."""
         with _told():
-            [gone] = _row(self._connection.execute(_GONE, (me,)))
-            if gone:
-                raise Fenced(_TAKEN)
+            gone, barred = _row(self._connection.execute(_GONE, (me,)))
+            if gone or barred:
+                raise Fenced(_TAKEN if gone else _DISOWNED)
             return tuple(row[0] for row in self._connection.execute(_ABSENT, (me,)).fetchall())
 
     def lock(self, me: int, first: int) -> Head:
@@ -268,6 +270,8 @@ def _told() -> Iterator[None]:
     except psycopg.Error as error:
         if error.sqlstate == FENCED:
             raise Fenced(_TAKEN) from error
+        if error.sqlstate == STOPPED:
+            raise Fenced(_DISOWNED) from error
         if error.sqlstate == KEY_GONE:
             raise KeyGone from error
         if error.sqlstate == PRESENT:

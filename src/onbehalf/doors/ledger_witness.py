@@ -20,7 +20,7 @@ from onbehalf.explain.checkpoint import Head
 from onbehalf.explain.cosignature import cosigned
 from onbehalf.explain.quorum import Policy
 
-__all__ = ["ask_quorum", "ask_witness"]
+__all__ = ["Ahead", "ask_quorum", "ask_witness"]
 
 _SECONDS = 10
 _MAX_ANSWER = 32_768
@@ -29,11 +29,15 @@ _LINES = re.compile(r"(?:— [!-*,-~]{1,200} [A-Za-z0-9+/]{1,8000}={0,2}\n){1,8}
 _SIZE = re.compile(rb"(0|[1-9][0-9]{0,17})\n")
 
 
+class Ahead(LedgerCorrupt):
+    """A witness has seen more of the log than there is; unless who writes it had a later head cosigned meanwhile."""
+
+
 def ask_witness(url: str, note: str, size: int, proof: Callable[[int], Sequence[bytes]]) -> str:
     """The witness's signature lines for the signed head `note` of `size` leaves.
 
     `proof` gives the consistency proof from a smaller size. Raises LedgerUnavailable where the witness cannot be
-    asked, LedgerCorrupt where it says that this head is no continuation of what it saw.
+    asked, LedgerCorrupt where it says that this head is no continuation of what it saw, Ahead where it saw more.
     """
     if not _ADDRESS.fullmatch(url):
         raise ConfigInvalid(f"the witness `{url}` is not https", hint="use https; only loopback may be http")
@@ -42,7 +46,7 @@ def ask_witness(url: str, note: str, size: int, proof: Callable[[int], Sequence[
         known = _SIZE.fullmatch(body)
         old = int(known[1]) if known else -1
         if old > size or old < 0:
-            raise LedgerCorrupt(
+            raise Ahead(
                 f"the witness `{url}` has seen {old} leaves, this log has {size}",
                 hint="the log was put back to an older state, or the witness is wrong: keep everything as it is",
             )
