@@ -115,6 +115,36 @@ def test_calls_of_two_gateways_are_witnessed_before_they_are_sent_and_the_bundle
     assert (verified["ok"], verified["kinds"].get("witness_refused")) == (True, None)
 
 
+def test_a_bundle_is_made_while_two_gateways_have_one_head_after_another_cosigned(
+    pair: tuple[Company, Company], two_witnesses: Witnesses, tmp_path: Path
+) -> None:
+    one, two = pair
+    token, stop, said_so = one.token(), threading.Event(), list[str]()
+
+    def calls(through: Company) -> None:
+        while not stop.is_set():
+            said_so.append(text(through.call("desk_write", token=token)))
+
+    policy = read_policy(two_witnesses.policy.encode())
+    with one.serving(), two.serving():
+        threads = [threading.Thread(target=calls, args=(each,)) for each in (*pair, *pair)]
+        for thread in threads:
+            thread.start()
+        for number, through in enumerate((one, two, one)):
+            bundle = tmp_path / f"{number}.zip"
+            wait_for(lambda n=number: len(said_so) > 20 * (n + 1), what="some calls")  # type: ignore[misc]
+            made = said("audit", "export", "-c", through.config, "--open", "all", bundle)
+            assert made.code == 0, made.err
+            assert "not on record yet" not in made.err
+            report = check(bundle, policy=policy)
+            assert report.verdict in (Verdict.verified, Verdict.unknown), report.as_text()
+            assert (report.findings, report.unshown) == ([], []), report.as_text()
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+    assert {*said_so} == {"done"}
+
+
 def test_a_gateway_that_is_killed_while_a_call_waits_for_witnesses_has_sent_nothing(
     pair: tuple[Company, Company], two_witnesses: Witnesses
 ) -> None:

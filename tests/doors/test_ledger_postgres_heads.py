@@ -194,6 +194,7 @@ def test_a_database_that_was_put_back_is_found_by_what_a_replica_remembers_itsel
 def test_a_record_of_a_release_without_them_says_what_to_do_and_keeps_what_it_has(record: Record) -> None:
     filled(record, 1)
     record.run(
+        "ALTER TABLE onbehalf_log.replica DROP COLUMN barred;"
         "DROP FUNCTION onbehalf_log.keep_head; DROP TABLE onbehalf_log.cosignature; DROP TABLE onbehalf_log.kept_head"
     )
     with pytest.raises(ConfigInvalid, match="of an older release") as refused:

@@ -135,11 +135,11 @@ def export(
             log = reader.keys.vkeys if reader.keys is not None else ()
             asked = replace(asked, policy=read_policy(settings.gateway.witnesses, config.resolve().parent, log=log))
         write = partial(
-            write_bundle, reader, out, asked, keys=_keys(config, settings),
+            write_bundle, reader, out, keys=_keys(config, settings),
             policies={digest(found): found} if found else {}, kept=partial(policies_kept.find, places.kept),
             sign=sign.line if sign is not None else None, heads=sign.heads if sign is not None else None,
         )  # fmt: skip
-        done = _written(write)
+        done = _written(write, asked)
         key = "\n".join(reader.keys.vkeys) if reader.keys is not None else reader.verifier.vkey
     try:
         report = check(out, key=key, kept=asked.since.encode())
@@ -149,13 +149,16 @@ def export(
     raise typer.Exit(0 if report.verdict in _FINE else 1)
 
 
-def _written(write: Callable[[], Exported]) -> Exported:
-    """The bundle, begun again while gateways have later heads cosigned than it has, or a standby has to follow."""
+def _written(write: Callable[..., Exported], asked: Asked) -> Exported:
+    """The bundle, begun again where gateways had a later head cosigned than it has, or a standby has to follow: then
+    with the newest one that they had cosigned, if it has all that was there at first."""
     for _ in range(_TRIES):
-        with contextlib.suppress(Ahead):
-            return write()
-        time.sleep(_PAUSE_S)
-    return write()
+        try:
+            return write(asked=asked)
+        except Ahead as error:
+            asked = replace(asked, covering=asked.covering or error.asked)
+            time.sleep(_PAUSE_S)
+    return write(asked=asked)
 
 
 def _note(asked: Asked, places: Paths, settings: Settings, purpose: str) -> None:

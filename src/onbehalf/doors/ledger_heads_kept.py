@@ -19,13 +19,14 @@ from typing import Protocol
 from onbehalf.errors import LedgerUnavailable
 from onbehalf.explain.checkpoint import Head
 
-__all__ = ["KEPT_HEADS", "OWN", "RECENT", "HeadsFile", "KeptHeads"]
+__all__ = ["KEPT_HEADS", "MOST_LEAVES", "OWN", "RECENT", "HeadsFile", "KeptHeads"]
 
 OWN = "the log"
 """By whom the log's own line is kept; no witness of a policy can have a name with a blank."""
 KEPT_HEADS = 10_000
 """How many signed heads stay, some 3.5 kB for each signature. The newest says all that former ones say but when."""
 RECENT = 16
+MOST_LEAVES = 2**62
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS head(size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS cosig(size INTEGER NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL, line TEXT NOT NULL,
@@ -52,8 +53,9 @@ class KeptHeads(Protocol):
         """Size and time of cosigning of those of `first` to `last` leaves that a witness cosigned, by size."""
         ...
 
-    def recent(self, more: int) -> list[tuple[str, dict[str, str]]]:
-        """Notes of heads of more leaves, with the lines by who signed: the newest ones first, `RECENT` at most."""
+    def recent(self, more: int, most: int) -> list[tuple[str, dict[str, str]]]:
+        """Notes of heads of more leaves, and of at most `most`, with the lines by who signed: the newest ones first,
+        no more than `RECENT`."""
         ...
 
     def noted(self, size: int) -> tuple[str, list[str]]:
@@ -117,12 +119,12 @@ class HeadsFile:
         with self._asked() as connection:
             return connection.execute(query, (OWN, first, last)).fetchall()
 
-    def recent(self, more: int) -> list[tuple[str, dict[str, str]]]:
-        query = "SELECT size, note FROM head WHERE size > ? ORDER BY size DESC LIMIT ?"
+    def recent(self, more: int, most: int) -> list[tuple[str, dict[str, str]]]:
+        query = "SELECT size, note FROM head WHERE size > ? AND size <= ? ORDER BY size DESC LIMIT ?"
         with self._asked() as connection:
             return [
                 (note, dict(connection.execute("SELECT name, line FROM cosig WHERE size = ?", (size,)).fetchall()))
-                for size, note in connection.execute(query, (more, RECENT)).fetchall()
+                for size, note in connection.execute(query, (more, most, RECENT)).fetchall()
             ]
 
     def noted(self, size: int) -> tuple[str, list[str]]:

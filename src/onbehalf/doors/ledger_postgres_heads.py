@@ -78,9 +78,11 @@ class SharedHeads:
             raise LedgerUnavailable(f"no head of {size} leaves is kept")
         return notes[0][0], [line for (line,) in lines]
 
-    def recent(self, more: int) -> list[tuple[str, dict[str, str]]]:
-        query = "SELECT size, note FROM onbehalf_log.kept_head WHERE size > %s ORDER BY size DESC LIMIT %s"
-        notes = self._run(query, (more, RECENT))
+    def recent(self, more: int, most: int) -> list[tuple[str, dict[str, str]]]:
+        query = (
+            "SELECT size, note FROM onbehalf_log.kept_head WHERE size > %s AND size <= %s ORDER BY size DESC LIMIT %s"
+        )
+        notes = self._run(query, (more, most, RECENT))
         found: dict[int, dict[str, str]] = {size: {} for size, _ in notes}
         query = "SELECT size, name, line FROM onbehalf_log.cosignature WHERE size = ANY (%s)"
         for size, name, line in self._run(query, ([*found],)):

@@ -57,7 +57,8 @@ class PostgresStore:
 
     def __init__(self, dsn: str, *, primary: bool = False) -> None:
         """With `primary` only a server that is no standby, whichever hosts the DSN names."""
-        self._dsn = make_conninfo(dsn, **_ALIVE, **({"target_session_attrs": "primary"} if primary else {}))
+        self._dsn = dsn
+        self._demands: dict[str, str | int] = {**_ALIVE, **({"target_session_attrs": "primary"} if primary else {})}
         self._connection: psycopg.Connection[Any] | None = None
 
     def close(self) -> None:
@@ -88,7 +89,7 @@ class PostgresStore:
                 return self._connection
             except psycopg.OperationalError:  # it was lost meanwhile
                 self.close()
-        self._connection = psycopg.connect(self._dsn, autocommit=True)
+        self._connection = psycopg.connect(make_conninfo(self._dsn, **self._demands), autocommit=True)
         self._connection.execute(_BEGIN)
         return self._connection
 

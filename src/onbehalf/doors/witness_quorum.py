@@ -22,8 +22,8 @@ from typing import Protocol
 
 from onbehalf.doors.witness_http import Ahead, Asking, Disowned, WitnessFailed
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable, OnbehalfError, WitnessesUnavailable
-from onbehalf.explain.checkpoint import Head
-from onbehalf.explain.cosignature import cosigned
+from onbehalf.explain.checkpoint import Checkpoint, Head
+from onbehalf.explain.cosigners import cosigners
 from onbehalf.explain.quorum import Policy
 from onbehalf.model import Receipt, Witnessed
 
@@ -38,6 +38,7 @@ class Heads(Protocol):
     with lines by who signed; whose they are is not checked."""
 
     def newest(self) -> Head: ...
+    def begins_with(self, head: Checkpoint) -> bool: ...
     def recent(self, more: int) -> Sequence[tuple[Head, Mapping[str, str]]]: ...
     def keep(self, head: Head, lines: Mapping[str, tuple[int, str]]) -> None: ...
 
@@ -138,15 +139,16 @@ class QuorumWitnesses:
             await witness.client.aclose()
 
     async def _round(self) -> None:
+        head = await asyncio.to_thread(self._heads.newest)
         until = asyncio.get_running_loop().time() + self._rounds.wait_s
-        while await self._tried(until):
+        while await self._tried(head, until):
             if asyncio.get_running_loop().time() >= until:  # who still waits has a time of their own, and another round
                 self._wanted.set()
                 return
+            head = await asyncio.to_thread(self._heads.newest)
 
-    async def _tried(self, until: float) -> bool:
+    async def _tried(self, head: Head, until: float) -> bool:
         """Have the newest head cosigned; whether that is to be tried again, for somebody else was faster."""
-        head = await asyncio.to_thread(self._heads.newest)
         mine = [each for each in self._waiting if each.index < head.size]
         if head.size <= self.size and not mine:
             return False
@@ -173,14 +175,15 @@ class QuorumWitnesses:
                 each.future.set_result(found)
 
     def _by_others(self, waiting: Sequence[_Waiter]) -> Witnessed | None:
-        """The newest head that a quorum cosigned for somebody else and that covers one of these. Blocks."""
+        """The newest head that a quorum cosigned for somebody else and that covers one of these. Blocks.
+
+        Raises LedgerCorrupt where the log is no continuation of it.
+        """
         for head, lines in self._heads.recent(min(each.index for each in waiting)):
-            by: dict[str, int] = {}
-            for witness in self._policy.witnesses:
-                with contextlib.suppress(LedgerCorrupt):  # a line that does not verify is none
-                    found = cosigned(head.note + lines.get(witness.name, ""), witness.key, head.checkpoint)
-                    by |= {witness.name: found[0]} if found is not None else {}
+            by = {name: at for name, (at, _) in cosigners(self._policy, head, lines).items()}
             if self._policy.met(by):
+                if not self._heads.begins_with(head.checkpoint):
+                    raise LedgerCorrupt(f"a quorum cosigned a head of {head.size} leaves that is none of this log")
                 return Witnessed(size=head.size, by=tuple(sorted(by.items())))
         return None
 
