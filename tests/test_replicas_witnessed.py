@@ -13,8 +13,10 @@ from pathlib import Path
 import httpx2
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from company import Company, said, wait_for
+from doors.ledger_postgres_house import durable_server
 from onbehalf.cli.explain import opened
 from onbehalf.verifier.check import check
 from onbehalf.verifier.policy import read_policy
@@ -29,13 +31,16 @@ WRITE = "desk_write: {action: writeDesk, "
 @pytest.fixture
 def pair(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Company, Company]]:
     with sharing(tmp_path, database, monkeypatch.setenv) as made:
-        for each in made:
-            each.edit(WRITE, f"{WRITE}durability: witnessed, ")
-            each.edit(
-                "  public_log: leaves\n",
-                "  public_log: leaves\n  witnesses: {policy: witnesses.policy, wait_seconds: 5}\n",
-            )
+        witnessed(made)
         yield made
+
+
+def witnessed(pair: tuple[Company, Company]) -> None:
+    """Have their writing tool wait for witnesses."""
+    asked = "  witnesses: {policy: witnesses.policy, wait_seconds: 5}\n"
+    for each in pair:
+        each.edit(WRITE, f"{WRITE}durability: witnessed, ")
+        each.edit("  public_log: leaves\n", f"  public_log: leaves\n{asked}")
 
 
 def log_key(of: Company) -> str:
@@ -143,6 +148,41 @@ def test_a_bundle_is_made_while_two_gateways_have_one_head_after_another_cosigne
         for thread in threads:
             thread.join(60)
     assert {*said_so} == {"done"}
+
+
+def test_a_standby_that_is_behind_is_read_by_nobody_who_asks_witnesses_or_holds_clients_to_what_they_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(durable_server())
+        pair = stack.enter_context(sharing(tmp_path, server.dsn, monkeypatch.setenv))
+        one, _ = pair
+        witnessed(pair)
+        Witnesses(stack, tmp_path, pair, 1)
+        standby = stack.enter_context(durable_server(standby_of=server))
+        monkeypatch.setenv("READER_DSN", make_conninfo(os.environ["LEDGER_DSN"], port=standby.port))
+        one.edit('      dsn: "env:LEDGER_DSN"\n', '      dsn: "env:LEDGER_DSN"\n      reader: "env:READER_DSN"\n')
+        with one.serving():
+            assert text(one.call("desk_write", token=one.token())) == "done"
+        with psycopg.connect(standby.dsn, autocommit=True) as connection:
+            wait_for(lambda: size_of(standby.dsn) == size_of(server.dsn), what="that it has followed")
+            connection.execute("SELECT pg_wal_replay_pause()")
+            behind = size_of(standby.dsn)
+            with one.serving():
+                for _ in range(4):
+                    assert text(one.call("desk_write", token=one.token())) == "done"
+                assert size_of(server.dsn) > behind == size_of(standby.dsn)
+                shown = one.get("/log/checkpoint", public=True).text
+                assert int(shown.split("\n")[1]) > behind
+                assert one.get("/healthz").status_code == 200
+            connection.execute("SELECT pg_wal_replay_resume()")
+        assert "witness_refused" not in kinds(server.dsn)
+
+
+def size_of(dsn: str) -> int:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        [(size,)] = connection.execute("SELECT size FROM onbehalf_log.head").fetchall()
+    return int(size)
 
 
 def test_a_gateway_that_is_killed_while_a_call_waits_for_witnesses_has_sent_nothing(

@@ -278,7 +278,7 @@ def test_the_database_takes_nothing_more_of_a_replica_that_is_barred_whatever_it
         ):  # fmt: skip
             with pytest.raises(psycopg.Error) as refused:
                 gateway.execute(statement.encode(), values)
-            assert refused.value.sqlstate in ("OB001", "OB006")
+            assert refused.value.sqlstate in ("OB001", "OB007")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             gateway.execute("UPDATE onbehalf_log.replica SET barred = false")
     for each in (one, other):

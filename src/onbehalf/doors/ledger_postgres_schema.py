@@ -19,7 +19,7 @@ __all__ = ["FENCED", "LOCK_SPACE", "PRESENT", "ROLES", "STOPPED", "schema_sql"]
 
 LOCK_SPACE = 0x6F626C67
 """The first half of the advisory locks by which replicas show that they are there; the second is their number."""
-FENCED, _STALE, PRESENT, STOPPED = "OB001", "OB002", "OB003", "OB006"
+FENCED, _STALE, PRESENT, STOPPED = "OB001", "OB002", "OB003", "OB007"
 _LAST = "witness_refused"
 ROLES = {"writer": "onbehalf_log_writer", "reader": "onbehalf_log_reader", "eraser": "onbehalf_log_eraser"}
 _OWNER = "onbehalf_log_owner"
