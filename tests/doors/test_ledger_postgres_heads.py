@@ -67,6 +67,19 @@ def test_two_replicas_that_sign_one_head_at_different_times_show_one_line(record
         assert one.noted(3) == first
 
 
+def test_of_two_replicas_that_sign_one_head_at_once_both_show_the_line_that_came_first(record: Record) -> None:
+    filled(record, 1)
+    assert record.keys.heads is not None
+    with heads(record, "a") as one, heads(record, "b") as two:
+        shown: list[str] = []
+
+        def late() -> UnixTime:  # asked for once it is seen that no line is there
+            shown.append(signing(record, one, 1000).newest())
+            return UnixTime(2000)
+
+        assert HeadSigning(two, record.keys.heads, clock=late).newest() == shown[0]
+
+
 def test_a_line_that_somebody_put_there_is_not_believed(record: Record) -> None:
     filled(record, 1)
     assert record.keys.heads is not None

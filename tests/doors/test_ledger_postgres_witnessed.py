@@ -224,9 +224,10 @@ def test_a_witness_that_disowns_the_log_stops_every_replica_that_is_there(record
 
         async def walk() -> None:
             busy = Patience(record=5, again=0.05, look=60, gone=0.5)  # it learns of it when it next writes
+            still = Patience(record=5, again=0.05, look=0.1, gone=600)  # and this one without ever writing
             async with (
                 replica(record, policy, "a") as one,
-                replica(record, policy, "idle", running=False) as idle,
+                replica(record, policy, "idle", running=False, patience=still) as idle,
                 replica(record, policy, "busy", running=False, patience=busy) as other,
             ):
                 await one.witnessed(1)
@@ -260,12 +261,16 @@ def test_a_witness_that_disowns_the_log_stops_every_replica_that_is_there(record
     record.verified()
 
 
-def test_the_database_takes_nothing_more_of_a_replica_that_is_barred_whatever_it_calls(record: Record) -> None:
+def test_the_database_takes_nothing_more_of_a_replica_that_is_barred_whatever_it_calls(
+    record: Record, caplog: pytest.LogCaptureFixture
+) -> None:
     one, other = record.replica("one"), record.replica("other", patience=Patience(look=60))
     appended(one, 1)
     me = other._sequencer.me
     one.stop(AuditEntry(kind="witness_refused", call="", at=UnixTime(9), facts={"reason": "so"}), "so")
-    wait_for(lambda: kinds(record)[-1] == "witness_refused", "the last leaf")
+    wait_for(lambda: not one._thread.is_alive(), "that its writer has ended")
+    assert caplog.messages == [], "it ends because it is told to, and tries nothing that the database refuses"
+    assert kinds(record)[-1] == "witness_refused"
     [(size, note, epoch)] = record.run("SELECT size, note, epoch FROM onbehalf_log.head")
     leaf = b'{"id":"%b","call":"","at":1,"kind":"denial"}' % (b"0" * 32)
     longer = note.replace(f"\n{size}\n", f"\n{size + 1}\n")
