@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,3 +113,19 @@ def test_a_login_that_reads_exports_with_what_is_kept(
     assert check(out, key=key).own_signature is True
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(f"DROP OWNED BY {login}; DROP ROLE {login}".encode())
+
+
+def test_a_gateway_without_the_second_key_says_so_on_record_and_signs_by_the_first_alone(
+    pair: tuple[Company, Company], database: str
+) -> None:
+    one, two = pair
+    with one.serving():
+        one.call("desk_read", token=one.token())
+    (two.directory / "data" / "keys" / "log-ml-dsa.key").unlink()
+    before = own_lines(database)
+    with two.serving():
+        two.call("desk_read", token=one.token())
+        assert two.get("/log/checkpoint", public=True).text.count("\n— ") == 1
+    assert own_lines(database) == before
+    told = json.loads(said("audit", "list", "-c", one.config, "--json", "--kind", "key_change").out)
+    assert len(told["records"]) == 1
