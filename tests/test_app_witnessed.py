@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +24,7 @@ from onbehalf.verifier.command import main as verify
 from onbehalf.verifier.policy import read_policy
 from onbehalf.verifier.report import Verdict
 from ports import free_port
-from witness_house import policy_text
+from witness_house import policy_text, witness_process
 
 WRITE = "desk_write: {action: writeDesk, "
 LIMITS = "  limits: {call_seconds: 8}\n"
@@ -48,14 +46,8 @@ def log_key(around: Company) -> str:
 @contextmanager
 def witness(around: Company, folder: Path, port: int) -> Iterator[str]:
     """`onbehalf-witness` as another team runs it; its vkey."""
-    program = str(Path(sys.executable).with_name("onbehalf-witness"))
-    arguments = [str(folder), "--name", "w.example/1", "--log", log_key(around), "--listen", f"127.0.0.1:{port}"]
-    with subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
+    with witness_process(folder, log=log_key(around), port=port) as process:
+        yield process.vkey
 
 
 def policed(around: Company, vkey: str, port: int) -> Path:

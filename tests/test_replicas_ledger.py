@@ -3,58 +3,23 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
-from company import Company, company, said, wait_for
-from onbehalf.doors.clock_system import now
-from onbehalf.doors.ledger_keys import open_mask_key
-from onbehalf.doors.signer_file import FileSigner
-from ports import free_port
-
-SETTINGS = """gateway:
-  ledger:
-    postgres:
-      dsn: "env:LEDGER_DSN"
-      eraser: "env:ERASER_DSN"
-      gone_seconds: 1
-      insecure_durability_for_tests: true
-  public_log: leaves
-"""
+from company import Company, said, wait_for
+from replica_house import sharing
 
 
 @pytest.fixture
 def pair(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Company, Company]]:
     """Two replicas of one gateway: one configuration, each with a `data` folder and ports of its own."""
-    login, eraser = (f"{each}_{psycopg.conninfo.conninfo_to_dict(database)['dbname']}" for each in ("gw", "er"))
-    monkeypatch.setenv("LEDGER_OWNER", database)
-    monkeypatch.setenv("LEDGER_DSN", make_conninfo(database, user=login, password="x"))
-    monkeypatch.setenv("ERASER_DSN", make_conninfo(database, user=eraser, password="x"))
-    with company(tmp_path / "one") as one:
-        one.edit("gateway:\n", SETTINGS)
-        made = said("db", "ledger", "-c", one.config, "--apply", "env:LEDGER_OWNER")
-        assert made.code == 0, made
-        with psycopg.connect(database, autocommit=True) as connection:
-            connection.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'x' IN ROLE onbehalf_log_writer".encode())
-            connection.execute(f"CREATE ROLE {eraser} LOGIN PASSWORD 'x' IN ROLE onbehalf_log_eraser".encode())
-        FileSigner.open(one.directory / "data" / "keys", issuer=one.gateway, now=now())
-        open_mask_key(one.directory / "data" / "keys")
-        shutil.copytree(one.directory, tmp_path / "two", ignore=shutil.ignore_patterns("data"))
-        (tmp_path / "two" / "data").mkdir(mode=0o700)
-        shutil.copytree(one.directory / "data" / "keys", tmp_path / "two" / "data" / "keys")
-        gateway, admin = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-        two = replace(one, directory=tmp_path / "two", gateway=gateway, admin=admin)
-        for old, new in ((one.gateway, gateway), (one.admin, admin)):
-            two.edit(f'"{old.removeprefix("http://")}"', f'"{new.removeprefix("http://")}"')
-        yield one, two
+    with sharing(tmp_path, database, monkeypatch.setenv) as made:
+        yield made
 
 
 def test_calls_through_two_gateways_are_one_record_that_every_command_reads(pair: tuple[Company, Company]) -> None:
@@ -189,14 +154,6 @@ def test_a_record_that_nobody_made_is_told(pair: tuple[Company, Company], databa
     again = said("db", "ledger", "-c", one.config)
     assert "CREATE SCHEMA" in again.out
     assert (one.directory / "data" / "keys" / "log.key").read_text().strip() not in again.out
-
-
-def test_what_is_of_one_machine_is_refused_beside_a_shared_record(pair: tuple[Company, Company]) -> None:
-    one, _ = pair
-    one.edit("  public_log: leaves\n", "  public_log: leaves\n  witnesses: {policy: witnesses.policy}\n")
-    refused = said("audit", "verify", "-c", one.config)
-    assert refused.code != 0
-    assert "`gateway.witnesses` is there for a record in SQLite" in refused.err
 
 
 def test_a_comparison_with_a_backend_goes_on_the_shared_record(pair: tuple[Company, Company]) -> None:

@@ -1,7 +1,9 @@
-"""Witnesses for tests: real ones, over HTTP in threads, and ones that are slow, that lie, or that are not there."""
+"""Witnesses for tests: real ones, over HTTP in threads or as processes, and ones that are slow, or that lie."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from pathlib import Path
 from onbehalf.witness.judge import Answer
 from onbehalf.witness.serve import Witness, server
 
-__all__ = ["Told", "policy_text", "witnessing"]
+__all__ = ["Process", "Told", "policy_text", "witness_process", "witnessing"]
 
 
 @dataclass(slots=True)
@@ -56,6 +58,35 @@ def witnessing(folder: Path, *, log: str, name: str = "w.example/1", port: int =
         serving.server_close()
         thread.join()
         made.witness.close()
+
+
+@dataclass(slots=True)
+class Process:
+    """`onbehalf-witness` as another team runs it."""
+
+    process: subprocess.Popen[str]
+    vkey: str
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(20)
+
+
+@contextmanager
+def witness_process(folder: Path, *, log: str, name: str = "w.example/1", port: int) -> Iterator[Process]:
+    """A witness of this log in a process of its own, until the context ends."""
+    program = str(Path(sys.executable).with_name("onbehalf-witness"))
+    arguments = [str(folder), "--name", name, "--log", log, "--listen", f"127.0.0.1:{port}"]
+    with subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield Process(process, process.stdout.readline().strip())
+        finally:
+            process.kill()
 
 
 def policy_text(*witnesses: tuple[str, str, str], quorum: str, log: str = "") -> str:

@@ -25,7 +25,7 @@ from onbehalf.build_broker import OpenBroker, open_broker, pages_login, serve_br
 from onbehalf.build_exchange import OpenExchange, open_exchange
 from onbehalf.build_further import open_further
 from onbehalf.build_keys import event_documents, event_keys, keys_in_force, keys_on_record
-from onbehalf.build_ledger import ledger_store, open_erasing, open_ledger, public_log
+from onbehalf.build_ledger import ledger_heads, ledger_store, open_erasing, open_ledger, public_log
 from onbehalf.build_people import OpenedPeople, load_people, open_people
 from onbehalf.build_proof import OpenProofs, open_proofs
 from onbehalf.build_signals import OpenedSignals, open_signals
@@ -100,12 +100,12 @@ class _Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Record:
-    """What puts calls on record. A record in PostgreSQL has neither heads nor witnesses (config_ledger.py)."""
+    """What puts calls on record."""
 
     ledger: SqliteLedger | PostgresLedger
     keys: LedgerKeys
     erasing: Erasing | None
-    heads: Heads | None
+    heads: Heads
     witnesses: QuorumWitnesses | None
 
 
@@ -202,10 +202,9 @@ async def _record(site: _Site) -> _Record:
     stack.push_async_callback(asyncio.to_thread, ledger.close)
     if erasing is not None:
         await erasing.begin()
-    heads = witnesses = None
-    if isinstance(ledger, SqliteLedger):
-        heads = await open_heads(places, stack, ledger=ledger, keys=keys)
-        witnesses = await open_witnesses(settings, places, stack, ledger=ledger, keys=keys, heads=heads.heads)
+    found = await asyncio.to_thread(ledger_heads, places, settings, keys.signer.verifier)
+    heads = await open_heads(found, stack, ledger=ledger, keys=keys)
+    witnesses = await open_witnesses(settings, places, stack, ledger=ledger, keys=keys, heads=heads.heads)
     return _Record(ledger=ledger, keys=keys, erasing=erasing, heads=heads, witnesses=witnesses)
 
 
@@ -275,16 +274,14 @@ async def _public(
             scopes=catalogue.scopes, dpop=proving.proofs.dpop,
         )  # fmt: skip
     house: House = acting.gateway
-    if isinstance(record.ledger, SqliteLedger):
-        house = await open_watched(
-            acting.gateway, settings, places, stack, ledger=record.ledger, keys=record.keys,
-            count=acting.meter.brought,
-        )  # fmt: skip
+    if settings.gateway.checkpoint_in_answers:
+        heads = await asyncio.to_thread(ledger_heads, places, settings, record.keys.signer.verifier)
+        house = await open_watched(house, heads, stack, ledger=record.ledger, count=acting.meter.brought)
     return PublicApp(
         house, settings, catalogue=catalogue, meter=acting.meter, pages=acting.pages, scim=people.told.pushed,
         oauth=oauth, connect=acting.accounts.pages if acting.accounts is not None else None,
         signals=people.signals.pushed, assertions=acting.chained.app if acting.chained is not None else None,
-        log=public_log(places, settings, stack, record.heads.signing if record.heads is not None else None),
+        log=public_log(places, settings, stack, record.heads.signing),
         txn=open_further(
             settings, places, issuer=trust_domain(settings), signer=acting.signer, ports=acting.ports
         ),

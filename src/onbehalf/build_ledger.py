@@ -22,6 +22,8 @@ from onbehalf.doors.ledger_erase import Erasing, resurrected
 from onbehalf.doors.ledger_erase_sqlite import SqliteErasable
 from onbehalf.doors.ledger_handover import Changeable, finish
 from onbehalf.doors.ledger_handover_sqlite import SqliteChangeable
+from onbehalf.doors.ledger_heads import LedgerHeads
+from onbehalf.doors.ledger_heads_kept import HeadsFile
 from onbehalf.doors.ledger_keys import open_ledger_keys, read_ledger_keys, read_shared_keys
 from onbehalf.doors.ledger_sealing import SubjectSealing
 from onbehalf.doors.ledger_signing import HeadSigning, SignedTiles
@@ -30,6 +32,7 @@ from onbehalf.doors.ledger_store import LedgerStore, SqliteStore
 from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt
+from onbehalf.explain.checkpoint import NoteVerifier
 from onbehalf.explain.seal import LedgerKeys
 from onbehalf.places import Paths
 
@@ -44,11 +47,13 @@ __all__ = [
     "erasing_alone",
     "erasing_keys",
     "ledger_dsn",
+    "ledger_heads",
     "ledger_store",
     "ledger_where",
     "open_erasing",
     "open_ledger",
     "public_log",
+    "reading_heads",
     "reading_keys",
 ]
 
@@ -223,13 +228,39 @@ def ledger_store(places: Paths, settings: Settings, *, primary: bool = False) ->
         return SqliteStore(places.ledger)
     from onbehalf.doors.ledger_postgres_store import PostgresStore
 
-    return PostgresStore(ledger_dsn(asked, asked.dsn, "dsn", places=places) if primary else _reader(places, asked))
+    if primary:
+        return PostgresStore(ledger_dsn(asked, asked.dsn, "dsn", places=places), primary=True)
+    return PostgresStore(_reader(places, asked))
 
 
 def _reader(places: Paths, asked: PostgresLedgerSettings) -> str:
     if isinstance(asked.reader, UnsetType):
         return ledger_dsn(asked, asked.dsn, "dsn", places=places)
     return ledger_dsn(asked, asked.reader, "reader", places=places)
+
+
+def ledger_heads(places: Paths, settings: Settings, verifier: NoteVerifier) -> LedgerHeads:
+    """The heads of the record where it is written: a standby that is behind would look like a log that was put back.
+
+    Raises ConfigInvalid, LedgerUnavailable, LedgerCorrupt.
+    """
+    asked, kept = settings.gateway.ledger.postgres, HeadsFile(places.heads)
+    if asked is None:
+        return LedgerHeads(places.ledger, kept, verifier=verifier)
+    from onbehalf.doors.ledger_postgres_heads import SharedHeads
+
+    shared = SharedHeads(ledger_dsn(asked, asked.dsn, "dsn", places=places), kept)
+    return LedgerHeads(ledger_store(places, settings, primary=True), shared, verifier=verifier)
+
+
+def reading_heads(places: Paths, settings: Settings, verifier: NoteVerifier) -> LedgerHeads:
+    """The same for a command, which keeps none where it has a login to read with. Raises as `ledger_heads`."""
+    asked = settings.gateway.ledger.postgres
+    if asked is None or isinstance(asked.reader, UnsetType):
+        return ledger_heads(places, settings, verifier)
+    from onbehalf.doors.ledger_postgres_heads import SharedHeads
+
+    return LedgerHeads(ledger_store(places, settings), SharedHeads(_reader(places, asked), None), verifier=verifier)
 
 
 def ledger_where(places: Paths, settings: Settings) -> str:
@@ -254,6 +285,7 @@ def public_log(
     public = settings.gateway.public_log
     if public == "none":
         return None
-    tiles = LedgerTiles(ledger_store(places, settings))
+    # a checkpoint is signed where the record is written, and its tiles must not be behind it
+    tiles = LedgerTiles(ledger_store(places, settings, primary=signing is not None))
     stack.callback(tiles.close)
     return LogApp(SignedTiles(tiles, signing) if signing is not None else tiles, public=public)

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onbehalf.config import Settings, WitnessesSettings
 from onbehalf.doors.clock_system import now
@@ -26,6 +27,9 @@ from onbehalf.explain.seal import LedgerKeys
 from onbehalf.model import AuditEntry, Json
 from onbehalf.places import Paths
 from onbehalf.ports import House
+
+if TYPE_CHECKING:
+    from onbehalf.doors.ledger_postgres import PostgresLedger
 
 __all__ = ["Heads", "open_heads", "open_watched", "open_witnesses", "read_policy"]
 
@@ -67,13 +71,12 @@ def read_policy(settings: WitnessesSettings, base: Path, *, log: Collection[str]
 
 
 async def open_heads(
-    places: Paths, stack: contextlib.AsyncExitStack, *, ledger: SqliteLedger, keys: LedgerKeys
+    heads: LedgerHeads, stack: contextlib.AsyncExitStack, *, ledger: SqliteLedger | PostgresLedger, keys: LedgerKeys
 ) -> Heads:
-    """The heads of an open ledger, signed from now on, at last when it is closed.
+    """The heads of an open ledger, signed from now on, at last when it is closed; then they are closed too.
 
     Raises LedgerCorrupt where one that was signed is no beginning of the log, LedgerUnavailable.
     """
-    heads = LedgerHeads(places.ledger, places.heads, verifier=keys.signer.verifier)
     signing = HeadSigning(heads, keys.heads, clock=now) if keys.heads is not None else None
 
     async def end() -> None:
@@ -91,13 +94,11 @@ async def open_heads(
 
 
 async def open_watched(
-    house: House, settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, ledger: SqliteLedger,
-    keys: LedgerKeys, count: Callable[[str], None],
+    house: House, heads: LedgerHeads, stack: contextlib.AsyncExitStack, *, ledger: SqliteLedger | PostgresLedger,
+    count: Callable[[str], None],
 ) -> House:  # fmt: skip
-    """The house whose answers carry checkpoints, and which looks at those that clients bring back."""
-    if not settings.gateway.checkpoint_in_answers:
-        return house
-    heads = LedgerHeads(places.ledger, places.heads, verifier=keys.signer.verifier)
+    """The house whose answers carry checkpoints, and which looks at those that clients bring back. `heads` is its own,
+    and closed at the end."""
     stack.callback(heads.close)
 
     def alarm(facts: dict[str, Json]) -> None:
@@ -109,8 +110,8 @@ async def open_watched(
 
 
 async def open_witnesses(
-    settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, ledger: SqliteLedger, keys: LedgerKeys,
-    heads: LedgerHeads,
+    settings: Settings, places: Paths, stack: contextlib.AsyncExitStack, *, ledger: SqliteLedger | PostgresLedger,
+    keys: LedgerKeys, heads: LedgerHeads,
 ) -> QuorumWitnesses | None:  # fmt: skip
     """The witnesses, asked from now on; None where none are configured. Raises ConfigInvalid."""
     chosen = settings.gateway.witnesses

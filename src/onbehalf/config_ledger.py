@@ -10,9 +10,8 @@ from typing import Annotated
 from msgspec import UNSET, Meta, UnsetType
 
 from onbehalf.config_directory import Keys, Reference
-from onbehalf.errors import ConfigInvalid
 
-__all__ = ["LedgerSettings", "PostgresLedgerSettings", "require_unwitnessed"]
+__all__ = ["LedgerSettings", "PostgresLedgerSettings"]
 
 
 class PostgresLedgerSettings(Keys, frozen=True):
@@ -38,12 +37,3 @@ class LedgerSettings(Keys, frozen=True):
     """Where the record is kept; without `postgres` in `ledger.db` of the folder `data`."""
 
     postgres: PostgresLedgerSettings | None = None
-
-
-def require_unwitnessed(ledger: LedgerSettings, *, witnesses: bool) -> None:
-    """See that nothing is asked of a record in PostgreSQL that it does not do. Raises ConfigInvalid."""
-    if ledger.postgres is not None and witnesses:
-        raise ConfigInvalid(
-            "`gateway.witnesses` is there for a record in SQLite, and `gateway.ledger.postgres` keeps this one",
-            hint="leave out one of them; docs/replicas.md says what a shared record does without",
-        )

@@ -12,7 +12,6 @@ import msgspec
 
 from onbehalf.config_directory import ClaimsSettings, ScimSettings, TenantClaim, require_feeds
 from onbehalf.config_introspection import require_told_apart
-from onbehalf.config_ledger import require_unwitnessed
 from onbehalf.config_proof import require_certificates, require_demand
 from onbehalf.config_services import require_services, require_workloads
 from onbehalf.config_settings import TENANT_CLAIM, GatewaySettings, IssuerSettings, Settings, broker_issuer
@@ -44,7 +43,6 @@ def sound(settings: Settings) -> Settings:
             if tool.durability == "witnessed"
         ],
     )
-    require_unwitnessed(settings.gateway.ledger, witnesses=settings.gateway.witnesses is not None)
     require_sinks(settings.sinks, insecure_http=settings.gateway.insecure_http_for_tests)
     return settings
 

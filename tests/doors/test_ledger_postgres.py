@@ -39,6 +39,22 @@ def require_acked(record: Record, acked: dict[int, Receipt]) -> None:
         assert (by_number[number].index, by_number[number].leaf) == (receipt.index, receipt.leaf)
 
 
+def shown(ledger: PostgresLedger) -> int:
+    """How many leaves the head has that answers carry."""
+    return checkpoint.read(ledger.head, ledger.keys.signer.verifier, origin=ORIGIN).size
+
+
+def test_the_head_that_answers_carry_covers_what_was_answered_and_was_signed_by_the_log(record: Record) -> None:
+    one, other = record.replica("one"), record.replica("other")
+    assert (one.head, other.head) == ("", "")
+    for number, ledger in enumerate((one, other, other, one)):
+        [receipt] = appended(ledger, number)
+        assert shown(ledger) == receipt.index + 1
+        assert record.run("SELECT note FROM onbehalf_log.head") == [(ledger.head,)]
+    for ledger in (one, other):
+        ledger.close()
+
+
 def test_answers_name_the_place_and_the_leaf_on_record(record: Record) -> None:
     ledger = record.replica()
     receipts = appended(ledger, *range(50))
@@ -189,6 +205,7 @@ def test_a_commit_without_answer_is_looked_for_and_done_exactly_once(record: Rec
     acked = {}
     for number in range(10):
         [acked[number]] = appended(ledger, number)
+        assert shown(ledger) == number + 1
     ledger.close()
     wire.close()
     assert seen >= 10
@@ -236,6 +253,7 @@ def test_a_commit_that_did_not_wait_for_its_standby_is_no_record(record: Record)
         with pytest.raises(LedgerUnavailable):
             appended(ledger, 2, kind="intent")
         thread.join(60)
+        assert shown(ledger) == 1, "no client is shown a head that a failover could take back"
     finally:
         record.run("ALTER SYSTEM RESET synchronous_standby_names")
         record.run("SELECT pg_reload_conf()")

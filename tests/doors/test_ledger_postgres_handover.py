@@ -308,7 +308,10 @@ def test_a_gateway_that_has_the_former_key_files_says_what_to_copy_and_one_with_
     for each in prepared.iterdir():
         assert each.read_bytes() == (record.path / "keys" / each.name).read_bytes()
     written(record, "c", 4, keys=former(record, prepared))
-    for name in ("log.key", "log-ml-dsa.key", "log.pub"):
+    shutil.copy(record.path / "keys" / "log.key", elsewhere / "log.key")
+    with pytest.raises(ConfigInvalid, match="`log-ml-dsa.key` is not the one that came with `log.key` at leaf 3"):
+        record.replica("b", keys=former(record, elsewhere))
+    for name in ("log-ml-dsa.key", "log.pub"):
         shutil.copy(record.path / "keys" / name, elsewhere / name)
     written(record, "b", 5, keys=former(record, elsewhere))
     assert (keys(record).vkeys, record.verified()) == (new.vkeys, 6)

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import hashlib
 import json
+import sqlite3
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -113,8 +115,9 @@ def test_a_head_has_one_second_line_however_often_it_is_shown(tmp_path: Path) ->
 def test_a_line_that_cannot_be_kept_is_a_signature_all_the_same(tmp_path: Path) -> None:
     recorded(tmp_path).close()
     heads, sign = signing(tmp_path)
-    heads._kept.execute("PRAGMA query_only = ON")
-    assert sign.newest().count("\n— ") == 2
+    with closing(sqlite3.connect(tmp_path / "heads.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert sign.newest().count("\n— ") == 2
     assert heads.last_kept() is None
     heads.close()
 

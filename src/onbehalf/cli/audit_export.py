@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from onbehalf.build_ledger import ledger_store
+from onbehalf.build_ledger import ledger_store, reading_heads
 from onbehalf.build_witnesses import read_policy
 from onbehalf.cli.explain import opened
 from onbehalf.cli.reading import Purpose, delivered, noted
@@ -25,11 +26,11 @@ from onbehalf.doors.clock_system import now
 from onbehalf.doors.engine_cedar_files import policies_in
 from onbehalf.doors.ledger_evidence import Asked, Exported, Place
 from onbehalf.doors.ledger_evidence import export as write_bundle
-from onbehalf.doors.ledger_heads import LedgerHeads
 from onbehalf.doors.ledger_reader import LedgerReader
 from onbehalf.doors.ledger_signing import HeadSigning, SignedTiles
 from onbehalf.doors.ledger_tiles import LedgerTiles
 from onbehalf.doors.ledger_tiles import export_log as write_log
+from onbehalf.doors.ledger_witness import Ahead
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, OnbehalfError
 from onbehalf.explain.controls import CONTROLS
@@ -47,6 +48,7 @@ _MAX_NOTE = 262_144
 _MAX_SEED = 200
 _SAMPLE = 25
 _WAIT_SECONDS = 20.0
+_TRIES, _PAUSE_S = 10, 0.2
 _MAX_KEYS = 65_536
 _FACT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _PUBLIC = ("kty", "crv", "x", "kid", "use", "alg")
@@ -68,7 +70,7 @@ def export_log(
     places = paths(config, settings)
     source = LedgerTiles(ledger_store(places, settings))
     try:
-        with _signing(places, opened(config)) as sign:
+        with _signing(places, settings, opened(config)) as sign:
             size = write_log(SignedTiles(source, sign) if sign is not None else source, directory)
     finally:
         source.close()
@@ -128,15 +130,16 @@ def export(
     opened(config).close()  # nothing is said on record of a bundle that cannot be made
     _note(asked, places, settings, purpose)
     reader = opened(config)
-    with _signing(places, reader) as sign:
+    with _signing(places, settings, reader) as sign:
         if settings.gateway.witnesses is not None and not unwitnessed:
             log = reader.keys.vkeys if reader.keys is not None else ()
             asked = replace(asked, policy=read_policy(settings.gateway.witnesses, config.resolve().parent, log=log))
-        done = write_bundle(
-            reader, out, asked, keys=_keys(config, settings), policies={digest(found): found} if found else {},
-            kept=partial(policies_kept.find, places.kept), sign=sign.line if sign is not None else None,
-            heads=sign.heads if sign is not None else None,
+        write = partial(
+            write_bundle, reader, out, keys=_keys(config, settings),
+            policies={digest(found): found} if found else {}, kept=partial(policies_kept.find, places.kept),
+            sign=sign.line if sign is not None else None, heads=sign.heads if sign is not None else None,
         )  # fmt: skip
+        done = _written(write, asked)
         key = "\n".join(reader.keys.vkeys) if reader.keys is not None else reader.verifier.vkey
     try:
         report = check(out, key=key, kept=asked.since.encode())
@@ -144,6 +147,18 @@ def export(
         raise LedgerCorrupt(f"the bundle that was written cannot be checked: {error}") from error
     _print(out, done, report)
     raise typer.Exit(0 if report.verdict in _FINE else 1)
+
+
+def _written(write: Callable[..., Exported], asked: Asked) -> Exported:
+    """The bundle, begun again where gateways had a later head cosigned than it has, or a standby has to follow: then
+    with the newest one that they had cosigned, if it has all that was there at first."""
+    for _ in range(_TRIES):
+        try:
+            return write(asked=asked)
+        except Ahead as error:
+            asked = replace(asked, covering=asked.covering or error.asked)
+            time.sleep(_PAUSE_S)
+    return write(asked=asked)
 
 
 def _note(asked: Asked, places: Paths, settings: Settings, purpose: str) -> None:
@@ -162,13 +177,13 @@ def _note(asked: Asked, places: Paths, settings: Settings, purpose: str) -> None
 
 
 @contextlib.contextmanager
-def _signing(places: Paths, reader: LedgerReader) -> Iterator[HeadSigning | None]:
+def _signing(places: Paths, settings: Settings, reader: LedgerReader) -> Iterator[HeadSigning | None]:
     """What signs heads with the log's second key, where there is one, until both are closed."""
     try:
         if reader.keys is None or reader.keys.heads is None:
             yield None
             return
-        heads = LedgerHeads(places.ledger, places.heads, verifier=reader.verifier)
+        heads = reading_heads(places, settings, reader.verifier)
         try:
             yield HeadSigning(heads, reader.keys.heads, clock=now)
         finally:

@@ -20,11 +20,11 @@ from pathlib import Path
 import orjson
 
 from onbehalf.doors.folder_sync import sync_folder
-from onbehalf.doors.ledger_evidence_heads import MOST, CosignedHeads, past_heads
+from onbehalf.doors.ledger_evidence_heads import MOST, CosignedHeads, last_cosigned, past_heads
 from onbehalf.doors.ledger_followed import handovers
 from onbehalf.doors.ledger_reader import LedgerReader, erased_by
 from onbehalf.doors.ledger_store import View
-from onbehalf.doors.ledger_witness import ask_quorum, ask_witness
+from onbehalf.doors.ledger_witness import Ahead, ask_quorum, ask_witness
 from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable
 from onbehalf.explain import checkpoint, controls, evidence, sample, tree
 from onbehalf.explain.handover import Handover
@@ -52,7 +52,8 @@ class Asked:
     `open` are the names of the facts to open; `tool` and `person` narrow down whose. Leaves and proofs always
     cover the whole range, so that nothing can be left out unseen. With `sample`, so many calls are opened, chosen by
     the head and `seed`; `control` is a name in controls.py. `since` is a checkpoint that somebody kept; `witnesses`
-    are addresses of those who are to cosign the head, besides the quorum of `policy`.
+    are addresses of those who are to cosign the head, besides the quorum of `policy`. Where a later head was cosigned
+    meanwhile, the newest one that the quorum cosigned will do if it has `covering` leaves; 0 for never.
     """
 
     start: Place = ("index", 0)
@@ -67,6 +68,7 @@ class Asked:
     since: str = ""
     witnesses: tuple[str, ...] = ()
     policy: Policy | None = None
+    covering: int = 0
     words: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -155,11 +157,13 @@ class _Export:
     ) -> Exported:
         note = self._view.execute("SELECT note FROM head").fetchone()
         head = checkpoint.read(note[0] if note else "", self._verifier, origin=self._origin)
+        signed, lines = self._cosigned(checkpoint.Head(checkpoint=head, note=note[0]))
+        head = signed.checkpoint
         start, end = self._span(head.size)
         files, asked = self._files, self._asked
-        cosigned = "".join((note[0], *self._cosignatures(head, note[0])))
+        cosigned = "".join((signed.note, *lines))
         self._note = cosigned.encode()
-        files.write("checkpoint", [(cosigned + self._own_line(head, note[0])).encode()])
+        files.write("checkpoint", [(cosigned + self._own_line(signed)).encode()])
         proof = self._proof(start, end, head.size)
         files.write("HOW-TO-VERIFY.txt", [evidence.HOW_TO.encode()])
         if changes := handovers(self._view):
@@ -200,16 +204,25 @@ class _Export:
         outside = not span[0] <= old <= span[1]
         return _json({"note": note, "proof": self._roots(tree.consistency_spans(old, size)) if outside else []})
 
-    def _cosignatures(self, head: checkpoint.Checkpoint, note: str) -> list[str]:
-        proof, asked = self._consistency(head.size), self._asked
-        lines = [ask_witness(each, note, head.size, proof) for each in asked.witnesses]
-        if asked.policy is not None:
-            lines += ask_quorum(asked.policy, checkpoint.Head(checkpoint=head, note=note), proof)
-        return [*dict.fromkeys(lines)]
+    def _cosigned(self, newest: checkpoint.Head) -> tuple[checkpoint.Head, list[str]]:
+        """The head of the bundle, and the lines of those who are asked."""
+        proof, asked, lines = self._consistency(newest.size), self._asked, list[str]()
+        try:
+            lines += [ask_witness(each, newest.note, newest.size, proof) for each in asked.witnesses]
+            if asked.policy is not None:
+                lines += ask_quorum(asked.policy, newest, proof)
+        except Ahead:
+            found = None
+            if self._heads is not None and asked.policy is not None and asked.covering and not asked.witnesses:
+                found = last_cosigned(self._heads, asked.policy, least=asked.covering, most=newest.size)
+            if found is None:
+                raise
+            return found
+        return newest, [*dict.fromkeys(lines)]
 
-    def _own_line(self, head: checkpoint.Checkpoint, note: str) -> str:
+    def _own_line(self, head: checkpoint.Head) -> str:
         """The log's further line, which chooses no sample: whoever has the key could make another one."""
-        return self._sign(checkpoint.Head(checkpoint=head, note=note)) if self._sign is not None else ""
+        return self._sign(head) if self._sign is not None else ""
 
     def _second_key(self) -> dict[str, Json]:
         own = self._keys.heads if self._keys is not None and self._sign is not None else None

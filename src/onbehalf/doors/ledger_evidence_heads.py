@@ -1,4 +1,4 @@
-"""Which heads of the past, with their cosignatures, go into a bundle: what was known of its leaves, when, by whom.
+"""Which heads that were kept, with their cosignatures, go into a bundle: what was known of its leaves, when, by whom.
 
 Those that an opened `witnessed` fact names, the last one of each day, and the first one over the whole range. Heads
 within the range need no proof, as all leaves are there. Must not judge a cosignature: who reads the bundle does.
@@ -8,10 +8,14 @@ Trust: as `heads.db`. A head that was taken away there is in no bundle; the veri
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
-__all__ = ["MOST", "CosignedHeads", "past_heads"]
+from onbehalf.explain.checkpoint import Checkpoint, Head
+from onbehalf.explain.cosigners import cosigners
+from onbehalf.explain.quorum import Policy
+
+__all__ = ["MOST", "CosignedHeads", "last_cosigned", "past_heads"]
 
 MOST = 1000
 """Heads in one bundle at most; each has some 3.4 kB a witness."""
@@ -28,6 +32,23 @@ class CosignedHeads(Protocol):
     def noted(self, size: int) -> str:
         """The note of one, with all its signature lines."""
         ...
+
+    def begins_with(self, head: Checkpoint) -> bool:
+        """Whether the log has that root over so many leaves."""
+        ...
+
+    def recent(self, more: int, most: int) -> Sequence[tuple[Head, Mapping[str, str]]]:
+        """The newest of more leaves than that, and at most so many, with lines by who signed."""
+        ...
+
+
+def last_cosigned(heads: CosignedHeads, policy: Policy, *, least: int, most: int) -> tuple[Head, list[str]] | None:
+    """The newest head of `least` to `most` leaves that the quorum cosigned, and its lines; None where none is kept."""
+    for head, lines in heads.recent(least - 1, most):
+        by = cosigners(policy, head, lines)
+        if policy.met(by) and heads.begins_with(head.checkpoint):
+            return head, [line for _, line in by.values()]
+    return None
 
 
 def past_heads(heads: CosignedHeads, named: Collection[int], *, span: tuple[int, int], size: int) -> Iterator[str]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from onbehalf.doors.ledger_store import View
 from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.checkpoint import NoteVerifier
-from onbehalf.explain.handover import Handover, follow, parse
+from onbehalf.explain.handover import Handover, follow, keys_named, parse
+from onbehalf.explain.seal import LedgerKeys
 
 __all__ = ["TABLE", "followed", "handovers", "require_newest"]
 
@@ -33,12 +34,20 @@ def followed(view: View, key: NoteVerifier) -> NoteVerifier:
     return follow(key, handovers(view))
 
 
-def require_newest(view: View, key: NoteVerifier) -> None:
-    """See that no other key came after this one, in a record that several machines write. Raises ConfigInvalid."""
-    changes = handovers(view)
-    if changes and follow(key, changes).vkey != key.vkey:
+def require_newest(view: View, keys: LedgerKeys) -> None:
+    """See that no other keys came after these, in a record that several machines write. Raises ConfigInvalid."""
+    changes, key = handovers(view), keys.signer.verifier
+    if not changes:
+        return
+    if follow(key, changes).vkey != key.vkey:
         raise ConfigInvalid(
             f"`log.key` is a former key of this log: leaf {changes[-1].index} says that its keys were changed",
             hint="copy `log.key`, `log-ml-dsa.key` and `log.pub` from `data/keys` of a gateway that has the new ones; "
             "where `log.key.next` is, run `onbehalf serve` or `onbehalf keys rotate-log`: docs/replicas.md",
+        )
+    _, after = keys_named(changes[-1])
+    if len(after) > 1 and not set(keys.vkeys) <= set(after):
+        raise ConfigInvalid(
+            f"`log-ml-dsa.key` is not the one that came with `log.key` at leaf {changes[-1].index}",
+            hint="copy `log-ml-dsa.key` and `log.pub` from `data/keys` of a gateway that runs: docs/replicas.md",
         )

@@ -70,10 +70,13 @@ def read_ledger_keys(directory: Path, *, origin: str) -> LedgerKeys:
 
 
 def _log_keys(directory: Path, *, origin: str, suffix: str = "") -> LedgerKeys:
+    return _log_keys_of(directory, SubjectStore(directory.parent / SUBJECTS), origin=origin, suffix=suffix)
+
+
+def _log_keys_of(directory: Path, people: KeyStore, *, origin: str, suffix: str = "") -> LedgerKeys:
     signer, second = _signer(directory, origin, suffix), directory / f"{_ML_DSA}{suffix}"
     heads = HeadSigner(origin, _secret(second)) if second.exists() and ml_dsa_44() else None
-    sealing = _sealing(directory, SubjectStore(directory.parent / SUBJECTS))
-    return LedgerKeys(signer=signer, sealer=sealing, heads=heads)
+    return LedgerKeys(signer=signer, sealer=_sealing(directory, people), heads=heads)
 
 
 def _signer(directory: Path, origin: str, suffix: str = "") -> NoteSigner:
@@ -131,8 +134,8 @@ def take_next_keys(
 
 def read_shared_keys(directory: Path, *, origin: str, people: KeyStore) -> LedgerKeys:
     """The keys in `directory` for a record that several machines write, none made, with the keys of `people` that they
-    share, and no second signature. Raises ConfigInvalid."""
-    return LedgerKeys(signer=_signer(directory, origin), sealer=_sealing(directory, people))
+    share. Raises ConfigInvalid."""
+    return _log_keys_of(directory, people, origin=origin)
 
 
 def _second() -> tuple[str, ...]:

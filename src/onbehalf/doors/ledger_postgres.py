@@ -60,6 +60,8 @@ class _Item(Entry):
     waiter: Waiter | None = None
     done: bool = False
     given_up: bool = False
+    last: bool = False
+    """Nothing is written after it, by any replica that is there: the database sees to that."""
 
 
 class PostgresLedger:
@@ -80,7 +82,7 @@ class PostgresLedger:
         self._called = False
         self._calls: SimpleQueue[bool] = SimpleQueue()
         self._riding = False
-        self._closed = ""
+        self._closed = self._stopped = ""
         self._trouble = ("", 0.0)
         self._look_at = time.monotonic() + patience.look
         self._absent: dict[int, float] = {}
@@ -127,6 +129,11 @@ class PostgresLedger:
         return self._sequencer.keys
 
     @property
+    def head(self) -> str:
+        """The newest signed head that this replica committed, "" before its first."""
+        return self._sequencer.head
+
+    @property
     def closed(self) -> str:
         """Why no entry is taken any more; "" while they are."""
         return self._closed
@@ -171,6 +178,19 @@ class PostgresLedger:
         if not self._riding:
             loop.call_later(RIDE_SECONDS, self._ride_ends)
             self._riding = True
+
+    def stop(self, last: AuditEntry, why: str) -> None:
+        """Take no entry after `last` any more, and say why: what is queued is written, and nothing else ever.
+
+        The leaf of `last` bars the other replicas too. It is tried for as long as this process lives.
+        """
+        item = _Item(spelled=_spelled(last), last=True)
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = self._stopped = why
+            self._waiting.append(item)
+        self._call()
 
     def close(self) -> None:
         """Put what is queued on record, then leave the replicas. Later entries are refused. Blocks until done."""
@@ -250,6 +270,8 @@ class PostgresLedger:
                     if self._written(batch):
                         self._answered(batch)
                         self._failpoint("woken")
+                        if any(each.last for each in batch):
+                            return
                         batch = self._drain()
                     elif running:
                         running, until = self._pause(), time.monotonic() + self._patience.record
@@ -342,7 +364,7 @@ class PostgresLedger:
         """Close for good and refuse everyone who waits."""
         with self._gate:
             said = error.message if isinstance(error, OnbehalfError) else str(error)
-            self._closed = f"the record may not be written any more ({said})"
+            self._closed = self._stopped or f"the record may not be written any more ({said})"
             batch, self._waiting = [*batch, *self._waiting], []
         _log.error("%s", self._closed)
         wake(batch, LedgerUnavailable(self._closed, hint=_RESTART))
@@ -354,7 +376,7 @@ def _checked(demands: Demands, keys: LedgerKeys) -> Scan:
     store = PostgresStore(demands.dsn)
     try:
         with store.reading() as view:
-            require_newest(view, keys.signer.verifier)
+            require_newest(view, keys)
             result, _ = scan(view, keys.signer.verifier)
     finally:
         store.close()

@@ -56,7 +56,7 @@ class _Held(_Seen):
         self._head = head
 
     def checked(self, keys: LedgerKeys) -> Scan:
-        require_newest(self._view, keys.signer.verifier)
+        require_newest(self._view, keys)
         result, _ = scan(self._view, keys.signer.verifier)
         return require_whole(result, hint=_VERIFY)
 

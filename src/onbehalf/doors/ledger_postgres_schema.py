@@ -1,8 +1,8 @@
 """The ledger in PostgreSQL, as SQL to be read, kept and run by whoever owns the database.
 
 Tables that nobody may write, and functions that are the only way to write them: they append, and cannot change or
-remove what stands. Roles by what they may do. People's keys are ledger_postgres_keys.py's, and changes of the log's own
-keys ledger_postgres_handover_sql.py's. Must not connect.
+remove what stands. Roles by what they may do. People's keys are ledger_postgres_keys.py's, changes of the log's own
+keys ledger_postgres_handover_sql.py's, kept heads ledger_postgres_heads_schema.py's. Must not connect.
 
 Trust: the owner of the schema, and every superuser, can destroy the record or change it. Without `log.key` they cannot
 do so unseen by whoever kept a checkpoint.
@@ -11,15 +11,17 @@ do so unseen by whoever kept a checkpoint.
 from __future__ import annotations
 
 from onbehalf.doors.ledger_postgres_handover_sql import HANDOVER_SQL, REKEYED, handover_grants
+from onbehalf.doors.ledger_postgres_heads_schema import HEADS_SQL
 from onbehalf.doors.ledger_postgres_keys import KEY_GONE, KEYS_SQL, keys_grants
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.checkpoint import NoteSigner
 
-__all__ = ["FENCED", "LOCK_SPACE", "PRESENT", "ROLES", "schema_sql"]
+__all__ = ["FENCED", "LOCK_SPACE", "PRESENT", "ROLES", "STOPPED", "schema_sql"]
 
 LOCK_SPACE = 0x6F626C67
 """The first half of the advisory locks by which replicas show that they are there; the second is their number."""
-FENCED, _STALE, PRESENT = "OB001", "OB002", "OB003"
+FENCED, _STALE, PRESENT, STOPPED = "OB001", "OB002", "OB003", "OB007"
+_LAST = "witness_refused"
 ROLES = {
     "writer": "onbehalf_log_writer", "reader": "onbehalf_log_reader", "eraser": "onbehalf_log_eraser",
     "rekeyer": "onbehalf_log_rekeyer",
@@ -68,21 +70,29 @@ CREATE TABLE IF NOT EXISTS onbehalf_log.replica(
   id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, low bigint NOT NULL,
   since timestamptz NOT NULL DEFAULT now(), gone timestamptz
 ) WITH (fillfactor = 10);
+ALTER TABLE onbehalf_log.replica ADD COLUMN IF NOT EXISTS barred boolean NOT NULL DEFAULT false;
 """
 
 _LOCKED = """
--- The head, locked until the transaction ends, for a replica that is not taken for gone and has the log's keys.
+-- The head, locked until the transaction ends, for a replica that is not taken for gone, that has the log's keys, and
+-- that was not there when a witness disowned the log.
 CREATE OR REPLACE FUNCTION onbehalf_log.lock_head(me integer)
 RETURNS TABLE(size bigint, root bytea, note text, epoch bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  stopped boolean;
 BEGIN
   SELECT h.size, h.root, h.note, h.epoch INTO STRICT size, root, note, epoch FROM onbehalf_log.head h FOR UPDATE;
   -- a statement of its own, so that it sees what others committed before they let go of the head
-  IF NOT EXISTS (SELECT FROM onbehalf_log.replica r WHERE r.id = me AND r.gone IS NULL) THEN
+  SELECT r.barred INTO stopped FROM onbehalf_log.replica r WHERE r.id = me AND r.gone IS NULL;
+  IF NOT FOUND THEN
     RAISE EXCEPTION 'replica % was taken for gone', me USING ERRCODE = '@FENCED@';
   END IF;
   IF onbehalf_log.former(me) THEN
     RAISE EXCEPTION 'replica % has former keys of the log', me USING ERRCODE = '@REKEYED@';
+  END IF;
+  IF stopped THEN
+    RAISE EXCEPTION 'a witness disowned the log' USING ERRCODE = '@STOPPED@';
   END IF;
   RETURN NEXT;
 END $$;
@@ -91,7 +101,7 @@ END $$;
 _ENTER = """
 -- Leaves, payloads and the new head over them. It appends where the head says that the log ends, and by the head's key,
 -- or does nothing. Keys of people are destroyed under the lock on the head, so a key that is there now is there when
--- this commits.
+-- this commits. A leaf that says that a witness disowned the log is the last one of every replica that is there.
 CREATE OR REPLACE FUNCTION onbehalf_log.enter(
   me integer, seen bigint, first bigint, entries bytea[], sealed bytea[], new_root bytea, new_note text, new_low bigint
 ) RETURNS void
@@ -112,9 +122,13 @@ BEGIN
              SELECT FROM onbehalf_keys.key k WHERE k.id = substr(s, 2, 16) AND length(k.wrapped) > 0)) THEN
     RAISE EXCEPTION 'a payload is sealed with a key that is not there' USING ERRCODE = '@KEY_GONE@';
   END IF;
-  UPDATE onbehalf_log.replica r SET low = new_low WHERE r.id = me AND r.gone IS NULL;
+  UPDATE onbehalf_log.replica r SET low = new_low WHERE r.id = me AND r.gone IS NULL AND NOT r.barred;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'replica % was taken for gone', me USING ERRCODE = '@FENCED@';
+  END IF;
+  IF EXISTS (SELECT FROM unnest(entries) AS e WHERE position('"@LAST@"'::bytea IN e) > 0
+             AND convert_from(e, 'UTF8')::json ->> 'kind' = '@LAST@') THEN
+    UPDATE onbehalf_log.replica r SET barred = true WHERE r.gone IS NULL;
   END IF;
   INSERT INTO onbehalf_log.leaf(idx, event, hash, entry, call, at, replica)
     SELECT first + e.nth - 1, said.id, sha256('\\x00'::bytea || e.entry), e.entry, said.call, said.at, me
@@ -179,9 +193,9 @@ def schema_sql(signer: NoteSigner) -> str:
         "INSERT INTO onbehalf_log.head(one, size, root, note, epoch)\n"  # noqa: S608  # made here, of the log's own name
         f"  VALUES (true, 0, '\\x{empty.root.hex()}', '{note}', 0) ON CONFLICT DO NOTHING;\n"
     )
-    functions = HANDOVER_SQL + _LOCKED + _ENTER + _REPLICAS
+    functions = HANDOVER_SQL + _LOCKED + _ENTER + _REPLICAS + HEADS_SQL
     marks = {"FENCED": FENCED, "STALE": _STALE, "PRESENT": PRESENT, "SPACE": str(LOCK_SPACE), "KEY_GONE": KEY_GONE}
-    marks["REKEYED"] = REKEYED
+    marks |= {"REKEYED": REKEYED, "STOPPED": STOPPED, "LAST": _LAST}
     for mark, said in marks.items():
         functions = functions.replace(f"@{mark}@", said)
     return _BEFORE + _TABLES + head + KEYS_SQL + functions + _GRANTS

@@ -66,6 +66,8 @@ class Sequencer:
         self._open: dict[int, None] = {}
         """This replica's intents without outcome, in order."""
         self.me = 0
+        self.head = ""
+        """The newest head that this replica saw committed, "" before its first."""
 
     def join(self, name: str) -> int:
         """Become a new replica; its number. Raises Lost, Fenced."""
@@ -113,6 +115,7 @@ class Sequencer:
             # its server may have stopped waiting for a standby: what is committed now is durable together with it
             session.settle(self.me)
             first, self._found = self._found, -1
+            self.head = head.note
         else:
             first = head.size
             self._enter(session, head, batch, epoch=head.epoch)
@@ -233,7 +236,7 @@ class Sequencer:
         self._failpoint("signed")
         self._doubt = [each.hash for each in batch]
         session.enter(self.me, (epoch, head.size), (leaves, sealed), (root, note), self._low(batch, head.size))
-        self._frontier, self._last = frontier, last
+        self._frontier, self._last, self.head = frontier, last, note
 
     def _sealed(self, entry: Entry, payload: bytes, index: int) -> bytes:
         about, nonce = entry.spelled.about, os.urandom(NONCE_BYTES)

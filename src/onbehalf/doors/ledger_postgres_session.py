@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 from onbehalf.doors.ledger_postgres_handover_sql import HAND_OVER, REKEYED
 from onbehalf.doors.ledger_postgres_keys import KEY_GONE
-from onbehalf.doors.ledger_postgres_schema import FENCED, LOCK_SPACE, PRESENT
+from onbehalf.doors.ledger_postgres_schema import FENCED, LOCK_SPACE, PRESENT, STOPPED
 from onbehalf.doors.ledger_postgres_store import PostgresView
 from onbehalf.doors.ledger_store import View
 from onbehalf.errors import ConfigInvalid
@@ -46,7 +46,8 @@ SELECT set_config('idle_in_transaction_session_timeout', '%d', false),
        set_config('synchronous_commit', current_setting('synchronous_commit'), false),
        current_setting('fsync'), current_setting('full_page_writes'),
        current_setting('server_version_num')::integer, to_regclass('onbehalf_log.head') IS NOT NULL,
-       to_regclass('onbehalf_keys.key') IS NOT NULL AND to_regclass('onbehalf_log.handover') IS NOT NULL,
+       to_regclass('onbehalf_keys.key') IS NOT NULL AND to_regclass('onbehalf_log.handover') IS NOT NULL
+         AND to_regclass('onbehalf_log.cosignature') IS NOT NULL,
        pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
 """  # noqa: S608  # numbers of ours
 _MIGHT = f"""
@@ -69,9 +70,10 @@ SELECT r.id FROM onbehalf_log.replica r WHERE r.gone IS NULL AND r.id <> %s AND 
   SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = {LOCK_SPACE} AND l.objid = r.id::oid
     AND l.objsubid = 2 AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 """  # noqa: S608  # a number of ours
-_GONE = "SELECT gone IS NOT NULL, onbehalf_log.former(id) FROM onbehalf_log.replica WHERE id = %s"
+_GONE = "SELECT gone IS NOT NULL, onbehalf_log.former(id), barred FROM onbehalf_log.replica WHERE id = %s"
 _TAKEN = "another replica took this one for gone"
 _FORMER = "the log's keys were changed, and this replica has the former ones"
+_DISOWNED = "a witness disowns this log, as another replica put on record"
 _CALLED = "onbehalf_log.hand_over(%b, %b, %b, %b, %b, %b, %b)"
 _OLDER = "`onbehalf db ledger` prints the SQL that brings them up to date; it can be run again: docs/replicas.md"
 _HINT = "`onbehalf db ledger` prints the SQL that makes the record and its roles: docs/replicas.md"
@@ -82,8 +84,8 @@ class Lost(Exception):
 
 
 class Fenced(Exception):
-    """It may write nothing more: another replica took this one for gone, and put an end to its open intents, or the
-    log's keys were changed."""
+    """This replica may write nothing more: another one took it for gone and put an end to its open intents, the log's
+    keys were changed, or a witness disowns the log."""
 
 
 class KeyGone(Exception):
@@ -151,9 +153,9 @@ class Session:
     def absent(self, me: int) -> tuple[int, ...]:
         """Replicas whose sessions have ended, and that were not taken for gone yet. Raises Fenced if oneself was."""
         with _told():
-            gone, former = _row(self._connection.execute(_GONE, (me,)))
-            if gone or former:
-                raise Fenced(_FORMER if former else _TAKEN)
+            gone, former, barred = _row(self._connection.execute(_GONE, (me,)))
+            if gone or former or barred:
+                raise Fenced(_FORMER if former else _TAKEN if gone else _DISOWNED)
             return tuple(row[0] for row in self._connection.execute(_ABSENT, (me,)).fetchall())
 
     def lock(self, me: int, first: int) -> Head:
@@ -313,6 +315,8 @@ def _told() -> Iterator[None]:
             raise Fenced(_TAKEN) from error
         if error.sqlstate == REKEYED:
             raise Fenced(_FORMER) from error
+        if error.sqlstate == STOPPED:
+            raise Fenced(_DISOWNED) from error
         if error.sqlstate == KEY_GONE:
             raise KeyGone from error
         if error.sqlstate == PRESENT:

@@ -21,7 +21,10 @@ __all__ = ["PostgresStore", "PostgresView"]
 
 _VERIFY = "keep the database as it is; `onbehalf audit verify` lists all that does not hold"
 _ROWS_A_STEP = 1000
-_ALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+_ALIVE = {
+    "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}  # fmt: skip
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = onbehalf_log, pg_catalog"
 
 
@@ -56,8 +59,10 @@ class PostgresView:
 class PostgresStore:
     """A database, read through one connection that is made when it is needed, and anew after it was lost."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, primary: bool = False) -> None:
+        """With `primary` only a server that is no standby, whichever hosts the DSN names."""
         self._dsn = dsn
+        self._demands: dict[str, str | int] = {**_ALIVE, **({"target_session_attrs": "primary"} if primary else {})}
         self._connection: psycopg.Connection[Any] | None = None
 
     def close(self) -> None:
@@ -88,7 +93,7 @@ class PostgresStore:
                 return self._connection
             except psycopg.OperationalError:  # it was lost meanwhile
                 self.close()
-        self._connection = psycopg.connect(make_conninfo(self._dsn, **_ALIVE), autocommit=True)
+        self._connection = psycopg.connect(make_conninfo(self._dsn, **self._demands), autocommit=True)
         self._connection.execute(_BEGIN)
         return self._connection
 

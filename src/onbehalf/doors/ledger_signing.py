@@ -1,7 +1,7 @@
 """The log's second signature, with ML-DSA-44, under some heads: once a minute, at the end, and where one is shown.
 
-It takes some 0.4 ms, too long for every commit; a head that has it vouches for all leaves before. Kept in `heads.db`,
-so that one head has one such line. Must not know who else signs heads.
+It takes some 0.4 ms, too long for every commit; a head that has it vouches for all leaves before. Kept, so that one
+head has one such line, whichever gateway of a shared record signed it. Must not know who else signs heads.
 
 Trust: as the ledger's. A head without this line is signed with Ed25519 alone.
 """
@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from onbehalf.doors.ledger_heads import OWN, LedgerHeads
-from onbehalf.errors import LedgerUnavailable, OnbehalfError
+from onbehalf.errors import LedgerCorrupt, LedgerUnavailable, OnbehalfError
 from onbehalf.explain.checkpoint import Head
-from onbehalf.explain.cosignature import HeadSigner
+from onbehalf.explain.cosignature import HeadSigner, cosigned
 from onbehalf.explain.tiles import Tile
 from onbehalf.model import UnixTime
 
@@ -45,16 +45,26 @@ class HeadSigning:
 
     def line(self, head: Head) -> str:
         """The log's line under a head: the kept one, or a new one, kept if that can be. Raises LedgerUnavailable."""
-        kept = self._heads.cosignatures(head).get(OWN)
-        if kept is not None:
+        kept = self._kept(head)
+        if kept:
             return kept
         at = self._clock()
         made = self._signer.line(head.checkpoint, at=at)
         try:
             self._heads.keep(head, {OWN: (at, made)})
+            return self._kept(head) or made  # another gateway may have been first, and its line stands
         except LedgerUnavailable as error:  # a signature all the same; the head may get another one later
             _log.warning("the second signature of a head is not kept: %s", error.message)
         return made
+
+    def _kept(self, head: Head) -> str:
+        """The kept line, if it is by this key: what is kept is not believed."""
+        try:
+            line = self._heads.cosignatures(head).get(OWN, "")
+            found = cosigned(head.note + line, self._signer.cosigner, head.checkpoint)
+        except LedgerCorrupt:
+            return ""
+        return found[1] if found is not None else ""
 
     def newest(self) -> str:
         """The newest head with its second line. Raises LedgerUnavailable, LedgerCorrupt."""

@@ -20,34 +20,41 @@ from onbehalf.explain.checkpoint import Head
 from onbehalf.explain.cosignature import cosigned
 from onbehalf.explain.quorum import Policy
 
-__all__ = ["ask_quorum", "ask_witness"]
+__all__ = ["Ahead", "ask_quorum", "ask_witness"]
 
 _SECONDS = 10
+_TRIES = 4
 _MAX_ANSWER = 32_768
 _ADDRESS = re.compile(r"https://.+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/.*)?")
 _LINES = re.compile(r"(?:— [!-*,-~]{1,200} [A-Za-z0-9+/]{1,8000}={0,2}\n){1,8}")
 _SIZE = re.compile(rb"(0|[1-9][0-9]{0,17})\n")
 
 
+class Ahead(LedgerCorrupt):
+    """A witness has seen more of the log than there is; unless who writes it had a later head cosigned meanwhile.
+    `asked` is the size that it was asked about."""
+
+    asked = 0
+
+
 def ask_witness(url: str, note: str, size: int, proof: Callable[[int], Sequence[bytes]]) -> str:
     """The witness's signature lines for the signed head `note` of `size` leaves.
 
     `proof` gives the consistency proof from a smaller size. Raises LedgerUnavailable where the witness cannot be
-    asked, LedgerCorrupt where it says that this head is no continuation of what it saw.
+    asked, LedgerCorrupt where it says that this head is no continuation of what it saw, Ahead where it saw more.
     """
     if not _ADDRESS.fullmatch(url):
         raise ConfigInvalid(f"the witness `{url}` is not https", hint="use https; only loopback may be http")
     status, body = _post(url, _request(0, (), note))
-    if status == 409:
+    for _ in range(_TRIES):
+        if status != 409:
+            break
         known = _SIZE.fullmatch(body)
-        old = int(known[1]) if known else -1
-        if old > size or old < 0:
-            raise LedgerCorrupt(
-                f"the witness `{url}` has seen {old} leaves, this log has {size}",
-                hint="the log was put back to an older state, or the witness is wrong: keep everything as it is",
-            )
+        old = int(known[1]) if known else 0
+        if old > size:
+            raise _ahead(url, old, size)
         status, body = _post(url, _request(old, proof(old) if 0 < old < size else (), note))
-    if status in (409, 422):
+    if status == 422:
         raise LedgerCorrupt(
             f"the witness `{url}` says that this log is no continuation of what it saw ({status})",
             hint="keep the ledger, its keys and the witness's files as they are",
@@ -85,6 +92,15 @@ def ask_quorum(policy: Policy, head: Head, proof: Callable[[int], Sequence[bytes
             hint="see that they are running, or export without them: --unwitnessed",
         )
     return [*lines.values()]
+
+
+def _ahead(url: str, seen: int, size: int) -> Ahead:
+    error = Ahead(
+        f"the witness `{url}` has seen {seen} leaves, this log has {size}",
+        hint="the log was put back to an older state, or the witness is wrong: keep everything as it is",
+    )
+    error.asked = size
+    return error
 
 
 def _request(old: int, steps: Sequence[bytes], note: str) -> bytes:

@@ -3,7 +3,9 @@
 A round takes the newest head, asks all witnesses at once, and ends when enough of them cosigned it, when all have
 answered, or when its time is over. Whoever came meanwhile is in the next one. A witness that is slow goes on alone: it
 has one request under way, and is asked about the newest head after that. Without calls the newest head is cosigned now
-and then. Must not know how a witness is asked (witness_http.py) or what a file is.
+and then. Where somebody else had a larger head of this log cosigned, such as a gateway that shares the record, the
+round takes what they kept, or asks again about the newest head. Must not know how a witness is asked (witness_http.py)
+or what a file is.
 
 Trust: a quorum of the policy's witnesses, together with who holds `log.key`, can vouch for a second history. One
 witness alone can stop the gateway, by saying that it saw another history.
@@ -14,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from onbehalf.doors.witness_http import Ahead, Asking, Disowned, WitnessFailed
-from onbehalf.errors import LedgerUnavailable, OnbehalfError, WitnessesUnavailable
-from onbehalf.explain.checkpoint import Head
+from onbehalf.errors import LedgerCorrupt, LedgerUnavailable, OnbehalfError, WitnessesUnavailable
+from onbehalf.explain.checkpoint import Checkpoint, Head
+from onbehalf.explain.cosigners import cosigners
 from onbehalf.explain.quorum import Policy
 from onbehalf.model import Receipt, Witnessed
 
@@ -31,9 +34,12 @@ _HINT = "nothing was sent; see that the witnesses of the policy file are running
 
 
 class Heads(Protocol):
-    """Where heads come from, and cosignatures go. Both block."""
+    """Where heads come from, and cosignatures go. All block. `recent` are kept heads of more leaves, the newest first,
+    with lines by who signed; whose they are is not checked."""
 
     def newest(self) -> Head: ...
+    def begins_with(self, head: Checkpoint) -> bool: ...
+    def recent(self, more: int) -> Sequence[tuple[Head, Mapping[str, str]]]: ...
     def keep(self, head: Head, lines: Mapping[str, tuple[int, str]]) -> None: ...
 
 
@@ -79,6 +85,8 @@ class QuorumWitnesses:
         """The size of the head that was last asked about."""
         self._found: Witnessed | None = None
         """The newest head that a quorum cosigned."""
+        self._overtaken = False
+        """Whether a witness cosigned a larger head of this log, in the round that is under way."""
         self._stopped = ""
 
     def problems(self) -> dict[str, str]:
@@ -132,31 +140,63 @@ class QuorumWitnesses:
 
     async def _round(self) -> None:
         head = await asyncio.to_thread(self._heads.newest)
+        until = asyncio.get_running_loop().time() + self._rounds.wait_s
+        while await self._tried(head, until):
+            if asyncio.get_running_loop().time() >= until:  # who still waits has a time of their own, and another round
+                self._wanted.set()
+                return
+            head = await asyncio.to_thread(self._heads.newest)
+
+    async def _tried(self, head: Head, until: float) -> bool:
+        """Have the newest head cosigned; whether that is to be tried again, for somebody else was faster."""
         mine = [each for each in self._waiting if each.index < head.size]
         if head.size <= self.size and not mine:
-            return
-        self._newest = head.size
-        by = await self._gathered(head)
+            return False
+        self._newest, self._overtaken = head.size, False
+        by = await self._gathered(head, until)
         if self._stopped:
-            return
-        if not self._policy.met(by):
+            return False
+        if self._policy.met(by):
+            self._witnessed(Witnessed(size=head.size, by=tuple(sorted(by.items()))))
+            return False
+        if not self._overtaken:
             self._refuse(mine, f"too few witnesses cosigned{self._why()}")
-            return
-        self._found = found = Witnessed(size=head.size, by=tuple(sorted(by.items())))
-        for each in mine:
-            if not each.future.done():
+            return False
+        if mine and (others := await asyncio.to_thread(self._by_others, mine)) is not None:
+            self._witnessed(others)
+        return not all(each.future.done() for each in mine)
+
+    def _witnessed(self, found: Witnessed) -> None:
+        """Answer whom this head covers."""
+        if found.size > self.size:
+            self._found = found
+        for each in self._waiting:
+            if each.index < found.size and not each.future.done():
                 each.future.set_result(found)
 
-    async def _gathered(self, head: Head) -> dict[str, int]:
-        """Who cosigned this head, and when, as soon as that is enough."""
+    def _by_others(self, waiting: Sequence[_Waiter]) -> Witnessed | None:
+        """The newest head that a quorum cosigned for somebody else and that covers one of these. Blocks.
+
+        Raises LedgerCorrupt where the log is no continuation of it.
+        """
+        for head, lines in self._heads.recent(min(each.index for each in waiting)):
+            by = {name: at for name, (at, _) in cosigners(self._policy, head, lines).items()}
+            if self._policy.met(by):
+                if not self._heads.begins_with(head.checkpoint):
+                    raise LedgerCorrupt(f"a quorum cosigned a head of {head.size} leaves that is none of this log")
+                return Witnessed(size=head.size, by=tuple(sorted(by.items())))
+        return None
+
+    async def _gathered(self, head: Head, until: float) -> dict[str, int]:
+        """Who cosigned this head, and when, as soon as that is enough, or somebody cosigned a larger one."""
         asked = {asyncio.create_task(self._one(each, head)) for each in self._witnesses}
         self._tasks |= asked
         for task in asked:
             task.add_done_callback(self._tasks.discard)
         by: dict[str, int] = {}
         loop = asyncio.get_running_loop()
-        until, pending = loop.time() + self._rounds.wait_s, asked
-        while pending and not self._stopped and not (by and self._policy.met(by)):
+        pending = asked
+        while pending and not self._stopped and not (by and self._policy.met(by)) and not self._overtaken:
             left = max(0.0, until - loop.time())
             ended, pending = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not ended:
@@ -184,7 +224,7 @@ class QuorumWitnesses:
         return None
 
     async def _ahead(self, witness: _Witness, error: Ahead) -> None:
-        """It saw more than it was asked about: a head that we have signed since, or one that is no longer here."""
+        """It saw more than it was asked about: a head that was signed since, or one that is no longer here."""
         try:
             now = await asyncio.to_thread(self._heads.newest)
         except OnbehalfError as unreadable:
@@ -193,7 +233,7 @@ class QuorumWitnesses:
         if error.size > now.size:
             self._stop(witness, f"{error}, and this log has {now.size}: it was put back to an older state")
         else:
-            self._failed(witness, str(error))
+            self._overtaken = True
 
     def _failed(self, witness: _Witness, said: str) -> None:
         if witness.said != said:
