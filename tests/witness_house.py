@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from onbehalf.doors.ledger_heads import LedgerHeads
+from onbehalf.doors.witness_http import WitnessClient
+from onbehalf.doors.witness_quorum import QuorumWitnesses, Rounds
+from onbehalf.explain.quorum import Policy
 from onbehalf.witness.judge import Answer
 from onbehalf.witness.serve import Witness, server
 
-__all__ = ["Process", "Told", "policy_text", "witness_process", "witnessing"]
+__all__ = ["Process", "Told", "asking", "policy_text", "witness_process", "witnessing"]
 
 
 @dataclass(slots=True)
@@ -95,3 +100,25 @@ def policy_text(*witnesses: tuple[str, str, str], quorum: str, log: str = "") ->
     lines += [f"witness {name} {vkey} {url}".rstrip() for name, vkey, url in witnesses]
     names = " ".join(name for name, _, _ in witnesses)
     return "\n".join([*lines, f"group enough {quorum} {names}", "quorum enough"]) + "\n"
+
+
+@asynccontextmanager
+async def asking(
+    policy: Policy, heads: LedgerHeads, rounds: Rounds, *, running: bool = True
+) -> AsyncIterator[QuorumWitnesses]:
+    """A policy's witnesses, asked about these heads, which are closed at the end."""
+    clients = {
+        each.name: WitnessClient(each, seconds=rounds.wait_s, proof=heads.proof)
+        for each in policy.witnesses
+        if each.url
+    }
+    made = QuorumWitnesses(policy, clients, heads, rounds)
+    task = asyncio.create_task(made.run()) if running else None
+    try:
+        yield made
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await made.aclose()
+        heads.close()

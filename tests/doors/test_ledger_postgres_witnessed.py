@@ -18,7 +18,6 @@ from onbehalf.doors.ledger_heads_kept import HeadsFile
 from onbehalf.doors.ledger_postgres import Patience, PostgresLedger
 from onbehalf.doors.ledger_postgres_heads import SharedHeads
 from onbehalf.doors.ledger_postgres_store import PostgresStore
-from onbehalf.doors.witness_http import WitnessClient
 from onbehalf.doors.witness_quorum import QuorumWitnesses, Rounds
 from onbehalf.errors import LedgerUnavailable, WitnessesUnavailable
 from onbehalf.explain import quorum
@@ -27,7 +26,7 @@ from onbehalf.explain.cosignature import cosigned
 from onbehalf.explain.leaf import read
 from onbehalf.model import AuditEntry, Receipt, UnixTime
 from onbehalf.witness.judge import Answer
-from witness_house import Told, policy_text, witnessing
+from witness_house import Told, asking, policy_text, witnessing
 
 
 @pytest.fixture
@@ -62,19 +61,11 @@ async def replica(
         stopped.append(why)
         ledger.stop(AuditEntry(kind="witness_refused", call="", at=UnixTime(9), facts={"reason": why}), why)
 
-    clients = {
-        each.name: WitnessClient(each, seconds=wait_s, proof=heads.proof) for each in policy.witnesses if each.url
-    }
-    made = QuorumWitnesses(policy, clients, heads, Rounds(wait_s=wait_s, every_s=600, stop=stop))
-    rounds = asyncio.create_task(made.run()) if running else None
+    rounds = Rounds(wait_s=wait_s, every_s=600, stop=stop)
     try:
-        yield House(ledger, heads, made, stopped)
+        async with asking(policy, heads, rounds, running=running) as made:
+            yield House(ledger, heads, made, stopped)
     finally:
-        if rounds is not None:
-            rounds.cancel()
-            await asyncio.gather(rounds, return_exceptions=True)
-        await made.aclose()
-        heads.close()
         await asyncio.to_thread(ledger.close)
 
 

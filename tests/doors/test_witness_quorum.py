@@ -25,7 +25,7 @@ from onbehalf.explain.cosignature import cosigned
 from onbehalf.model import AuditEntry, Receipt, UnixTime
 from onbehalf.witness.judge import Answer
 from onbehalf.witness.serve import Witness
-from witness_house import Told, policy_text, witnessing
+from witness_house import Told, asking, policy_text, witnessing
 
 ORIGIN = "gateway.example/log"
 
@@ -62,19 +62,11 @@ async def houses(
         ledger.stop(AuditEntry(kind="witness_refused", call="", at=UnixTime(9), facts={"reason": why}), why)
 
     parsed = quorum.parse(policy.encode())
-    clients = {
-        each.name: WitnessClient(each, seconds=wait_s, proof=heads.proof) for each in parsed.witnesses if each.url
-    }
-    made = QuorumWitnesses(parsed, clients, heads, Rounds(wait_s=wait_s, every_s=every_s, stop=stop))
-    rounds = asyncio.create_task(made.run()) if running else None
+    rounds = Rounds(wait_s=wait_s, every_s=every_s, stop=stop)
     try:
-        yield House(ledger, heads, made, parsed, stopped)
+        async with asking(parsed, heads, rounds, running=running) as made:
+            yield House(ledger, heads, made, parsed, stopped)
     finally:
-        if rounds is not None:
-            rounds.cancel()
-            await asyncio.gather(rounds, return_exceptions=True)
-        await made.aclose()
-        heads.close()
         await asyncio.to_thread(ledger.close)
 
 

@@ -18,15 +18,12 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from onbehalf.doors.ledger_heads_kept import OWN, RECENT, HeadsFile
+from onbehalf.doors.ledger_postgres_session import ALIVE
 from onbehalf.errors import LedgerUnavailable
 from onbehalf.explain.checkpoint import Head
 
 __all__ = ["SharedHeads"]
 
-_ALIVE = {
-    "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}  # fmt: skip
 _SETTINGS = """
 SET statement_timeout = '5s'; SET lock_timeout = '3s'; SET client_min_messages = error;
 SELECT set_config('synchronous_commit', 'on', false)
@@ -40,7 +37,7 @@ class SharedHeads:
 
     def __init__(self, dsn: str, beside: HeadsFile | None) -> None:
         """Connects when it is first asked. `beside` is closed with this."""
-        self._dsn = make_conninfo(dsn, **_ALIVE, **({"target_session_attrs": "primary"} if beside else {}))
+        self._dsn = make_conninfo(dsn, **ALIVE, **({"target_session_attrs": "primary"} if beside else {}))
         self._beside = beside
         self._gate = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
