@@ -11,6 +11,7 @@ _LENGTHS = "the lengths are compared above it"
 _SHORT = "whoever asks looks at the length of what comes, and one byte is no length that passes"
 _NEGATIVE = "it is negative or behind the head, which is longer than any of these numbers"
 _NO_MATCH = "where there is no match it is refused, whatever the bytes are"
+_SHORTER = "of no line the length is 0, and 1 is no more than the longest either"
 
 SAME: dict[tuple[str, str, str], str] = {
     (
@@ -72,4 +73,53 @@ SAME: dict[tuple[str, str, str], str] = {
         "for chunk in _ahead(file, hash_.update) if info.file_size > _CHUNK else _each(file, hash_.update):",
         "Gt to GtE",
     ): "both give the same pieces",
+    (
+        "verifier/runs.py",
+        "return Examined(merkle.pieces(start, hashes), [Run(len(lines))], max(map(len, lines), default=0) > MAX_LEAF)",
+        "0 to 1",
+    ): _SHORTER,
+    (
+        "verifier/runs.py",
+        "if len(data) > MAX_LEAF and max(map(len, lines), default=0) > MAX_LEAF:",
+        "0 to 1",
+    ): _SHORTER,
+    ("verifier/runs.py", "gap_at = -1", "1 to 2"): "it is told only with a gap, which sets it",
+    ("verifier/runs.py", "if channel is None or number is None:", "Or to And"): "a leaf has both or neither",
+    ("verifier/runs.py", "of = -1 if of_text is None else int(of_text)", "1 to 2"): "both are negative",
+    ("verifier/walk.py", "self._last = 0", "0 to 1"): "it is told only after a first leaf, which sets it",
+    ("verifier/complete.py", "if len(self.problems) < _LISTED:", "Lt to LtE"): (
+        "a statement lists no more either, and counts this one with the others"
+    ),
+    (
+        "verifier/complete.py",
+        "first, last = numbers if isinstance(numbers, list) and len(numbers) == 2 else (0, 0)",
+        "0 to 1",
+    ): "numbers begin at 1, so 1 says as little against a comparison as 0",
+    (
+        "verifier/complete.py",
+        'texts = {name: text for name, text in texts.items() if text.count("[") + text.count("{") > _DEPTH}',
+        "Gt to GtE",
+    ): "so few brackets nest no deeper, and that it is JSON was seen before",
+    ("verifier/handovers.py", "size = int(said[1]) if said else 0", "0 to 1"): "such a note is no head by any key",
+    ("verifier/handovers.py", "if each.index < size and _signs(note, each.before.key):", "Lt to LtE"): (
+        "of that size the key before this change was tried first"
+    ),
+    (
+        "verifier/handovers.py",
+        "place = next((at for at, each in enumerate(chain) if each.key.text == given.key.text), -1)",
+        "1 to 2",
+    ): "both are negative",
+    (
+        "verifier/handovers.py",
+        'if leaf.kind != "key_change" or not hmac.compare_digest(made.encode(), leaf.commitment("log_key") or b"-"):',
+        "bytes changed",
+    ): "it is held against 64 hex digits or none, and is neither",
+    ("verifier/past_heads.py", "if ended >= 0:", "GtE to Gt"): "a key ends at 1 leaf or later, else it is -1",
+    ("verifier/past_heads.py", "if ended >= 0:", "0 to 1"): "a key ends at 1 leaf or later, else it is -1",
+    ("verifier/tokens.py", "for number in range(1, _MAX_TOKENS + 2):", "2 to 3"): (
+        "the first line too many is refused, whatever would come after it"
+    ),
+    ("verifier/tokens.py", "line = file.readline(_MAX_LINE + 1)", "1 to 2"): (
+        "one byte more of a line that is refused for its length"
+    ),
 }
