@@ -110,15 +110,27 @@ def test_a_head_of_zeros_before_frames_is_refused(written: Path, tmp_path: Path)
         settled(tmp_path, bytes(32) + log_of(written)[32:])
 
 
-@pytest.mark.parametrize("page", [0, 256, 131_072])
-def test_a_head_with_a_page_size_that_there_is_not_is_refused(tmp_path: Path, page: int) -> None:
+def headed(page: int) -> bytes:
+    """The head of a log of pages of this size, with its checksum."""
     words = (0x377F0683, 3_007_000, page, 1, 7, 7)
     total = (0, 0)
     for one, two in zip(words[::2], words[1::2], strict=True):
         first = total[0] + one + total[1] & 0xFFFFFFFF
         total = (first, total[1] + two + first & 0xFFFFFFFF)
-    with pytest.raises(LedgerCorrupt):
-        settled(tmp_path, struct.pack(">8I", *words, *total))
+    return struct.pack(">8I", *words, *total)
+
+
+@pytest.mark.parametrize("page", [0, 256, 511, 514, 1000, 65_535, 65_537, 131_072])
+def test_a_head_with_a_page_size_that_there_is_not_is_refused(tmp_path: Path, page: int) -> None:
+    frame = struct.pack(">6I", 1, 1, 7, 7, 0, 0) + bytes(page)
+    for log in (headed(page), headed(page) + frame):
+        with pytest.raises(LedgerCorrupt, match="head of the write-ahead log"):
+            settled(tmp_path, log)
+
+
+@pytest.mark.parametrize("page", [512, 4096, 65_536])
+def test_a_head_with_a_page_size_that_there_is_is_kept(tmp_path: Path, page: int) -> None:
+    assert settled(tmp_path, headed(page)) == headed(page)
 
 
 @pytest.mark.parametrize("offset", [0, 2, 20, 24, 27, 28, 4000, FRAME - 1])

@@ -29,49 +29,79 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from faults.mutants_run import collected
+from faults.mutants_run import PATIENCE, collected, waited
 from faults.mutants_same import SAME
 
 ROOT = Path(__file__).parents[2]
 _DOORS = ("tests/doors/test_ledger_settled.py", "tests/doors/test_ledger_sqlite.py")
 _BUNDLE = ("tests/verifier/test_check.py", "tests/verifier/test_hostile.py")
 TARGETS: dict[str, tuple[str, ...]] = {
-    "verifier/merkle.py": ("tests/verifier/test_edges.py", "tests/verifier/test_merkle.py"),
+    "verifier/merkle.py": (
+        "tests/verifier/test_edges.py",
+        "tests/verifier/test_edges_joined.py",
+        "tests/verifier/test_merkle.py",
+    ),
     "verifier/note.py": ("tests/verifier/test_edges.py", "tests/verifier/test_receipts.py"),
-    "verifier/leaves.py": ("tests/verifier/test_edges_read.py", "tests/verifier/test_leaves.py"),
-    "verifier/strict.py": ("tests/verifier/test_edges_read.py", "tests/verifier/test_strict.py"),
+    "verifier/leaves.py": (
+        "tests/verifier/test_edges_read.py",
+        "tests/verifier/test_edges_joined.py",
+        "tests/verifier/test_leaves.py",
+    ),
+    "verifier/strict.py": (
+        "tests/verifier/test_edges_read.py",
+        "tests/verifier/test_edges_words.py",
+        "tests/verifier/test_strict.py",
+    ),
     "verifier/manifest.py": ("tests/verifier/test_edges_read.py",),
-    "verifier/opened.py": ("tests/verifier/test_edges_read.py", "tests/verifier/test_opened.py"),
+    "verifier/opened.py": (
+        "tests/verifier/test_edges_read.py",
+        "tests/verifier/test_edges_words.py",
+        "tests/verifier/test_opened.py",
+    ),
     "verifier/receipts.py": ("tests/verifier/test_edges_read.py", "tests/verifier/test_receipts.py"),
     "verifier/cosign.py": ("tests/verifier/test_cosign.py", "tests/verifier/test_edges.py"),
-    "verifier/archive.py": ("tests/verifier/test_archive.py",),
+    "verifier/ed25519.py": ("tests/verifier/test_ed25519.py",),
+    "verifier/archive.py": (
+        "tests/verifier/test_edges_joined.py",
+        "tests/verifier/test_edges_words.py",
+        "tests/verifier/test_archive.py",
+    ),
     "verifier/check.py": ("tests/verifier/test_edges_check.py", *_BUNDLE, "tests/verifier/test_sample.py"),
-    "verifier/report.py": ("tests/verifier/test_edges_told.py",),
-    "verifier/command.py": ("tests/verifier/test_edges_told.py",),
+    "verifier/report.py": ("tests/verifier/test_edges_told.py", "tests/verifier/test_edges_words.py"),
+    "verifier/command.py": ("tests/verifier/test_edges_told.py", "tests/verifier/test_edges_words.py"),
     "verifier/sample.py": ("tests/verifier/test_edges_count.py",),
-    "verifier/channels.py": ("tests/verifier/test_edges_count.py",),
-    "verifier/silence.py": ("tests/verifier/test_edges_count.py",),
+    "verifier/channels.py": ("tests/verifier/test_edges_count.py", "tests/verifier/test_edges_joined.py"),
+    "verifier/silence.py": ("tests/verifier/test_edges_count.py", "tests/verifier/test_edges_joined.py"),
     "verifier/erasures.py": ("tests/verifier/test_edges_count.py",),
     "verifier/demands.py": ("tests/verifier/test_edges_count.py",),
-    "verifier/backend_rows.py": ("tests/verifier/test_edges_count.py",),
-    "verifier/signers.py": ("tests/verifier/test_signers.py",),
+    "verifier/backend_rows.py": ("tests/verifier/test_edges_count.py", "tests/verifier/test_edges_words.py"),
+    "verifier/signers.py": ("tests/verifier/test_edges_signers.py", "tests/verifier/test_signers.py"),
+    "verifier/handovers.py": ("tests/verifier/test_edges_signers.py", "tests/verifier/test_handovers.py"),
+    "verifier/past_heads.py": ("tests/verifier/test_edges_past.py", "tests/verifier/test_past_heads.py"),
     "verifier/policy.py": ("tests/verifier/test_policy.py", "tests/verifier/test_signers.py"),
-    "verifier/complete.py": ("tests/verifier/test_complete.py",),
-    "verifier/policies.py": ("tests/verifier/test_replay.py",),
-    "verifier/replay.py": ("tests/verifier/test_replay.py",),
-    "verifier/tokens.py": ("tests/verifier/test_tokens.py",),
-    "verifier/runs.py": ("tests/verifier/test_runs.py",),
-    "verifier/walk.py": ("tests/verifier/test_runs.py", "tests/verifier/test_check.py"),
-    "verifier/crew.py": ("tests/verifier/test_crew.py",),
+    "verifier/besides.py": ("tests/verifier/test_edges_besides.py",),
+    "verifier/witnessed.py": ("tests/verifier/test_edges_besides.py",),
+    "verifier/complete.py": ("tests/verifier/test_edges_complete.py", "tests/verifier/test_complete.py"),
+    "verifier/policies.py": ("tests/verifier/test_edges_policies.py",),
+    "verifier/replay.py": ("tests/verifier/test_edges_replay.py", "tests/verifier/test_edges_policies.py"),
+    "verifier/tokens.py": ("tests/verifier/test_edges_tokens.py",),
+    "verifier/runs.py": ("tests/verifier/test_edges_runs.py", "tests/verifier/test_runs.py"),
+    "verifier/walk.py": (
+        "tests/verifier/test_edges_walk.py",
+        "tests/verifier/test_edges_runs.py",
+        "tests/verifier/test_edges_check.py",
+        "tests/verifier/test_check.py",
+        "tests/verifier/test_runs.py",
+    ),
+    "verifier/crew.py": ("tests/verifier/test_edges_crew.py", "tests/verifier/test_crew.py"),
     "doors/ledger_settled.py": ("tests/doors/test_ledger_settled.py",),
-    "doors/ledger_scan.py": (*_DOORS[1:], "tests/doors/test_ledger_handover.py"),
-    "doors/ledger_file.py": _DOORS[1:],
-    "verifier/handovers.py": ("tests/verifier/test_handovers.py",),
-    "doors/ledger_sqlite.py": (*_DOORS[1:], "tests/ports/test_ledger_contract.py"),
+    "doors/ledger_scan.py": ("tests/doors/test_ledger_scan.py", *_DOORS[1:], "tests/doors/test_ledger_handover.py"),
+    "doors/ledger_file.py": ("tests/doors/test_ledger_file.py", *_DOORS[1:]),
+    "doors/ledger_sqlite.py": ("tests/doors/test_ledger_opened.py", *_DOORS[1:], "tests/ports/test_ledger_contract.py"),
 }
 """Of each file the tests that are to see its mutants: few and quick ones, though others would see some of them too."""
 WITHIN: dict[str, frozenset[str]] = {
-    "doors/ledger_sqlite.py": frozenset({"open", "_recover", "_commit", "_fail"}),
+    "doors/ledger_sqlite.py": frozenset({"open", "_recover", "_commit", "_fail", "_at_least", "_entering"}),
     "doors/ledger_file.py": frozenset({"checked", "signed", "connect"}),
 }
 """Of these files only recovery: the functions that check and mend a ledger at its start, and that end it."""
@@ -210,13 +240,22 @@ class _Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def survives(file: str, tree: ast.Module | None, tests: Sequence[str], *, seconds: int = 300) -> bool:
     """Whether all tests pass with this tree in place of the file, within so many seconds of a processor."""
-    child = os.fork()
-    if child:
-        return os.waitpid(child, 0)[1] == 0
+    status = 0
+    for patience in PATIENCE:
+        child = os.fork()
+        if not child:
+            _survive(file, tree, tests, (seconds, patience * seconds))
+        status = os.waitpid(child, 0)[1]
+        if not waited(status):
+            break
+    return status == 0
+
+
+def _survive(file: str, tree: ast.Module | None, tests: Sequence[str], limits: tuple[int, int]) -> None:
     code = 1
     try:
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-        signal.alarm(20 * seconds)  # one that only waits uses no processor
+        resource.setrlimit(resource.RLIMIT_CPU, (limits[0], limits[0]))
+        signal.alarm(limits[1])  # one that only waits uses no processor
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)

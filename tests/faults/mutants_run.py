@@ -19,8 +19,11 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-__all__ = ["Collected", "collected", "exchanged"]
+__all__ = ["PATIENCE", "Collected", "collected", "exchanged", "waited"]
 
+PATIENCE = (20, 60)
+"""So many times the processor time that it may use, and what only waits is ended: once more, as the machine may have
+been busy with other things."""
 _PLAIN = (int, bytes, str, tuple, frozenset, set, dict, list, re.Pattern)
 
 
@@ -40,6 +43,11 @@ def exchanged(path: str, functions: Sequence[FunctionType], module: CodeType) ->
         exec(module, fresh)
         live.__dict__.update({name: each for name, each in fresh.items() if type(each) in _PLAIN and name[:2] != "__"})
     return True
+
+
+def waited(status: int) -> bool:
+    """Whether a process was ended because it only waited."""
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
 
 
 def _outer(code: CodeType) -> Iterator[CodeType]:
@@ -76,20 +84,25 @@ class Collected:
 
     def _forked(self, items: Sequence[Any], module: CodeType | None, seconds: int) -> tuple[bool, int]:
         """Whether one fails, and which, -1 where it is not known."""
-        ours, theirs = os.pipe()
-        child = os.fork()
-        if not child:
-            self._run(items, module, seconds, theirs)
-        os.close(theirs)
-        with os.fdopen(ours, "rb") as told:
-            place = told.read()
-        return os.waitpid(child, 0)[1] != 0, int(place or b"-1")
+        status, place = 0, b""
+        for patience in PATIENCE:
+            ours, theirs = os.pipe()
+            child = os.fork()
+            if not child:
+                self._run(items, module, (seconds, patience * seconds), theirs)
+            os.close(theirs)
+            with os.fdopen(ours, "rb") as told:
+                place = told.read()
+            status = os.waitpid(child, 0)[1]
+            if not waited(status):
+                break
+        return status != 0, int(place or b"-1")
 
-    def _run(self, items: Sequence[Any], module: CodeType | None, seconds: int, told: int) -> None:
+    def _run(self, items: Sequence[Any], module: CodeType | None, limits: tuple[int, int], told: int) -> None:
         code = 0
         try:
-            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-            signal.alarm(20 * seconds)
+            resource.setrlimit(resource.RLIMIT_CPU, (limits[0], limits[0]))
+            signal.alarm(limits[1])
             if module is not None and not exchanged(self._path, self._functions, module):
                 os._exit(0)
             code = 1

@@ -43,7 +43,7 @@ def taken_by_libsodium(key: bytes, signature: bytes, said: bytes) -> bool:
 
 
 @given(st.binary(max_size=200), st.binary(min_size=32, max_size=32))
-def test_a_signature_verifies_by_its_key_over_what_was_signed_and_nothing_else(said: bytes, seed: bytes) -> None:
+def test_a_signature_verifies_by_its_key_over_what_was_signed_and_no_more(said: bytes, seed: bytes) -> None:
     own, other = Ed25519PrivateKey.from_private_bytes(seed), Ed25519PrivateKey.from_private_bytes(bytes(31) + b"\1")
     public, signature = own.public_key().public_bytes_raw(), own.sign(said)
     assert taken(public, signature, said)
@@ -75,3 +75,24 @@ def openssl_takes(key: bytes, said: bytes) -> bool:
     except InvalidSignature:
         return False
     return True
+
+
+BASE = bytes.fromhex("5866666666666666666666666666666666666666666666666666666666666666")
+"""The base point of RFC 8032, and with the scalar 1 a signature under the neutral point over anything at all."""
+
+
+@pytest.mark.parametrize("key", points(), ids=bytes.hex)
+def test_a_key_of_small_order_is_refused_also_where_the_signature_is_not(key: bytes) -> None:
+    signature = BASE + (1).to_bytes(32, "little")
+    assert not any(taken(key, signature, b"%d" % each) for each in range(64))
+
+
+def test_points_of_small_order_and_second_spellings_are_those_and_no_more() -> None:
+    assert not any(ed25519._of_large_order(each) for each in points())
+    for y in (*SMALL, P, P + 1, P + 18):
+        assert not ed25519._of_large_order(y.to_bytes(32, "little"))
+    others = {y + step for y in SMALL for step in (-1, 1) if 0 <= y + step < P} - {*SMALL}
+    for y in (*others, 7, 2**254 + 1, P - 2):
+        for sign in (0, 1):
+            assert ed25519._of_large_order((y | sign << 255).to_bytes(32, "little"))
+    assert ed25519._of_large_order(BASE)

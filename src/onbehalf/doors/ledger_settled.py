@@ -64,7 +64,7 @@ def _whole(handle: int) -> int:
     magic, _, page, _, salt_1, salt_2, *expected = struct.unpack(">8I", header)
     order = _MAGIC.get(magic, "")
     total = _sum(header[:24], (0, 0), order) if order else (0, 0)
-    if not order or [*total] != expected or not 512 <= page <= 65_536:
+    if not order or [*total] != expected or not 512 <= page <= 65_536 or page & (page - 1):
         raise LedgerCorrupt("the head of the write-ahead log does not have its checksum", hint=_HINT)
     end, broken, over = _HEADER, False, False
     for number, frame in enumerate(_frames(handle, page)):
