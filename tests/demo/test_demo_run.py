@@ -30,6 +30,13 @@ def test_a_taken_port_is_replaced_and_that_is_said() -> None:
     assert f"port {port} is taken; the issuer listens on {chosen[2]}" in out.getvalue()
 
 
+def test_a_free_port_is_none_that_the_system_gives_away_before_the_part_that_listens_is_there() -> None:
+    chosen = demo._free(demo.Ports(gateway=0, admin=0, issuer=0, tickets=0, orders=0), console()[0])
+    assert set(chosen) <= set(demo._OURS)
+    least, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    assert max(demo._OURS) < least
+
+
 def test_an_issuer_of_its_own_process_says_where_it_is_and_ends_with_the_demo(tmp_path: Path) -> None:
     with ExitStack() as house:
         command = (sys.executable, "-m", "onbehalf.demo.issuer", "--resource", "http://127.0.0.1:1/mcp")
