@@ -240,25 +240,33 @@ def test_a_check_that_is_broken_off_or_fails_leaves_no_process(monkeypatch: pyte
 
 
 def test_what_nobody_waits_for_any_more_is_not_asked_and_no_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = threading.Event()
+    ended, held = threading.Event(), threading.Semaphore(0)
 
     class Held(io.BytesIO):
-        """Answers once, then says nothing until its process is killed, and a moment longer."""
+        """Answers about the first block, then says nothing until its process is killed, and a moment longer."""
+
+        def __init__(self, of: Worker) -> None:
+            super().__init__()
+            self.of = of
 
         def read(self, size: int | None = -1) -> bytes:
+            if not self.getvalue() and self.of.stdin.getvalue() == asked(0, DATA):
+                super().__init__(told(FOUND))
             data = super().read(size)
             if not data:
+                held.release()
                 ended.wait(60)
                 time.sleep(0.3)
             return data
 
     workers = [Worker(), Worker()]
     for each in workers:
-        each.stdout = Held(told(FOUND) if each is workers[0] else b"")
+        each.stdout = Held(each)
         monkeypatch.setattr(each, "kill", ended.set)
-    monkeypatch.setattr(crews, "_started", lambda _: [*workers[::-1]])
+    monkeypatch.setattr(crews, "_started", lambda _: workers)
     done: Any = crew(blocks(5), jobs=2)
     next(done)
+    assert all(held.acquire(timeout=30) for _ in workers), "both were asked about another one"
     lengths = list[int]()
     monkeypatch.setattr(crews, "_closed", lambda each: lengths.append(len(each.stdin.getvalue())))
     done.close()
