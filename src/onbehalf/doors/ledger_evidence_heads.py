@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from onbehalf.explain.checkpoint import Checkpoint, Head
-from onbehalf.explain.cosigners import cosigners
+from onbehalf.explain.cosigners import by_quorum
 from onbehalf.explain.quorum import Policy
 
 __all__ = ["MOST", "CosignedHeads", "last_cosigned", "past_heads"]
@@ -44,9 +44,8 @@ class CosignedHeads(Protocol):
 
 def last_cosigned(heads: CosignedHeads, policy: Policy, *, least: int, most: int) -> tuple[Head, list[str]] | None:
     """The newest head of `least` to `most` leaves that the quorum cosigned, and its lines; None where none is kept."""
-    for head, lines in heads.recent(least - 1, most):
-        by = cosigners(policy, head, lines)
-        if policy.met(by) and heads.begins_with(head.checkpoint):
+    for head, by in by_quorum(policy, heads.recent(least - 1, most)):
+        if heads.begins_with(head.checkpoint):
             return head, [line for _, line in by.values()]
     return None
 

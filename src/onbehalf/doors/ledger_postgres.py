@@ -4,7 +4,8 @@ Entries are spelled where they are handed in, and wait for this replica's writer
 record as one transaction (ledger_postgres_sequencer.py). An entry is answered once it is under a signed head that is
 committed, and not before. While the database cannot be reached, callers are refused after a while, and what was taken
 stays queued: an intent that comes on record after its caller was refused is followed by `not_sent`. Closed for good
-only where the log is not what this replica signed, another replica took this one for gone, or its keys were changed.
+only where the log is not what this replica signed, another replica took this one for gone, its keys were changed, or a
+witness disowned it.
 
 Trust: as ledger_postgres_schema.py. All replicas hold the same `log.key` and `payload.key`; each can sign any history.
 """

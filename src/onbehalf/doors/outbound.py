@@ -1,7 +1,8 @@
-"""What every HTTP client of the gateway has in common, wherever it calls: nothing that could lead it elsewhere.
+"""What every client of pyreqwest has in common, wherever it calls: nothing that could lead it elsewhere.
 
 No redirects (SSRF), no proxy of the environment, no cookies or referers that carry one call's state into another, no
-packed answers whose size is known only when unpacked. Other doors import this one; it imports none.
+packed answers whose size is known only when unpacked. Other doors import this one; it imports none. MCP servers,
+issuers, streams of events and witnesses are asked by outbound_http.py instead, which every gateway has.
 
 Trust: the address itself is the caller's to check.
 """

@@ -1,8 +1,9 @@
 """HTTP/1.1 exchanges on the event loop's own connections, kept between calls; parsed by httptools, TLS by Python's ssl.
 
-For the path of a call: a library's client costs more there than all else that a call does (decision 7). One
-exchange at a time on a connection, sent once and never again. No redirects, no proxy, no cookies, no unpacking: there
-is no code for them. Must not know what is sent or what an answer means.
+For the path of a call: a library's client costs more there than all else that a call does (decision 7). What is asked
+now and then goes by it too (outbound_clients.py), so that a gateway needs no second client. One exchange at a time on a
+connection, sent once and never again. No redirects, no proxy, no cookies, no unpacking: there is no code for them. Must
+not know what is sent or what an answer means.
 
 Trust: a server can make us wait until the deadline, keep `_HEAD_BYTES` of its head and `_AHEAD_BYTES` of a body that
 nobody reads. What it sends beyond its one answer ends the connection.

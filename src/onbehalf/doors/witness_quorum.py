@@ -23,7 +23,7 @@ from typing import Protocol
 from onbehalf.doors.witness_http import Ahead, Asking, Disowned, WitnessFailed
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable, OnbehalfError, WitnessesUnavailable
 from onbehalf.explain.checkpoint import Checkpoint, Head
-from onbehalf.explain.cosigners import cosigners
+from onbehalf.explain.cosigners import by_quorum
 from onbehalf.explain.quorum import Policy
 from onbehalf.model import Receipt, Witnessed
 
@@ -179,12 +179,10 @@ class QuorumWitnesses:
 
         Raises LedgerCorrupt where the log is no continuation of it.
         """
-        for head, lines in self._heads.recent(min(each.index for each in waiting)):
-            by = {name: at for name, (at, _) in cosigners(self._policy, head, lines).items()}
-            if self._policy.met(by):
-                if not self._heads.begins_with(head.checkpoint):
-                    raise LedgerCorrupt(f"a quorum cosigned a head of {head.size} leaves that is none of this log")
-                return Witnessed(size=head.size, by=tuple(sorted(by.items())))
+        for head, by in by_quorum(self._policy, self._heads.recent(min(each.index for each in waiting))):
+            if not self._heads.begins_with(head.checkpoint):
+                raise LedgerCorrupt(f"a quorum cosigned a head of {head.size} leaves that is none of this log")
+            return Witnessed(size=head.size, by=tuple(sorted((name, at) for name, (at, _) in by.items())))
         return None
 
     async def _gathered(self, head: Head, until: float) -> dict[str, int]:
