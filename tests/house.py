@@ -48,6 +48,7 @@ from onbehalf.model import (
     Witnessed,
     digest,
 )
+from onbehalf.model_json import plain
 from onbehalf.validate import route
 from validate.policy_house import BOB, CAROL, DANA, EVIDENCE, NOW, SHAPE, bundle_at, review, user
 
@@ -226,13 +227,13 @@ class Doors:
     async def append(self, entry: AuditEntry) -> Receipt:
         if "ledger_full" in self.broken:
             raise LedgerUnavailable("no space is left")
-        self.entries.append(entry)
+        self.entries.append(replace(entry, facts=plain(entry.facts)))
         return self.receipt(len(self.entries) - 1)
 
     def follow(self, entry: AuditEntry) -> None:
         if "ledger_full_later" in self.broken:
             raise LedgerUnavailable("no space is left")
-        self.entries.append(entry)
+        self.entries.append(replace(entry, facts=plain(entry.facts)))
 
     def receipt(self, index: int) -> Receipt:
         audience = self.entries[index].audience

@@ -76,3 +76,5 @@ class Caller:
     claims: bytes = field(default=b"", repr=False)
     kind: Kind = "person"
     service: str = ""
+    spellings: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """As `Person.spellings`: what of it was spelled for the record already, and follows from the fields above."""

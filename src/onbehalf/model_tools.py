@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from onbehalf.model_json import Digest, Json
@@ -158,3 +158,5 @@ class Tool:
     pages: Pages | None = None
     dry_run: DryRun | None = None
     durability: Durability = "durable"
+    spellings: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """As `Person.spellings`: what of it was spelled for the record already, and follows from the fields above."""

@@ -18,7 +18,6 @@ from onbehalf.model import (
     Allow,
     Asked,
     AuditEntry,
-    Canonical,
     Entity,
     Json,
     Judgement,
@@ -28,6 +27,7 @@ from onbehalf.model import (
     canonical,
     digest,
 )
+from onbehalf.model_json import plain
 from onbehalf.validate import questions
 from validate.policy_house import DANA, NOW, person, tool, tool_call, user
 
@@ -44,9 +44,8 @@ def about_tool(*entities: Entity) -> tuple[Allow, Asked]:
 
 
 def fact(entry: AuditEntry) -> dict[str, Json]:
-    value = entry.facts["question"]
-    assert isinstance(value, Canonical)
-    found: dict[str, Json] = orjson.loads(value.spelled)
+    found = plain(entry.facts)["question"]
+    assert isinstance(found, dict)
     assert found["v"] == 1
     return found
 

@@ -55,12 +55,13 @@ def value_of(value: Json | Ref) -> Json:
 
 def judgement(result: cedarpy.AuthzResult, absent: tuple[str, ...], owed: Mapping[str, Owed]) -> Judgement:
     """What Cedar said, with the errors of people whom nobody knows and what the determining policies demand."""
-    policies = tuple(sorted(result.diagnostics.reasons))
+    decision, diagnostics = result.decision, result.diagnostics  # each is looked up anew whenever it is asked for
+    policies = tuple(sorted(diagnostics.reasons))
     return Judgement(
-        allowed=result.decision is cedarpy.Decision.Allow,
+        allowed=decision is cedarpy.Decision.Allow,
         policies=policies,
-        errors=(*result.diagnostics.errors, *absent),
-        validated=result.decision is not cedarpy.Decision.NoDecision,
+        errors=(*diagnostics.errors, *absent),
+        validated=decision is not cedarpy.Decision.NoDecision,
         owed=tuple(owed[policy] for policy in policies if policy in owed) if owed else (),
         engine=engine_name(),
     )

@@ -11,6 +11,7 @@ Former keys are kept as public keys only.
 from __future__ import annotations
 
 import base64
+import binascii
 import contextlib
 import fcntl
 import hashlib
@@ -24,6 +25,7 @@ from typing import Annotated
 
 import msgspec
 import orjson
+from nacl.bindings import crypto_sign, crypto_sign_BYTES, crypto_sign_seed_keypair
 from nacl.signing import SigningKey
 
 from onbehalf.doors.folder_sync import sync_folder
@@ -37,6 +39,7 @@ CACHE_S = 300
 """How long a reader may keep a JWK Set before it asks again."""
 _MAX_FILE_BYTES = 16_384
 _MAX_FORMER = 16
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 _Base64 = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{43}$")]
 
@@ -70,8 +73,9 @@ class _Ring:
     """One state of the file, ready to use. INVARIANT: replaced whole, so that a header never has another's key."""
 
     stored: _Stored = field(repr=False)
-    key: SigningKey = field(repr=False)
-    header: str
+    key: bytes = field(repr=False)
+    """What libsodium signs with: the seed and the public key."""
+    header: bytes
     """The encoded header and its dot: the same for all tokens of a key."""
     kids: tuple[str, ...]
 
@@ -108,9 +112,9 @@ class KeyFile:
     def sign(self, payload: bytes) -> str:
         """The compact JWS of a payload, signed with the current key (RFC 7515 section 7.1)."""
         ring = self._ring
-        signed = (ring.header + base64.urlsafe_b64encode(payload).rstrip(b"=").decode("ascii")).encode("ascii")
-        signature = base64.urlsafe_b64encode(ring.key.sign(signed).signature).rstrip(b"=")
-        return (signed + b"." + signature).decode("ascii")
+        signed = ring.header + _url_safe(payload)
+        signature = crypto_sign(signed, ring.key)[:crypto_sign_BYTES]
+        return (signed + b"." + _url_safe(signature)).decode("ascii")
 
     def states(self) -> tuple[CallKey, ...]:
         """Each published key with its state and times, in the order of `kids`."""
@@ -178,7 +182,8 @@ def _ring(stored: _Stored, kind: str) -> _Ring:
     if len(set(kids)) != len(kids):
         raise SignerUnavailable("the key file holds one key twice", hint="restore it, or delete it for new keys")
     header = orjson.dumps({"typ": kind, "alg": "EdDSA", "kid": kids[1]})
-    return _Ring(stored=stored, key=SigningKey(_decode(stored.current.seed)), header=_encode(header) + ".", kids=kids)
+    _, key = crypto_sign_seed_keypair(_decode(stored.current.seed))
+    return _Ring(stored=stored, key=key, header=_url_safe(header) + b".", kids=kids)
 
 
 def _publics(stored: _Stored) -> tuple[str, ...]:
@@ -199,7 +204,12 @@ def _jwk(public: str) -> dict[str, Json]:
 
 
 def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return _url_safe(data).decode("ascii")
+
+
+def _url_safe(data: bytes) -> bytes:
+    """Base64url without padding (RFC 7515 section 2)."""
+    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=")
 
 
 def _decode(text: str) -> bytes:

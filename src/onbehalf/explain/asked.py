@@ -11,7 +11,7 @@ digest and length. What cannot be spelled at all is left out, with the reason. M
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -41,7 +41,7 @@ def _fact(call: ToolCall, asked: Asked) -> Canonical:
     fact = {
         "about": [_about(each, call.person) for each in asked.questions],
         "action": first.action,
-        "context": {name: _value(value) for name, value in first.context.items()},
+        "context": _values(first.context),
         "entities": orjson.Fragment(_slice(call.person)),
         "login": login,
         "principal": {"id": first.principal.id, "type": first.principal.type},
@@ -79,10 +79,15 @@ def _entities(entities: Sequence[Entity]) -> bytes:
 
 def _entity(entity: Entity) -> dict[str, Json]:
     return {
-        "attrs": {name: _value(value) for name, value in entity.attributes.items()},
+        "attrs": _values(entity.attributes),
         "parents": [{"id": parent.id, "type": parent.type} for parent in entity.parents],
         "uid": {"id": entity.ref.id, "type": entity.ref.type},
     }
+
+
+def _values(values: Mapping[str, Json | Ref]) -> dict[str, Json]:
+    # most are texts, which stand for themselves
+    return {name: value if type(value) is str else _value(value) for name, value in values.items()}
 
 
 def _value(value: Json | Ref) -> Json:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
+from nacl.bindings import crypto_sign, crypto_sign_BYTES, crypto_sign_seed_keypair
 from nacl.exceptions import BadSignatureError
-from nacl.signing import SigningKey, VerifyKey
+from nacl.signing import VerifyKey
 
 from onbehalf.errors import LedgerCorrupt
 
@@ -113,8 +114,7 @@ class NoteSigner:
         """`seed` is the 32 bytes of RFC 8032. Raises ValueError."""
         if not _NAME.fullmatch(name):
             raise ValueError(f"`{name}` cannot name a key: printable ASCII without blanks and `+`, at most 200")
-        self._key = SigningKey(seed)
-        public = bytes(self._key.verify_key)
+        public, self._key = crypto_sign_seed_keypair(seed)
         self.name = name
         key_id = _key_id(name, public)
         self.verifier = NoteVerifier(f"{name}+{key_id.hex()}+{_base64(_ED25519 + public)}")
@@ -124,7 +124,7 @@ class NoteSigner:
         """The signed note of a text that ends in a newline."""
         if not text.endswith("\n"):
             raise ValueError("a note's text ends in a newline")
-        signature = self._key.sign(text.encode()).signature
+        signature = crypto_sign(text.encode(), self._key)[:crypto_sign_BYTES]
         return f"{text}\n{self._line}{_base64(self.verifier.id + signature)}\n"
 
 

@@ -6,8 +6,9 @@ formatting for people (story.py) or what the model is told (reply.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import orjson
 
@@ -47,11 +48,14 @@ __all__ = [
     "unconnected", "unknown",
 ]  # fmt: skip
 
+T = TypeVar("T")
+
 _MAX_REFUSED_BYTES = 16_384
 _MAX_ERRORS = 10
 _NOT_PERMITTED = ("not_permitted", "policy_error")
 _MAX_ERROR = 300
 _UNTOUCHED = Applied()
+_DONE = Canonical(canonical({"status": "done", "code": "", "message": "", "unknown": False}))
 _UNKNOWN = "the gateway stopped before an outcome was on record; whether it was done is not known"
 _NOT_SENT = "the client went away, or time ran out, before anything was sent"
 
@@ -119,13 +123,12 @@ def asked(ask: Ask, wanted: Approval) -> AuditEntry:
 
 def about(ask: Ask, shown: Json) -> Json:
     """What people see before they approve a call: who, what exactly, and what would change."""
-    facts = _about(ask.call)
     tool = ask.call.tool
     return {
-        "person": facts["person"],
+        "person": _person(ask.call.person),
         "client": ask.call.caller.client,
         "tool": {"name": tool.name, "title": tool.title, "description": tool.description, "writes": tool.writes},
-        "arguments": facts["arguments"],
+        "arguments": orjson.loads(ask.call.arguments),
         "bound": _set_here(tool),
         "resource": _ref(ask.resource),
         "policies": [each.policy for each in ask.owed if each.obligations.approve],
@@ -171,17 +174,16 @@ def denial(deny: Deny) -> AuditEntry:
 
 
 def _decided(
-    kind: str, call: ToolCall, facts: dict[str, Json], asked: Asked | None, *, audience: str = ""
+    kind: str, call: ToolCall, facts: dict[str, Json | Canonical], asked: Asked | None, *, audience: str = ""
 ) -> AuditEntry:
     """The record of a decision, with what its engine was asked, so that it can be made again."""
-    said: dict[str, Json | Canonical] = {**facts}
     if asked is not None:
-        said["question"] = question(call, asked)
+        facts["question"] = question(call, asked)
         decision = facts["decision"]
         assert isinstance(decision, dict)  # INVARIANT: every caller above made it so
         decision["engine"] = asked.said.engine
     return AuditEntry(
-        kind=kind, call=call.id, at=call.at, facts=said, audience=audience, about=call.person.known_as
+        kind=kind, call=call.id, at=call.at, facts=facts, audience=audience, about=call.person.known_as
     )  # fmt: skip
 
 
@@ -240,11 +242,11 @@ def outcome(
     call: ToolCall, receipt: Receipt, result: Outcome, released: Released | None, *, now: UnixTime
 ) -> AuditEntry:
     """What came of an intent. Payload stays out: the digest of what the upstream said, and row ids."""
-    facts: dict[str, Json] = {"intent": {"index": receipt.index, "leaf": receipt.leaf}}
+    facts: dict[str, Json | Canonical] = {"intent": {"index": receipt.index, "leaf": receipt.leaf}}
     if receipt.witnessed is not None:
         facts["witnessed"] = {"size": receipt.witnessed.size, "by": dict[str, Json](receipt.witnessed.by)}
     if isinstance(result, Done):
-        facts["outcome"] = {"status": "done", "code": "", "message": "", "unknown": False}
+        facts["outcome"] = _DONE
         facts["result_digest"] = digest(orjson.dumps(result.content, option=orjson.OPT_SORT_KEYS))
         if result.answer:
             facts["answer_digest"] = result.answer
@@ -307,35 +309,52 @@ def owed(by: Owed) -> dict[str, Json]:
     return told
 
 
-def _about(call: ToolCall) -> dict[str, Json]:
-    tool = call.tool
-    more: dict[str, Json] = {"dry_run": tool.dry_run.parameter} if tool.dry_run else {}
-    if tool.durability != "durable":
-        more["durability"] = tool.durability
+def _about(call: ToolCall) -> dict[str, Json | Canonical]:
+    person, tool = call.person, call.tool
     return {
-        "caller": _caller(call.caller),
-        **_acting(call.person),
-        "tool": {
-            "name": tool.name,
-            "upstream": tool.upstream,
-            "remote": tool.remote,
-            "action": tool.action,
-            "definition": tool.definition,
-            "writes": tool.writes,
-            "bound": _set_here(tool),
-            **more,
-        },
-        "arguments": orjson.loads(call.arguments),
+        "caller": _spelled_once(call.caller, call.caller.spellings, _caller),
+        # who acts, under the name of what they are: whoever reads of people finds no service among them
+        person.kind: _spelled_once(person, person.spellings, _person),
+        "tool": _spelled_once(tool, tool.spellings, _tool),
+        "arguments": Canonical(call.arguments),
         "arguments_digest": call.digest,
         "via": {"agent": call.agent, "protocol": call.protocol},
     }
 
 
-def _acting(person: Person) -> dict[str, Json]:
-    """Who acts, under the name of what they are: whoever reads of people finds no service among them."""
+def _spelled_once(of: T, spellings: dict[str, bytes], said: Callable[[T], Json]) -> Json | Canonical:
+    """The fact about a value that many calls have in common. What has no spelling is left for who records it."""
+    found = spellings.get("fact")
+    if found is None:
+        value = said(of)
+        try:
+            found = spellings["fact"] = canonical(value)
+        except ValueError:
+            return value
+    return Canonical(found)
+
+
+def _person(person: Person) -> Json:
     if person.kind == "service":
-        return {"service": {"id": person.ref.id, "name": person.name}}
-    return {"person": {"id": person.ref.id, "name": person.name, "revision": person.revision}}
+        return {"id": person.ref.id, "name": person.name}
+    return {"id": person.ref.id, "name": person.name, "revision": person.revision}
+
+
+def _tool(tool: Tool) -> Json:
+    told: dict[str, Json] = {
+        "name": tool.name,
+        "upstream": tool.upstream,
+        "remote": tool.remote,
+        "action": tool.action,
+        "definition": tool.definition,
+        "writes": tool.writes,
+        "bound": _set_here(tool),
+    }
+    if tool.dry_run:
+        told["dry_run"] = tool.dry_run.parameter
+    if tool.durability != "durable":
+        told["durability"] = tool.durability
+    return told
 
 
 def _set_here(tool: Tool) -> list[Json]:

@@ -38,6 +38,7 @@ _MOST_AROUND = (
 )
 _DOMAIN = b"onbehalf/leaf/v1/"
 _INNER, _INNER_REST = bytes(each ^ 0x36 for each in range(256)), b"\x36" * 32
+_INNER_REST_AND_DOMAIN = _INNER_REST + _DOMAIN
 _OUTER, _OUTER_REST = bytes(each ^ 0x5C for each in range(256)), b"\x5c" * 32
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -248,12 +249,17 @@ def _pads(key: bytes) -> tuple[bytes, bytes]:
 
 
 def _commit(salt: tuple[bytes, bytes], name: bytes, spelled: bytes) -> str:
-    """HMAC under a key of the fact's own, which is HMAC of its name under the record's salt, given by its pads."""
-    return _hmac(_pads(_hmac(salt, name)), b"%b%b\0%b" % (_DOMAIN, name, spelled)).hex()
+    """HMAC under a key of the fact's own, which is HMAC of its name under the record's salt, given by its pads.
+
+    As `_hmac` twice, without a call for each step: a call's two records need this eleven times.
+    """
+    key = sha256(salt[1] + sha256(salt[0] + name).digest()).digest()
+    inner = sha256(b"".join((key.translate(_INNER), _INNER_REST_AND_DOMAIN, name, b"\0", spelled))).digest()
+    return sha256(b"".join((key.translate(_OUTER), _OUTER_REST, inner))).hexdigest()
 
 
 def _hmac(pads: tuple[bytes, bytes], message: bytes) -> bytes:
-    """HMAC-SHA-256, spelled out: half the time of `hmac.digest`, of which a record needs sixteen."""
+    """HMAC-SHA-256, spelled out: half the time of `hmac.digest`."""
     return sha256(pads[1] + sha256(pads[0] + message).digest()).digest()
 
 
