@@ -20,7 +20,7 @@ from onbehalf.errors import ConfigInvalid, LedgerCorrupt, LedgerUnavailable, Rec
 from onbehalf.explain import checkpoint, tree
 from onbehalf.explain.channel import channel_of
 from onbehalf.explain.leaf import read
-from onbehalf.model import AuditEntry, Receipt, UnixTime
+from onbehalf.model import AuditEntry, Json, Receipt, UnixTime
 
 ORIGIN = "gateway.example/log"
 
@@ -167,6 +167,29 @@ def test_cancelled_caller_does_not_break_the_others(tmp_path: Path) -> None:
     asyncio.run(walk())
     ledger.close()
     assert reader(tmp_path).verify().ok
+
+
+def test_where_many_wait_who_is_cancelled_before_an_entry_was_taken_leaves_none(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+
+    async def walk() -> None:
+        ledger._crowded = True  # as after a batch that several waited for
+        facts: dict[str, Json] = {"note": "as handed in"}
+        kept = asyncio.create_task(ledger.append(AuditEntry(kind="start", call="", at=UnixTime(1), facts=facts)))
+        gone = asyncio.create_task(ledger.append(entry(31, "intent")))
+        await asyncio.sleep(0)
+        assert ledger.taken == 0  # both let others come as far
+        facts["note"] = "changed"
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert (await kept).index == 0
+
+    asyncio.run(walk())
+    ledger.close()
+    assert [each.facts for each in map(reader(tmp_path).record, range(reader(tmp_path).verify().size))] == [
+        {"note": "as handed in"}
+    ]
 
 
 def test_facts_changed_after_they_were_handed_in_do_not_change_the_record(tmp_path: Path) -> None:

@@ -80,6 +80,8 @@ class SqliteLedger:
         self._calls: SimpleQueue[bool] = SimpleQueue()
         """What the writer sleeps on: True for a batch to write, False to end after it."""
         self._riding = False
+        self._crowded = False
+        """Whether several callers waited for the last batch."""
         self._closed = ""
         self.head = ""
         """The newest signed head, "" before the first commit."""
@@ -155,9 +157,12 @@ class SqliteLedger:
 
         An intent whose caller is cancelled here was never acted on: it gets its outcome, `not_sent`, at once.
         """
+        spelled = spelled_entry(entry)
+        if self._crowded:  # let others come as far: leaves that are made one after the other find the caches warm
+            await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Receipt] = loop.create_future()
-        item = self._offer(spelled_entry(entry), (loop, future))
+        item = self._offer(spelled, (loop, future))
         try:
             return await future
         except asyncio.CancelledError:
@@ -276,16 +281,16 @@ class SqliteLedger:
         _never_preempt()
         batch: list[_Item] = []
         try:
-            running, crowded = True, False
+            running = True
             while running:
                 running = self._calls.get()
-                if running and crowded:
+                if running and self._crowded:
                     time.sleep(_GATHER_SECONDS)
                 batch = self._drain()
                 while batch:
                     self._commit(batch)
                     wake(batch)
-                    crowded = sum(item.waiter is not None for item in batch) > 1
+                    self._crowded = sum(item.waiter is not None for item in batch) > 1
                     self._failpoint("woken")
                     batch = [] if running else self._drain()
         except BaseException as error:  # whatever ends the writer, nobody may wait for it, nor count as recorded
