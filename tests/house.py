@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
@@ -49,6 +49,7 @@ from onbehalf.model import (
     digest,
 )
 from onbehalf.validate import route
+from replacing import replace
 from validate.policy_house import BOB, CAROL, DANA, EVIDENCE, NOW, SHAPE, bundle_at, review, user
 
 SCHEMA = """
