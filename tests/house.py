@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
@@ -50,6 +50,7 @@ from onbehalf.model import (
 )
 from onbehalf.model_json import plain
 from onbehalf.validate import route
+from replacing import replace
 from validate.policy_house import BOB, CAROL, DANA, EVIDENCE, NOW, SHAPE, bundle_at, review, user
 
 SCHEMA = """

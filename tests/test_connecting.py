@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -15,6 +14,7 @@ from onbehalf.doors.upstream_authorization import AuthorizationFailed
 from onbehalf.doors.vault_accounts import Meant, VaultAuthorizer
 from onbehalf.errors import ConnectionUnknown, VaultUnavailable
 from onbehalf.model import AuditEntry, Caller, Digest, Entity, Person, Receipt, ToolCall, UnixTime
+from replacing import replace
 from validate.policy_house import BOB, DANA, NOW, caller, person, tool, tool_call
 
 MEANT = {"code": Meant(gateway="https://g.example/mcp", wanted={"https://code.example"})}

@@ -8,7 +8,6 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from onbehalf.gateway import Gateway
 from onbehalf.model import Explored, Explores, Presented, Tool, ToolRequest, canonical
 from onbehalf.validate import explore
 from onbehalf.validate.pushdown_sql import Dialect
+from replacing import replace
 from test_scoped import Around, standing
 from validate import pushdown_house as house
 from validate.hostile_sql import HOSTILE

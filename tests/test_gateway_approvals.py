@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from onbehalf.explain.leaf import Record
 from onbehalf.explain.story import Story, story
 from onbehalf.gateway import Gateway
 from onbehalf.model import Digest, Done, Json, Presented, Reply, ToolCall, UnixTime, canonical, digest
+from replacing import replace
 from validate.policy_house import EVIDENCE, NOW, review
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from onbehalf.gateway import Gateway
 from onbehalf.model import CallId, Json, Presented, ToolCall, UnixTime
 from onbehalf.validate import questions, rows
 from onbehalf.validate.rows import Row
+from replacing import replace
 from replay_house import again, by_verifier, decided, obliged, recorded, replay_of
 from validate import pushdown_house
 from validate.policy_house import BOB, EVIDENCE, NOW, bundle_at, caller, person, tool_call

@@ -7,7 +7,6 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -25,6 +24,7 @@ from onbehalf.model import Caller, Entity, Json, Person, Presented, Reply, Tool,
 from onbehalf.ports import Upstream
 from onbehalf.validate import route
 from onbehalf.validate.pushdown_sql import Dialect
+from replacing import replace
 from validate import pushdown_house as house
 from validate.policy_house import bundle_at
 

@@ -7,7 +7,6 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from onbehalf.errors import ArgumentsRefused, Blocked, ConfigInvalid, PersonUnkn
 from onbehalf.model import Bound, Caller, Digest, Presented, Ref
 from onbehalf.validate import decide, paging, questions, route
 from onbehalf.validate.people import parse
+from replacing import replace
 from service_house import call_of, service, service_caller
 from test_app import recorded
 from validate.policy_house import BOB, EVIDENCE, NOW, person

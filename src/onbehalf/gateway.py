@@ -51,6 +51,7 @@ from onbehalf.model import (
     ToolRequest,
     UnixTime,
 )
+from onbehalf.model_value import Value
 from onbehalf.validate import decide, explore, obligations, paging, questions, route, rows
 
 __all__ = ["Gateway", "Offer", "Standing"]
@@ -169,8 +170,7 @@ class Gateway:
         return reply.refused(call_id, error, receipt)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Walk:
+class _Walk(Value, frozen=True, kw_only=True):
     """One call on its way through the house, under the policies and tools that stood when it came in."""
 
     house: Gateway

@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from msgspec.structs import astuple
+
 from onbehalf.model_callers import Caller, Evidence, Kind, Presented, Proof, Shown
 from onbehalf.model_json import CallId, Canonical, Digest, Json, UnixTime, canonical, digest
 from onbehalf.model_tools import Bound, DryRun, Entity, Explored, Explores, Lookup, Pages, Preview, Ref, Rows, Tool
+from onbehalf.model_value import Value
 
 __all__ = [
     "Allow", "Applied", "Approval", "Approver", "Ask", "Asked", "AuditEntry", "Bound", "CallId", "CallToken", "Caller",
@@ -29,17 +32,18 @@ __all__ = [
 # --- calls ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolRequest:
+class ToolRequest(Value, frozen=True, kw_only=True):
     """What a client asks for: a tool by name and arguments, both as sent. Nothing in it is proven."""
 
+    hidden = frozenset({"arguments", "seen"})
+
     tool: str
-    arguments: Mapping[str, Json] = field(repr=False)
+    arguments: Mapping[str, Json]
     protocol: str
     agent: str
     once: str = ""
     """An idempotency key of the client's, "" for none."""
-    seen: str = field(default="", repr=False)
+    seen: str = ""
     """A checkpoint of the record that the client was given before, "" for none."""
 
 
@@ -81,26 +85,27 @@ class Person:
         return f"{self.tenant}/{self.own_id}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Predicate:
+class Predicate(Value, frozen=True, kw_only=True):
     """A condition on the rows under the alias `scoped`, in the SQL of one database, with its bound values."""
 
+    hidden = frozenset({"parameters"})
+
     sql: str
-    parameters: Mapping[str, Json] = field(repr=False)
+    parameters: Mapping[str, Json]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(Value, frozen=True, kw_only=True):
     """A page that is asked for: `size` rows after what `cursor` says, "" for the first. `tail` is what follows the
     rows' alias `paged` in a statement."""
 
+    hidden = frozenset({"cursor"})
+
     size: int
-    cursor: str = field(repr=False)
+    cursor: str
     tail: Predicate | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolCall:
+class ToolCall(Value, frozen=True, kw_only=True):
     """A tool call by a proven caller, its arguments checked and bound parameters set.
 
     `arguments` is canonical JSON (RFC 8785) of what the upstream will get; `digest` is over it. `once` is the client's
@@ -111,12 +116,14 @@ class ToolCall:
     asked for.
     """
 
+    hidden = frozenset({"arguments"})
+
     id: CallId
     at: UnixTime
     caller: Caller
     person: Person
     tool: Tool
-    arguments: bytes = field(repr=False)
+    arguments: bytes
     digest: Digest
     protocol: str
     agent: str
@@ -131,8 +138,7 @@ class ToolCall:
 # --- validate ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(Value, frozen=True, kw_only=True):
     """One question to a policy engine, with all the entities it may look at."""
 
     principal: Ref
@@ -183,8 +189,7 @@ class Owed:
     obligations: Obligations
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Judgement(Value, frozen=True, kw_only=True):
     """What an engine said, raw; `owed` is what the permits that say yes demand. Only validate/decide.py may turn this
     into a Decision. `engine` is the engine's name and version."""
 
@@ -196,8 +201,7 @@ class Judgement:
     engine: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(Value, frozen=True, kw_only=True):
     """What an engine was asked for one decision, in order, and what it said to the last of it.
 
     The first question is about the tool; where the call is about one resource, the second is about that.
@@ -235,8 +239,21 @@ class Reason:
     policy: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allow:
+class _Decided(Value, frozen=True, kw_only=True):
+    """What was decided of a call. Its last field, `asked`, is how, and neither shown nor compared."""
+
+    hidden = frozenset({"asked"})
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return astuple(self)[:-1] == astuple(other)[:-1]
+
+    def __hash__(self) -> int:
+        return hash(astuple(self)[:-1])
+
+
+class Allow(_Decided, frozen=True, kw_only=True):
     """The call may be done on `resource`, by `policies` of the bundle `policy` at directory `revision`.
 
     `owed` is what these policies demand, all of which can be met. Where an approval was among it, `approval` is the
@@ -250,11 +267,10 @@ class Allow:
     revision: int
     owed: tuple[Owed, ...] = ()
     approval: Approval | None = None
-    asked: Asked | None = field(default=None, repr=False, compare=False)
+    asked: Asked | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Ask(_Decided, frozen=True, kw_only=True):
     """The call may be done, as an Allow would say, once all of `approvers` have approved it."""
 
     call: ToolCall
@@ -264,11 +280,10 @@ class Ask:
     revision: int
     owed: tuple[Owed, ...]
     approvers: frozenset[Approver]
-    asked: Asked | None = field(default=None, repr=False, compare=False)
+    asked: Asked | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deny:
+class Deny(_Decided, frozen=True, kw_only=True):
     """The call may not be done. `reason.code` and `remedy` go to the model; `candidates` to people only. `step_up` is
     what would change that."""
 
@@ -280,7 +295,7 @@ class Deny:
     policy: Digest
     revision: int
     step_up: StepUp | None = None
-    asked: Asked | None = field(default=None, repr=False, compare=False)
+    asked: Asked | None = None
 
 
 Decision: TypeAlias = Allow | Ask | Deny
@@ -314,8 +329,7 @@ class Approval:
     votes: tuple[Vote, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Applied:
+class Applied(Value, frozen=True, kw_only=True):
     """What was done to an answer, on the demand of policies, before it was released.
 
     `rows` pairs a policy's demand with how many released rows it shaped. `cut` rows were permitted and are beyond the
@@ -332,8 +346,7 @@ class Applied:
 # --- explain -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditEntry:
+class AuditEntry(Value, frozen=True, kw_only=True):
     """One thing to put on the record, before it is salted and sealed.
 
     `kind` is `intent`, `outcome`, `denial`, `unknown`, or an event of the house such as `start`,
@@ -343,12 +356,14 @@ class AuditEntry:
     `audience` is the upstream that an intent is to be sent to: the leaf gets the next number of its channel.
     """
 
+    hidden = frozenset({"facts", "about"})
+
     kind: str
     call: str
     at: UnixTime
-    facts: Mapping[str, Json | Canonical] = field(repr=False)
+    facts: Mapping[str, Json | Canonical]
     audience: str = ""
-    about: str = field(default="", repr=False)
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,8 +374,7 @@ class Witnessed:
     by: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class Receipt(Value, frozen=True, kw_only=True):
     """Proof that an entry is durable: its place in the log and its leaf hash (RFC 6962 section 2.1).
 
     Of an intent, `channel` is the one of its upstream and `number` its place there, from 1 and without a hole.
@@ -377,8 +391,7 @@ class Receipt:
 # --- act -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(Value, frozen=True, kw_only=True):
     """The right to do one allowed, recorded call once, at one audience, until `expires_at`."""
 
     allow: Allow
@@ -388,29 +401,30 @@ class Grant:
     expires_at: UnixTime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallToken:
+class CallToken(Value, frozen=True, kw_only=True):
     """A signed Transaction Token for one grant (header `Txn-Token`)."""
 
+    hidden = frozenset({"compact"})
+
     grant: Grant
-    compact: str = field(repr=False)
+    compact: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class Done(Value, frozen=True, kw_only=True):
     """The upstream answered. `rows` is the mapped part where the tool has a mapping; `content` the whole
     result as MCP members (`content`, `structuredContent`, `isError`). `digest` is over what changed, from an upstream
     that can try a call first; `receipt` what the backend itself signed about it, proven, or ""; `answer` the digest
     of the bytes that it answered, where those are not `content`."""
 
-    content: Mapping[str, Json] = field(repr=False)
+    hidden = frozenset({"content"})
+
+    content: Mapping[str, Json]
     digest: str = ""
     receipt: str = ""
     answer: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class Failed(Value, frozen=True, kw_only=True):
     """The upstream did not do it, or we cannot know (`unknown` True: the effect may have happened).
 
     With `again_s` it was refused unread, or only reads, and is worth another sending, with a record and token of its
@@ -436,15 +450,16 @@ class Earlier:
     done: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(Value, frozen=True, kw_only=True):
     """What goes back to the client for one call: MCP tool-result members, and where it is on record.
 
     `denial` is the stable code of a refusal, "" for a call that was done. `waiting` says what it waits for.
     """
 
+    hidden = frozenset({"content"})
+
     call: CallId
-    content: Mapping[str, Json] = field(repr=False)
+    content: Mapping[str, Json]
     receipt: Receipt
     denial: str
     waiting: Waiting | None = None

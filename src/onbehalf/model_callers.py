@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from onbehalf.model_json import Digest, UnixTime
+from onbehalf.model_value import Value
 
 __all__ = ["Caller", "Evidence", "Kind", "Presented", "Proof", "Shown"]
 
@@ -17,25 +18,27 @@ Kind: TypeAlias = Literal["person", "service"]
 Proof: TypeAlias = Literal["bearer", "dpop", "mtls"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
-class Shown:
+class Shown(Value, frozen=True, kw_only=True, eq=False, weakref=True):
     """What one HTTP request showed besides its token, nothing of it proven. Compared by identity: one for a request.
 
     `dpop` says that the token came under that scheme (RFC 9449 section 7.1), and `proof` is the proof with it;
     `certificate` is the client's as whoever ends TLS, or the connection, has it, "" for none.
     """
 
+    hidden = frozenset({"proof", "certificate"})
+
     dpop: bool
     method: str
-    proof: str = field(default="", repr=False)
-    certificate: str = field(default="", repr=False)
+    proof: str = ""
+    certificate: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Presented:
+class Presented(Value, frozen=True, kw_only=True):
     """What a client showed at a door; nothing in it is proven. `shown` is None for a bearer token with nothing else."""
 
-    token: str = field(repr=False)
+    hidden = frozenset({"token"})
+
+    token: str
     shown: Shown | None = None
 
 

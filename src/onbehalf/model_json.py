@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NewType, TypeAlias, Union, cast
 
 import orjson
 import rfc8785
+
+from onbehalf.model_value import Value
 
 __all__ = ["CallId", "Canonical", "Digest", "Json", "UnixTime", "canonical", "digest", "plain"]
 
@@ -21,14 +22,15 @@ CallId = NewType("CallId", str)
 """`call_` and 32 hex digits of a UUIDv7: unique, sortable by time, safe in a URL."""
 
 
-@dataclass(frozen=True, slots=True)
-class Canonical:
+class Canonical(Value, frozen=True, gc=False):
     """A JSON value that has its one spelling already, so that nobody spells it again.
 
     INVARIANT: `spelled` is what `canonical` gives for the value.
     """
 
-    spelled: bytes = field(repr=False)
+    hidden = frozenset({"spelled"})
+
+    spelled: bytes
 
 
 def plain(facts: Mapping[str, Json | Canonical]) -> dict[str, Json]:

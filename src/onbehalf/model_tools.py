@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from onbehalf.model_json import Digest, Json
+from onbehalf.model_value import Value
 
 __all__ = [
     "Bound", "DryRun", "Durability", "Entity", "Explored", "Explores", "Lookup", "Pages", "Preview", "Ref", "Rows",
@@ -14,16 +15,14 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ref:
+class Ref(Value, frozen=True, kw_only=True, gc=False):
     """A Cedar entity uid, such as `User::"acme/alice"`."""
 
     type: str
     id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entity:
+class Entity(Value, frozen=True, kw_only=True):
     """One Cedar entity. Attribute values that refer to entities are `Ref`."""
 
     ref: Ref

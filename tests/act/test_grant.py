@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import onbehalf
 from act.granted import AUDIENCE, NOW, allowed, receipt
+from onbehalf import model
 from onbehalf.act import LIFE_S, grant
 from onbehalf.errors import ActError
 from onbehalf.model import UnixTime
@@ -21,6 +23,9 @@ HOMES = {
     "Deny": "validate/decide.py",
     "Grant": "act/grant.py",
 }
+_COPIERS = ("dataclasses", "msgspec.structs", "copy")
+_STRUCTS = {name for name in HOMES if issubclass(getattr(model, name), msgspec.Struct)}
+_COPYING = ("replace", "copy", "deepcopy", "force_setattr")
 
 
 def test_a_grant_is_for_one_allowed_call_one_receipt_and_one_audience_for_half_a_minute() -> None:
@@ -53,21 +58,22 @@ def _made_in(file: Path) -> list[tuple[str, int]]:
 
 
 def _remade_in(file: Path) -> list[int]:
-    """Lines where a file that speaks of a proven type calls `dataclasses.replace`, which could remake one."""
+    """Lines where a file that speaks of a proven type calls `replace` or the like, which could remake one."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     spoken = {_name(node) for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute)} & set(HOMES)
     if not spoken:
         return []
+    holders = {"dataclasses", "copy", "object"} | ({"structs"} if spoken & _STRUCTS else set())
     makers = {"replace"} | {
         alias.asname
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module in ("dataclasses", "copy")
+        if isinstance(node, ast.ImportFrom) and node.module in _COPIERS
         for alias in node.names
         if alias.asname
     }
     imported = any(
-        isinstance(node, ast.ImportFrom) and node.module in ("dataclasses", "copy")
-        and any(alias.name in ("replace", "copy", "deepcopy") for alias in node.names)
+        isinstance(node, ast.ImportFrom) and node.module in _COPIERS
+        and any(alias.name in _COPYING for alias in node.names)
         for node in ast.walk(tree)
     )  # fmt: skip
     return [
@@ -77,8 +83,8 @@ def _remade_in(file: Path) -> list[int]:
         and (
             (imported and isinstance(node.func, ast.Name) and node.func.id in makers)
             or (
-                (isinstance(node.func, ast.Attribute) and _name(node.func.value) in ("dataclasses", "copy", "object"))
-                and node.func.attr in ("replace", "copy", "deepcopy", "__new__", "__setattr__")
+                (isinstance(node.func, ast.Attribute) and _name(node.func.value) in holders)
+                and node.func.attr in (*_COPYING, "__new__", "__setattr__")
             )
         )
     ]

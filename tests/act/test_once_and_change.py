@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from act.granted import allowed
 from onbehalf.act import change_set, once
 from onbehalf.model import Allow, CallId, Digest, Ref, ToolCall, UnixTime
+from replacing import replace
 
 OTHER = Digest("sha256:" + "9" * 64)
 

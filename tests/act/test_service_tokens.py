@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from onbehalf.backend.postgres import claim_key, settings
 from onbehalf.backend.replay import MemoryReplay
 from onbehalf.errors import CallTokenRefused
 from onbehalf.model import Grant, Json, canonical, digest
+from replacing import replace
 from service_house import service, service_caller
 
 KEY = SigningKey(b"\x05" * 32)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -28,6 +28,7 @@ from onbehalf.doors.signer_file import CACHE_S, FileSigner
 from onbehalf.doors.upstream_openapi import OpenapiServer
 from onbehalf.doors.upstream_openapi_configured import open_openapi
 from onbehalf.model import CallToken, Json, Outcome, Tool, UnixTime
+from replacing import replace
 
 GATEWAY = "https://gateway.test"
 AUDIENCE = "https://items.test"

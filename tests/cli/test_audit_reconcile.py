@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, redirect_stdout, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from onbehalf.doors.clock_system import now
 from onbehalf.doors.signer_file import FileSigner
 from onbehalf.model import AuditEntry, Grant, Receipt, UnixTime, digest
 from onbehalf.verifier.command import main
+from replacing import replace
 from ticket_company import Tickets, ticketed
 
 REFUSED = 'forbid (principal, action == Action::"writeDesk", resource) unless { principal in Group::"acme/staff" };'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from onbehalf.doors.issuer_http import IssuerCallers
 from onbehalf.doors.upstream_authorization import AuthorizationFailed
 from onbehalf.doors.upstream_exchange import Exchanger
 from onbehalf.model import Caller, Presented, Ref, ToolCall, UnixTime
+from replacing import replace
 
 BASIC = TokenClient(id=CLIENT, secret=SECRET)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 from psycopg import RawCursor, connect
@@ -18,6 +17,7 @@ from onbehalf.validate.wall import Plan, Walled, key_sql, wall_sql
 from onbehalf.validate.wall_claim import ClaimKey, claim_key
 from onbehalf.validate.wall_standing import Standing
 from postgres import run
+from replacing import replace
 
 KEY = claim_key(b"a key of the tests, and long enough")
 PASSWORD = "for tests only"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import cedarpy
@@ -12,6 +11,7 @@ from onbehalf.doors.engine_cedar import CedarEngine
 from onbehalf.errors import PolicyInvalid
 from onbehalf.model import Entity, Json, Lookup, Person, Question, Ref
 from onbehalf.validate import decide, questions, rows
+from replacing import replace
 from validate.policy_house import (
     BOB,
     CAROL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -18,6 +18,7 @@ from onbehalf.doors.upstream_mcp_answer import Listed
 from onbehalf.doors.upstream_mcp_definitions import read_definitions, written_definitions
 from onbehalf.errors import ConfigInvalid, UpstreamUnavailable
 from onbehalf.model import Done, Failed, Outcome, Ref, ToolCall
+from replacing import replace
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 PEOPLE = ("alice", "bob", "carol")

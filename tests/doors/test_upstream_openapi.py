@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -25,6 +24,7 @@ from onbehalf.errors import ConfigInvalid
 from onbehalf.model import CallToken, Done, Failed, Json, Outcome, Rows, ToolCall
 from onbehalf.validate.api import read_document, read_operation
 from onbehalf.validate.api_request import Unsendable, request_of
+from replacing import replace
 
 FIND: dict[str, Any] = {"find": {"action": "readA"}}
 ADD: dict[str, Any] = {"add": {"action": "addA", "writes": True}}

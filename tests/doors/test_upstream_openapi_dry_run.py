@@ -7,7 +7,6 @@ import asyncio
 import copy
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from onbehalf.doors.upstream_openapi_configured import open_openapi
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import CallToken, Digest, Done, Failed, Json, Outcome, ToolCall, canonical, digest
 from onbehalf.validate import route
+from replacing import replace
 
 ON: dict[str, Any] = {"parameter": "dry_run", "value": True}
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from doors.postgres_house import build, opened
 from doors.upstream_house import AUDIENCE, a_call, a_token

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -29,6 +28,7 @@ from onbehalf.model import (
 )
 from onbehalf.model_json import plain
 from onbehalf.validate import questions
+from replacing import replace
 from validate.policy_house import DANA, NOW, person, tool, tool_call, user
 
 SAID = Judgement(allowed=True, policies=("p",), errors=(), validated=True, engine="engine 1")

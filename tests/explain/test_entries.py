@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from onbehalf.explain import entries
 from onbehalf.explain.leaf import spell
 from onbehalf.model import Allow, AuditEntry, Canonical, DryRun, Ref, ToolCall, canonical, digest
 from onbehalf.model_json import plain
+from replacing import replace
 from validate.policy_house import DANA, person, tool_call
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ from onbehalf.model import Done, DryRun, Json, Rows, Tool, ToolCall
 from onbehalf.validate import route
 from onbehalf.validate.api import Operation, read_document, read_operation
 from onbehalf.validate.api_dry_run import Untold, dry_run_of, require_told, unfit
+from replacing import replace
 
 ONLY: dict[str, Any] = {"type": "string", "enum": ["none", "only"]}
 TEXT: dict[str, Any] = {"type": "string"}

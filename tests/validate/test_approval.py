@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from onbehalf.model import Approval, Approver, Ask, CallId, Digest, Entity, UnixTime, Vote
 from onbehalf.validate import approval
+from replacing import replace
 from validate.policy_house import BOB, CAROL, DANA, IC, LEAD, NOW, ZOE, person, place, tool_call, user
 
 HEAD = place("Position", "acme", "head")

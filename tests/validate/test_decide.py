@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +19,7 @@ from onbehalf.model import (
     Ref,
 )
 from onbehalf.validate import decide, questions
+from replacing import replace
 from validate.policy_house import BOB, DANA, NOW, caller, person, tool, tool_call
 
 POLICY = Digest("sha256:" + "0" * 64)

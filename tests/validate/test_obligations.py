@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -27,6 +26,7 @@ from onbehalf.model import (
 from onbehalf.validate import obligations, rows
 from onbehalf.validate.demands import KINDS, NONE, merge, read
 from onbehalf.validate.obligations import Kept
+from replacing import replace
 from validate.policy_house import DANA, NOW, SHAPE, caller, person, review, tool, tool_call
 
 KEY = b"k" * 32

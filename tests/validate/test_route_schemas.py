@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import orjson
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from onbehalf.errors import ArgumentsRefused, ConfigInvalid
 from onbehalf.model import Bound, Json, Lookup, Ref, Rows, ToolCall
 from onbehalf.validate import route, rows
+from replacing import replace
 from validate import policy_house
 
 BOUND = (Bound(parameter="tenant_id", source="tenant"),)

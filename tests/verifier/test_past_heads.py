@@ -7,11 +7,12 @@ import base64
 import json
 import zipfile
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from onbehalf.doors.ledger_evidence import Asked, export
 from onbehalf.doors.ledger_evidence_heads import MOST, past_heads

@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, LiteralString
+
+import msgspec
 
 from onbehalf.backend.verify import VerifiedCall
 from onbehalf.errors import ConfigInvalid
@@ -59,7 +60,7 @@ def settings(
         claim = signed_claim(
             key, tenant=call.tenant, principal=_principal(call), pid=pid, started=started, expires=expires
         )
-    members: Mapping[str, Any] = MappingProxyType(asdict(call))
+    members: Mapping[str, Any] = MappingProxyType(msgspec.to_builtins(call))
     told = {
         **{name: str(members[name]) for name in _NAMES if name in members},
         "sub": f"service:{call.tenant}/{call.service}" if call.kind == "service" else f"{call.tenant}/{call.person}",

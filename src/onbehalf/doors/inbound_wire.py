@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from onbehalf.model import Json, Presented, Tool
+from onbehalf.model_value import Value
 
 __all__ = ["ClientGone", "Exchange", "Message", "Receive", "Scope", "Send", "listed", "send_json"]
 
@@ -34,8 +34,7 @@ class ClientGone(Exception):  # not a refusal: there is nobody to answer
     """The client closed the connection; what was under way for it is cancelled."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class Exchange(Value, frozen=True, kw_only=True):
     """One authenticated-looking HTTP request to the MCP endpoint. Headers are unique and lower-case."""
 
     scope: Scope

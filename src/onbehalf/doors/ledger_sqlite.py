@@ -20,7 +20,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -35,6 +34,7 @@ from onbehalf.explain.channel import Numbers
 from onbehalf.explain.leaf import Spelled
 from onbehalf.explain.seal import LedgerKeys
 from onbehalf.model import AuditEntry, Receipt, UnixTime
+from onbehalf.model_value import Value
 
 __all__ = ["LedgerReader", "SqliteLedger"]
 
@@ -44,8 +44,7 @@ _GATHER_SECONDS = 0.002
 """How long the writer waits for more where several callers wait: each commit costs as much for one entry as for ten."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
+class _Item(Value, frozen=True):
     index: int
     hash: bytes
     entry: bytes

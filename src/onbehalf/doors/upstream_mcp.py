@@ -21,10 +21,10 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
 import orjson
 
 from onbehalf.doors.mcp_words import (
@@ -62,8 +62,7 @@ _MAX_PAGES = 32
 _MAX_TOOLS = 1000
 
 
-@dataclass(slots=True)
-class _Departure:
+class _Departure(msgspec.Struct):
     """Whether the call may have left: from then on a failure of a write is not known to be one. Whether its token has,
     and so must not again; and after how many seconds another sending is worth a try."""
 

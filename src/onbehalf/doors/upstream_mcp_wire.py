@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from onbehalf.doors.outbound_http import ConnectFailed, DeadlinePassed, HttpClient, HttpFailed, Reply
 from onbehalf.model import Json
+from onbehalf.model_value import Value
 from onbehalf.strict_json import NotStrict, strict_object
 
 __all__ = ["Answer", "Garbage", "Late", "NotSent", "Rejected", "ServerAsks", "Wire", "WireError", "strict"]
@@ -58,11 +58,12 @@ class Rejected(WireError):
         self.data: Json = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Value, frozen=True, kw_only=True):
     """The JSON-RPC response to our request: `result`, or `error` as its code where that is not None."""
 
-    result: dict[str, Json] = field(default_factory=dict, repr=False)
+    hidden = frozenset({"result"})
+
+    result: dict[str, Json] = {}
     error: int | None = None
     session: str = ""
 

@@ -17,8 +17,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from onbehalf.doors.witness_http import Ahead, Asking, Disowned, WitnessFailed
 from onbehalf.errors import LedgerCorrupt, LedgerUnavailable, OnbehalfError, WitnessesUnavailable

@@ -7,7 +7,6 @@ formatting for people (story.py) or what the model is told (reply.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import orjson
@@ -42,6 +41,7 @@ from onbehalf.model import (
     canonical,
     digest,
 )  # fmt: skip
+from onbehalf.model_value import Value
 
 __all__ = [
     "Released", "about", "approval", "asked", "denial", "intent", "not_sent", "outcome", "owed", "refusal",
@@ -60,8 +60,7 @@ _UNKNOWN = "the gateway stopped before an outcome was on record; whether it was 
 _NOT_SENT = "the client went away, or time ran out, before anything was sent"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Released:
+class Released(Value, frozen=True, kw_only=True):
     """Which rows came back and which of them went on to the client. `ids` are entity ids of these `types`, and `people`
     the ids of the people whom they refer to."""
 

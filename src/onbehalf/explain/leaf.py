@@ -23,6 +23,7 @@ from onbehalf.errors import LedgerCorrupt
 from onbehalf.explain.channel import CHANNEL
 from onbehalf.explain.erasure import Erasure
 from onbehalf.model import AuditEntry, Canonical, Digest, Json, UnixTime, canonical
+from onbehalf.model_value import Value
 
 __all__ = [
     "MAX_LEAF_BYTES", "Leaf", "Made", "Record", "Spelled", "commitment", "fact_commitment", "make",
@@ -63,28 +64,30 @@ class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     salt: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spelled:
+class Spelled(Value, frozen=True, kw_only=True):
     """An entry with its facts in their one spelling (RFC 8785), sorted by name. `size` is theirs, in bytes; `of` is an
     outcome's intent index, or -1; `audience` an intent's upstream, or ""; `about` is whose key seals it. INVARIANT:
     made by `spell` only, so that `make` cannot fail for what it holds."""
 
+    hidden = frozenset({"facts", "about"})
+
     kind: str
     call: str
     at: UnixTime
-    facts: tuple[tuple[str, bytes], ...] = field(repr=False)
+    facts: tuple[tuple[str, bytes], ...]
     of: int
     size: int
     audience: str = ""
-    about: str = field(default="", repr=False)
+    about: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class Made(Value, frozen=True, kw_only=True, gc=False):
     """An entry ready for the log: the leaf bytes, and the payload that opens them, to be sealed apart."""
 
+    hidden = frozenset({"payload"})
+
     leaf: bytes
-    payload: bytes = field(repr=False)
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ asked for first. Must not hold what is asked
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from onbehalf.errors import StepUpNeeded
 from onbehalf.model import (

@@ -25,6 +25,7 @@ from onbehalf.model import (
     UnixTime,
     canonical,
 )
+from onbehalf.model_value import Value
 from onbehalf.validate.demands import merge
 from onbehalf.validate.rows import Row, showing
 
@@ -191,8 +192,7 @@ def _shown(demands: Obligations, caller: By) -> frozenset[str]:
 # --- meeting them --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class Kept(Value, frozen=True, kw_only=True):
     """Rows that are permitted. `allowed` are all of them as they came back, `rows` those that go on as they may.
 
     `permitted` is how many the policies let through, of which some may demand what was not given. `approvers` are those
@@ -252,8 +252,7 @@ def keep(allow: Allow, permitted: Sequence[tuple[Row, tuple[Owed, ...]]], *, key
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Terms:
+class _Terms(Value, frozen=True, kw_only=True):
     """All that is owed for rows that the same permits let through, what it comes to, whether it can be met, and whose
     approval is lacking."""
 

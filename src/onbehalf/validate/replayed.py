@@ -9,8 +9,10 @@ how a question is spelled (explain/asked.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from msgspec.structs import replace
 
 from onbehalf.model import Entity, Json, Judgement, Owed, Question, Ref, UnixTime
 from onbehalf.validate import decide, obligations

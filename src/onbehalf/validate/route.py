@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import jsonschema_rs
 import orjson
+from msgspec.structs import replace
 
 from onbehalf.errors import ArgumentsRefused, BoundParameter, ConfigInvalid, DirectoryStale, ScopeMissing
 from onbehalf.model import (
@@ -33,6 +34,7 @@ from onbehalf.model import (
     canonical,
     digest,
 )  # fmt: skip
+from onbehalf.model_value import Value
 from onbehalf.validate.explore import require_query
 from onbehalf.validate.identity_names import identity_like
 from onbehalf.validate.paging import CURSOR, SIZE
@@ -67,8 +69,7 @@ _BACKTRACK = 10_000
 """How far a pattern may go back before it counts as not matching: patterns come from upstreams, texts from models."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
+class Arrival(Value, frozen=True, kw_only=True):
     """A call at the moment it comes in: who, known as whom, when, and its id."""
 
     id: CallId

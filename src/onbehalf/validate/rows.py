@@ -7,11 +7,12 @@ holds the path to the rows and nothing beside it. Must not hold a decision (deci
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 import orjson
+from msgspec.structs import replace
 
 from onbehalf.model import Entity, Failed, Json, Ref, Rows, Tool
+from onbehalf.model_value import Value
 
 __all__ = ["Extracted", "Row", "about", "extract", "given", "release", "showing", "too_many"]
 
@@ -21,19 +22,19 @@ _UNSPELLABLE = (TypeError, RecursionError)
 _SCALARS: Mapping[str, type] = {"String": str, "Long": int, "Bool": bool}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(Value, frozen=True, kw_only=True):
     """One row, readable as its mapping says. `people` are person ids within the row's own tenant."""
+
+    hidden = frozenset({"raw"})
 
     id: str
     ref: Ref
     entity: Entity
     people: frozenset[str]
-    raw: Json = field(repr=False)
+    raw: Json
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extracted:
+class Extracted(Value, frozen=True, kw_only=True):
     """The readable rows among the first `limit`, and how many rows came back in all."""
 
     rows: tuple[Row, ...]
