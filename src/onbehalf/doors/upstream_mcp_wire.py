@@ -74,11 +74,14 @@ class Wire:
         self._bytes = response_bytes
         self._client = HttpClient(url, seconds=timeout)
 
-    async def ask(self, request_id: str, body: bytes, headers: Mapping[str, str], *, token: str = "") -> Answer:
+    def head(self, headers: Mapping[str, str]) -> bytes:
+        """The beginning of requests with these headers, which may serve for many. Raises ValueError."""
+        return self._client.head("POST", headers.items())
+
+    async def ask(self, request_id: str, body: bytes, head: bytes, *, token: str = "") -> Answer:
         """Post one request, once, and read until its answer. Raises WireError, Late after `timeout`."""
-        sent = [*headers.items(), ("Txn-Token", token)] if token else headers.items()
         try:
-            reply = await self._client.send("POST", sent, body)
+            reply = await self._client.post(head, (("Txn-Token", token),) if token else (), body)
             try:
                 return await self._answer(reply, request_id)
             finally:
@@ -110,10 +113,10 @@ class Wire:
     async def _answer(self, reply: Reply, request_id: str) -> Answer:
         if reply.headers.get("content-encoding") not in (None, "identity"):
             raise Garbage("the answer is packed, which nobody asked for")
-        kind = (reply.headers.get("content-type") or "").partition(";")[0].strip().lower()
+        kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         if reply.status != 200:
             raise await self._rejection(reply, kind)
-        session = _session(reply.headers.get("mcp-session-id"))
+        session = _session(reply.headers["mcp-session-id"]) if "mcp-session-id" in reply.headers else ""
         if kind == "application/json":
             return _response(strict(await _whole(reply, self._bytes)), request_id, session)
         if kind == "text/event-stream":
@@ -193,14 +196,10 @@ async def _whole(reply: Reply, limit: int) -> bytes:
     declared = reply.headers.get("content-length", "")
     if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
         raise Garbage(f"the answer is larger than {limit} bytes")
-    parts: list[bytes] = []
-    size = 0
-    while (chunk := await reply.piece()) is not None:
-        size += len(chunk)
-        if size > limit:
-            raise Garbage(f"the answer is larger than {limit} bytes")
-        parts.append(chunk)
-    return b"".join(parts)
+    body = await reply.whole(limit)
+    if body is None:
+        raise Garbage(f"the answer is larger than {limit} bytes")
+    return body
 
 
 def _response(message: Mapping[str, Json], request_id: str, session: str) -> Answer:
@@ -227,10 +226,8 @@ def strict(data: bytes) -> dict[str, Json]:
         raise Garbage(f"the answer is refused: {error}") from error
 
 
-def _session(given: str | None) -> str:
-    """A session id, "" for none: visible ASCII (MCP 2025-11-25 transports). Raises Garbage."""
-    if given is None:
-        return ""
+def _session(given: str) -> str:
+    """A session id: visible ASCII (MCP 2025-11-25 transports). Raises Garbage."""
     if len(given) > _MAX_SESSION or _VISIBLE.fullmatch(given) is None:
         raise Garbage("the session id is not visible ASCII")
     return given
