@@ -170,13 +170,29 @@ class PublicApp:
             yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI entry."""
+        """ASGI entry. A request to the MCP endpoint is answered here; whatever goes wrong is refused in one way."""
+        if scope["type"] != "http" or scope["path"] != self._path:
+            await self._elsewhere(scope, receive, send)
+            return
+        seen = _Seen(send)
+        self._arrivals += 1
+        try:
+            await self._admitted(scope, receive, seen)
+        except ClientGone:
+            self._meter.refused(code="client_gone")
+        except OnbehalfError as error:
+            await self._refuse(error, seen, send)
+        except Exception as error:  # the door's last resort: refuse without details, and log them
+            _log.exception("a request failed")
+            await self._refuse(OnbehalfError(type(error).__name__), seen, send)
+        finally:
+            self._arrivals -= 1
+
+    async def _elsewhere(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
-        elif scope["path"] == self._path:
-            await self._endpoint(scope, receive, send)
         elif app := next((app for path, app in self._beside if scope["path"].startswith(path)), None):
             await self._passed(app, scope, receive, send)
         else:
@@ -243,22 +259,6 @@ class PublicApp:
 
     # --- the MCP endpoint ------------------------------------------------------------------
 
-    async def _endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; whatever goes wrong is refused in one way."""
-        seen = _Seen(send)
-        self._arrivals += 1
-        try:
-            await self._admitted(scope, receive, seen)
-        except ClientGone:
-            self._meter.refused(code="client_gone")
-        except OnbehalfError as error:
-            await self._refuse(error, seen, send)
-        except Exception as error:  # the door's last resort: refuse without details, and log them
-            _log.exception("a request failed")
-            await self._refuse(OnbehalfError(type(error).__name__), seen, send)
-        finally:
-            self._arrivals -= 1
-
     async def _refuse(self, error: OnbehalfError, seen: _Seen, send: Send) -> None:
         self._meter.refused(code=error.code)
         if error.status >= 500:
@@ -274,7 +274,8 @@ class PublicApp:
         if self._arrivals > self._limits.concurrency * _ARRIVALS_PER_CALL:  # 1
             raise _busy()
         headers = self._checked_headers(scope)  # 2-4
-        refuse_token_in_query(scope["query_string"])  # 5
+        if scope["query_string"]:
+            refuse_token_in_query(scope["query_string"])  # 5
         proving = self._proving
         connection = certificate_of(scope) if proving.connection else ""
         shows = presented(  # 6
