@@ -50,7 +50,7 @@ class UnderWay:
         a task are dear.
         """
         loop = asyncio.get_running_loop()
-        here = asyncio.current_task()
+        here = asyncio.current_task(loop)
         assert here is not None  # INVARIANT: a coroutine runs in a task
         call = _Call(here, receive, loop.time())
         self._calls[call] = None

@@ -68,9 +68,13 @@ class Reply:
         return self._taken()
 
     async def whole(self, limit: int) -> bytes | None:
-        """The rest of the body, None where it is larger than `limit` bytes. Raises HttpFailed as `piece` does."""
+        """The rest of the body, None where it is, or says that it is, larger than `limit` bytes. Raises HttpFailed as
+        `piece` does."""
         if self._connection.whole:  # as most are that came with their head
             return self._taken() if self.size <= limit else None
+        declared = self.headers.get("content-length", "")
+        if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+            return None
         parts, size = [], 0
         while (piece := await self.piece()) is not None:
             size += len(piece)

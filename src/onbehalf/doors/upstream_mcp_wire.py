@@ -118,7 +118,7 @@ class Wire:
             raise await self._rejection(reply, kind)
         session = _session(reply.headers["mcp-session-id"]) if "mcp-session-id" in reply.headers else ""
         if kind == "application/json":
-            return _response(strict(await _whole(reply, self._bytes)), request_id, session)
+            return _response(strict(_bounded(await reply.whole(self._bytes), self._bytes)), request_id, session)
         if kind == "text/event-stream":
             return await self._streamed(reply, request_id, session)
         raise Garbage("the answer is neither JSON nor an event stream")
@@ -128,7 +128,8 @@ class Wire:
         rejected = Rejected(reply.status)
         if kind == "application/json" and 400 <= reply.status < 500:
             try:
-                message = strict(await _whole(reply, min(self._bytes, _ERROR_BYTES)))
+                limit = min(self._bytes, _ERROR_BYTES)
+                message = strict(_bounded(await reply.whole(limit), limit))
             except Garbage:
                 return rejected
             error = message.get("error")
@@ -192,11 +193,7 @@ def _data(event: bytes) -> bytes:
     return b"\n".join(parts) if kind == b"message" else b""
 
 
-async def _whole(reply: Reply, limit: int) -> bytes:
-    declared = reply.headers.get("content-length", "")
-    if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
-        raise Garbage(f"the answer is larger than {limit} bytes")
-    body = await reply.whole(limit)
+def _bounded(body: bytes | None, limit: int) -> bytes:
     if body is None:
         raise Garbage(f"the answer is larger than {limit} bytes")
     return body
