@@ -252,10 +252,13 @@ async def door(*, limits: Limits | None = None, sessions: SessionLimits | None =
 
 
 @asynccontextmanager
-async def served(app: Callable[..., Any], listening: socket.socket) -> AsyncIterator[uvicorn.Server]:
+async def served(
+    app: Callable[..., Any], listening: socket.socket, *, keep_alive: float = 5
+) -> AsyncIterator[uvicorn.Server]:
     config = uvicorn.Config(
         app, log_level="error", lifespan="on", http=BoundedHttp, ws="none", timeout_graceful_shutdown=1
     )
+    config.timeout_keep_alive = keep_alive  # type: ignore[assignment]  # uvicorn says whole seconds, and takes others
     server = uvicorn.Server(config)
     server.config.load()
     task = asyncio.create_task(server.serve(sockets=[listening]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import itertools
 import re
 import socket
 import threading
@@ -12,7 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    enable_created_metrics,
+)
 from prometheus_client.exposition import generate_latest
 
 from onbehalf.doors.clock_remote import clock_offset
@@ -145,6 +153,55 @@ def test_what_is_counted_is_exposed_by_fixed_labels() -> None:
         "onbehalf_problems 0.0",
     ):
         assert line in text.splitlines()
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_what_is_counted_without_the_library_is_exposed_as_if_by_it(
+    created: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.25)
+    (enable_created_metrics if created else disable_created_metrics)()
+    try:
+        ours, theirs = CollectorRegistry(), CollectorRegistry()
+        meter = PrometheusMeter(ours)
+        decisions = Counter(
+            "onbehalf_decisions", "Tool calls decided, by tool and decision.", ("tool", "decision", "code"),
+            registry=theirs,
+        )  # fmt: skip
+        Counter("onbehalf_refusals", "Requests refused at the door, by code.", ("code",), registry=theirs)
+        acts = Histogram(
+            "onbehalf_upstream_seconds", "Time an upstream took, by outcome.", ("upstream", "outcome"), registry=theirs,
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        )  # fmt: skip
+        Gauge(
+            "onbehalf_problems", "Parts that could not be taken over or reached; the log says which.", registry=theirs
+        )
+        Counter(
+            "onbehalf_client_checkpoints",
+            "Checkpoints that clients brought back, by what they say: split is a second history.", ("verdict",),
+            registry=theirs,
+        )  # fmt: skip
+        assert generate_latest(ours) == generate_latest(theirs)
+        for labels in [("notes", "allow", ""), ("no\ntes", "deny", 'a"b\\'), ("notes", "allow", "")]:
+            decisions.labels(*labels).inc()
+            meter.decided(tool=labels[0], decision=labels[1], code=labels[2])
+        for outcome, seconds in itertools.product(("done", "failed"), (0, 1e-9, 0.001, 0.0011, 0.3, 1, 30, 30.1, 7e9)):
+            acts.labels("base", outcome).observe(seconds)
+            meter.acted(upstream="base", outcome=outcome, seconds=seconds)
+        assert generate_latest(ours) == generate_latest(theirs)
+        assert (b"onbehalf_upstream_seconds_created" in generate_latest(ours)) is created
+        names = ["onbehalf_decisions_total", "onbehalf_upstream_seconds_sum"]
+        some = [generate_latest(registry.restricted_registry(names)) for registry in (ours, theirs)]
+        assert sorted(some[0].splitlines()) == sorted(some[1].splitlines())  # in no order
+    finally:
+        enable_created_metrics()
+
+
+def test_a_second_meter_on_the_same_registry_is_refused() -> None:
+    registry = CollectorRegistry()
+    PrometheusMeter(registry)
+    with pytest.raises(ValueError, match="onbehalf_decisions"):
+        PrometheusMeter(registry)
 
 
 def test_problems_are_asked_for_at_each_scrape() -> None:

@@ -11,7 +11,7 @@ import pytest
 from doors.test_outbound_http import Server, serving
 from doors.tls_house import answering, authority
 from onbehalf.doors import outbound_clients
-from onbehalf.doors.outbound_clients import HttpClients, whole
+from onbehalf.doors.outbound_clients import HttpClients
 from onbehalf.doors.outbound_http import ConnectFailed, HttpFailed
 
 HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
@@ -19,7 +19,7 @@ HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 
 async def body(clients: HttpClients, url: str, limit: int = 5) -> bytes | None:
     async with clients.exchange("GET", url, {"accept": "text/plain"}) as reply:
-        return await whole(reply, limit)
+        return await reply.whole(limit)
 
 
 def run(walk: Callable[[HttpClients], Awaitable[None]]) -> None:

@@ -192,6 +192,115 @@ def test_a_deadline_holds_before_and_within_an_answer() -> None:
             exchanged([answer], seconds=0.2)
 
 
+def test_one_timer_serves_many_exchanges_and_each_has_its_own_time() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        server = Server(*[[_PLAIN]] * 5, [])
+        async with serving(server) as url:
+            client = HttpClient(url, seconds=0.4)
+            timers = set()
+            for _ in range(5):
+                await asyncio.sleep(0.05)
+                assert await fetched(client) == (200, b"hello")
+                timers.add(client._free[0]._timer)
+            assert server.connections == 1
+            assert len(timers) == 1 or loop.time() > 0.4  # a machine that slow has set it anew
+            began = loop.time()
+            with pytest.raises(DeadlinePassed):  # the timer goes off while this waits, and is early for it
+                await fetched(client)
+            assert loop.time() - began >= 0.39
+            assert not client._busy
+            assert not client._free
+            await client.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_kept_connection_has_no_timer_once_it_went_off_and_one_again_with_the_next_exchange() -> None:
+    async def run() -> None:
+        async with serving(Server([_PLAIN], [])) as url:
+            client = HttpClient(url, seconds=0.1)
+            assert await fetched(client) == (200, b"hello")
+            (kept,) = client._free
+            while kept._timer is not None:
+                await asyncio.sleep(0.01)
+            assert kept.usable
+            with pytest.raises(DeadlinePassed):
+                await fetched(client)
+            await client.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_ends_takes_its_timer_with_it() -> None:
+    async def run() -> None:
+        async with serving(Server([_PLAIN], [_PLAIN], close=True)) as url:
+            client = HttpClient(url, seconds=300)
+            assert await fetched(client) == (200, b"hello")
+            (kept,) = client._free
+            timer = kept._timer
+            assert timer is not None
+            while kept.usable:
+                await asyncio.sleep(0.01)
+            while not timer.cancelled():
+                await asyncio.sleep(0.01)
+            await client.aclose()
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_was_held_up_and_not_read_is_not_followed_on_the_same_connection() -> None:
+    large = b"HTTP/1.1 200 OK\r\ncontent-length: 400000\r\n\r\n" + b"x" * 400_000
+
+    async def run() -> None:
+        server = Server([large], [_PLAIN])
+        async with serving(server) as url:
+            client = HttpClient(url, seconds=5)
+            reply = await client.send("POST", (), b"")
+            while reply.size < outbound_http._AHEAD_BYTES:
+                await asyncio.sleep(0.01)
+            reply.close()
+            assert await fetched(client) == (200, b"hello")
+            await client.aclose()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("limit", [4, 5])
+@pytest.mark.parametrize("answer", [[_PLAIN], [_PLAIN[:-2], _PLAIN[-2:]], [_CHUNKED], [_CHUNKED[:60], _CHUNKED[60:]]])
+def test_a_body_is_whole_or_larger_than_asked_for(answer: Sequence[bytes], limit: int) -> None:
+    async def run() -> bytes | None:
+        async with serving(Server(answer)) as url:
+            client = HttpClient(url, seconds=5)
+            reply = await client.send("GET", ())
+            try:
+                return await reply.whole(limit)
+            finally:
+                reply.close()
+                await client.aclose()
+
+    assert asyncio.run(run()) == (b"hello" if limit == 5 else None)
+
+
+def test_one_head_serves_many_requests_each_with_headers_of_its_own() -> None:
+    async def run() -> None:
+        server = Server([_PLAIN], [_PLAIN])
+        async with serving(server) as url:
+            client = HttpClient(url, seconds=5)
+            head = client.head("POST", [("x-one", "1")])
+            for number in "12":
+                reply = await client.post(head, [("x-two", number)], b"{}")
+                assert await reply.whole(9) == b"hello"
+                reply.close()
+            with pytest.raises(ValueError, match="visible ASCII"):
+                await client.post(head, [("x-two", "a\r\nx-evil: 1")], b"{}")
+            await client.aclose()
+        lines = [request.split(b"\r\n")[3:] for request in server.requests]
+        assert lines == [[b"x-one: 1", b"x-two: %b" % n, b"content-length: 2", b"", b"{}"] for n in (b"1", b"2")]
+
+    asyncio.run(run())
+
+
 def test_where_nobody_listens_nothing_is_sent() -> None:
     async def run() -> None:
         async with serving(Server()) as url:

@@ -520,6 +520,54 @@ def test_arguments_that_a_schema_marks_go_in_headers_as_well() -> None:
     assert backend.seen[-1][2]["mcp-param-region"] == "eu"
 
 
+def test_what_calls_of_a_tool_have_in_common_is_said_by_the_newest_list() -> None:
+    marked = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
+
+    async def act(door: McpUpstreamServer) -> None:
+        for region in ("eu", "us"):
+            await sent(door, "a", {"region": region})
+        assert list(door._heads) == ["a"]
+        await door.describe()
+        for region in ("eu", "us"):
+            await sent(door, "a", {"region": region})
+        await sent(door, "b")
+        assert list(door._heads) == ["b"], "arguments are of one call"
+
+    _, backend = against(listing([tool(inputSchema=marked)]), act)
+    calls = [headers for _, message, headers in backend.seen if message["method"] == "tools/call"]
+    assert [headers.get("mcp-param-region") for headers in calls] == [None, None, "eu", "us", None]
+    assert [headers["mcp-name"] for headers in calls] == ["a", "a", "a", "a", "b"]
+
+
+def test_after_a_server_changed_its_revision_calls_say_the_new_one() -> None:
+    async def changing(message: dict[str, Any], headers: dict[str, Any], send: Any) -> None:
+        method = message["method"]
+        if headers.get("mcp-protocol-version") == MODERN and changed:
+            error = {"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32022, "message": "no"}}
+            await answer(send, orjson.dumps(error), status=400)
+        elif method == "initialize":
+            hello = {"protocolVersion": LEGACY, "capabilities": {}, "serverInfo": {"name": "x", "version": "1"}}
+            await answer(send, orjson.dumps({"jsonrpc": "2.0", "id": message["id"], "result": hello}))
+        elif "id" not in message:
+            await answer(send, b"", status=202)
+        else:
+            versions = {"supportedVersions": [MODERN]} if method == "server/discover" else {}
+            await answer(send, result_of(message, **versions))
+
+    changed: list[bool] = []
+
+    async def act(door: McpUpstreamServer) -> list[Outcome]:
+        outcomes = [await read(door)]
+        changed.append(True)
+        return [*outcomes, *[await read(door) for _ in range(2)]]
+
+    outcomes, backend = against(changing, act, protocol="auto")
+    assert [type(outcome) for outcome in outcomes] == [Done, Failed, Done]
+    calls = [headers for _, message, headers in backend.seen if message["method"] == "tools/call"]
+    assert [headers["mcp-protocol-version"] for headers in calls] == [MODERN, MODERN, LEGACY]
+    assert "mcp-name" not in calls[-1]
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -94,7 +94,9 @@ def test_each_call_carries_exactly_its_persons_token_and_a_session_is_of_one_cal
     server = Peopled(known=subject, stateless=stateless)
 
     async def many(door: McpUpstreamServer) -> list[Outcome]:
-        return await asyncio.gather(*(sent(door, person) for person in PEOPLE * 4))
+        found = await asyncio.gather(*(sent(door, person) for person in PEOPLE * 4))
+        assert not door._heads, "what is kept for other calls has nobody's token"
+        return found
 
     outcomes = through(many, server.app(), protocol=protocol, bearers=Bearers())
     assert [said(each)["subject"] for each in outcomes] == [*PEOPLE * 4]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 
 from onbehalf.config import Limits
-from onbehalf.doors.inbound_wire import ClientGone, Receive
+from onbehalf.doors.inbound_wire import ClientGone, Message, Receive
 from onbehalf.errors import BodyMalformed, BodyTooLarge, BodyTooSlow
 from onbehalf.model import Json
 from onbehalf.strict_json import NotStrict, strict_json
@@ -36,21 +36,41 @@ async def read(receive: Receive, headers: dict[bytes, bytes], limits: Limits) ->
             raise BodyMalformed("the Content-Length is not a number")
         if len(declared) > 18 or int(declared) > limits.body_bytes:
             raise _too_large(limits)
+    first = _at_once(receive)
+    if first is not None and not first.get("more_body", False):
+        return await _whole(receive, limits, first)  # there is nothing to wait for
     try:
         async with asyncio.timeout(limits.body_seconds):
-            return await _whole(receive, limits)
+            return await _whole(receive, limits, first)
     except TimeoutError as error:
         raise BodyTooSlow(
             f"the body did not arrive within {limits.body_seconds:g} s", hint="send the whole body at once"
         ) from error
 
 
-async def _whole(receive: Receive, limits: Limits) -> bytes:
+def _at_once(receive: Receive) -> Message | None:
+    """What has arrived already, None where it must be waited for. Most bodies come with their head, and need no clock.
+
+    A `receive` that would wait is ended as by a cancellation, which it must bear (ASGI), and has taken nothing.
+    """
+    asked = receive().__await__()
+    try:
+        next(asked)
+    except StopIteration as answered:
+        found: Message = answered.value
+        return found
+    asked.close()
+    return None
+
+
+async def _whole(receive: Receive, limits: Limits, message: Message | None) -> bytes:
+    """The body that begins with `message`, where that is not None."""
     body = b""
     parts: list[bytes] = []
     size = 0
     while True:
-        message = await receive()
+        if message is None:
+            message = await receive()
         if message["type"] != "http.request":
             raise ClientGone
         body = message.get("body", b"")
@@ -58,9 +78,9 @@ async def _whole(receive: Receive, limits: Limits) -> bytes:
         if size > limits.body_bytes:
             raise _too_large(limits)
         if not message.get("more_body", False):
-            break
+            return b"".join((*parts, body)) if parts else body
         parts.append(body)
-    return b"".join((*parts, body)) if parts else body
+        message = None
 
 
 def _too_large(limits: Limits) -> BodyTooLarge:

@@ -24,7 +24,7 @@ from onbehalf.doors.inbound_approve_login import Logins, Session
 from onbehalf.doors.inbound_approve_page import HEADERS
 from onbehalf.doors.inbound_body import read
 from onbehalf.doors.inbound_browser import BrowserRequest, Page, pairs, read_browser, send_page
-from onbehalf.doors.inbound_mcp import within
+from onbehalf.doors.inbound_gone import within
 from onbehalf.doors.inbound_wire import ClientGone, Receive, Scope, Send
 from onbehalf.doors.issuer_login import Redirected
 from onbehalf.doors.kept import Kept, digest_of, fresh

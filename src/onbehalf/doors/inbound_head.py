@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the bounds on request heads that it lacks, and answers that leave in one piece.
+"""uvicorn's HTTP protocol with the bounds on request heads that it lacks, answers in one piece, and fewer timers.
 
 An app is asked only when a head is whole, so an endless one must end here. Must not look into a request.
 
@@ -66,16 +66,21 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch_head()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return  # refused already; what still arrives is not worth parsing
         self._head_bytes += len(data)
+        self._idle_since = None
         super().data_received(data)
         if self._in_head and self._head_bytes:
             if self._head_bytes > HEAD_BYTES:
@@ -85,7 +90,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._unwatch_head()
+        if self._head_timer is not None:
+            self._unwatch_head()
         if len(self.headers) > HEADERS or (self._head_bytes > HEAD_BYTES and self._size() > HEAD_BYTES):
             self._refuse(b"431 Request Header Fields Too Large")
         if not self.transport.is_closing():
@@ -102,6 +108,35 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes = 0
         if not self.transport.is_closing():
             super().on_message_complete()
+
+    # uvicorn sets a timer after each answer and cancels it with the next request. Here one that is set stays, and looks
+    # when it goes off how long nothing came.
+
+    def on_response_complete(self) -> None:
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()  # which sets no timer then
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_idle_in(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return  # the end of what is under way sets it again
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_idle_in(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _look_idle_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Not with each request."""
 
     def _size(self) -> int:
         """Of the head alone: what came with it may be body."""

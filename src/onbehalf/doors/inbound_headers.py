@@ -39,6 +39,8 @@ _ONCE = frozenset(
 CREDENTIALS = frozenset({b"authorization", b"dpop"})
 """Headers that show who calls: of two nobody can say which counts (RFC 9449 section 4.3, number 1)."""
 _ACCEPTED = frozenset({b"application/json", b"application/*", b"*/*"})
+_SHORT = 128
+"""Names of methods and tools are; what is longer is not remembered."""
 _QUERY_TOKENS = frozenset({"access_token", "token", "bearer", "authorization", "id_token"})
 
 
@@ -67,8 +69,6 @@ def unique(raw: list[tuple[bytes, bytes]], credentials: frozenset[bytes] = CREDE
 
 def refuse_token_in_query(query: bytes) -> None:
     """Raise CredentialsRefused where the query names a token: URLs end up in logs (MCP authorization)."""
-    if not query:
-        return
     names = {name.lower() for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)}
     if names & _QUERY_TOKENS:
         raise CredentialsRefused("a token stands in the query string", hint="send it in the Authorization header only")
@@ -115,8 +115,13 @@ def _agree(raw: bytes | None, value: Json, *, name: str, required: bool) -> None
         if required:
             raise HeaderMismatch(f"header `{name}` is missing", hint="mirror the body in the headers (MCP 2026-07-28)")
         return
-    if decode_header(raw.decode("latin-1")) != value:
+    if (_said(raw) if len(raw) <= _SHORT else decode_header(raw.decode("latin-1"))) != value:
         raise HeaderMismatch(f"header `{name}` does not match the body", hint="mirror the body in the headers")
+
+
+@lru_cache(maxsize=256)
+def _said(raw: bytes) -> str | None:
+    return decode_header(raw.decode("latin-1"))
 
 
 class ParameterHeaders:

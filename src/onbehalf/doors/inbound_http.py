@@ -29,10 +29,11 @@ from onbehalf.doors.inbound_assertions import AssertionsApp
 from onbehalf.doors.inbound_body import is_small, parse, read
 from onbehalf.doors.inbound_connect import PATH as CONNECT_PATH
 from onbehalf.doors.inbound_connect import ConnectPages
+from onbehalf.doors.inbound_gone import within
 from onbehalf.doors.inbound_headers import CREDENTIALS, check_media, refuse_token_in_query, unique
 from onbehalf.doors.inbound_log import PATH as LOG_PATH
 from onbehalf.doors.inbound_log import LogApp
-from onbehalf.doors.inbound_mcp import Modern, ServerName, request_id, within
+from onbehalf.doors.inbound_mcp import Modern, ServerName, request_id
 from onbehalf.doors.inbound_oauth import PATH as OAUTH_PATH
 from onbehalf.doors.inbound_oauth import OauthApp
 from onbehalf.doors.inbound_older import Older, SessionLimits
@@ -44,7 +45,7 @@ from onbehalf.doors.inbound_signals import PATH as SIGNALS_PATH
 from onbehalf.doors.inbound_signals import SignalsApp
 from onbehalf.doors.inbound_txn import PATH as TXN_PATH
 from onbehalf.doors.inbound_txn import TxnApp
-from onbehalf.doors.inbound_wire import ClientGone, Exchange, Receive, Scope, Send, send_json
+from onbehalf.doors.inbound_wire import ClientGone, Exchange, Message, Receive, Scope, Send, send_json
 from onbehalf.doors.mcp_words import HANDSHAKE_PROTOCOL_VERSIONS
 from onbehalf.errors import (
     Busy,
@@ -169,13 +170,29 @@ class PublicApp:
             yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI entry."""
+        """ASGI entry. A request to the MCP endpoint is answered here; whatever goes wrong is refused in one way."""
+        if scope["type"] != "http" or scope["path"] != self._path:
+            await self._elsewhere(scope, receive, send)
+            return
+        seen = _Seen(send)
+        self._arrivals += 1
+        try:
+            await self._admitted(scope, receive, seen)
+        except ClientGone:
+            self._meter.refused(code="client_gone")
+        except OnbehalfError as error:
+            await self._refuse(error, seen, send)
+        except Exception as error:  # the door's last resort: refuse without details, and log them
+            _log.exception("a request failed")
+            await self._refuse(OnbehalfError(type(error).__name__), seen, send)
+        finally:
+            self._arrivals -= 1
+
+    async def _elsewhere(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
-        elif scope["path"] == self._path:
-            await self._endpoint(scope, receive, send)
         elif app := next((app for path, app in self._beside if scope["path"].startswith(path)), None):
             await self._passed(app, scope, receive, send)
         else:
@@ -242,27 +259,6 @@ class PublicApp:
 
     # --- the MCP endpoint ------------------------------------------------------------------
 
-    async def _endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; whatever goes wrong is refused in one way."""
-        seen = _Seen()
-
-        async def watched(message: Scope) -> None:
-            seen.started = True
-            await send(message)
-
-        self._arrivals += 1
-        try:
-            await self._admitted(scope, receive, watched, seen)
-        except ClientGone:
-            self._meter.refused(code="client_gone")
-        except OnbehalfError as error:
-            await self._refuse(error, seen, send)
-        except Exception as error:  # the door's last resort: refuse without details, and log them
-            _log.exception("a request failed")
-            await self._refuse(OnbehalfError(type(error).__name__), seen, send)
-        finally:
-            self._arrivals -= 1
-
     async def _refuse(self, error: OnbehalfError, seen: _Seen, send: Send) -> None:
         self._meter.refused(code=error.code)
         if error.status >= 500:
@@ -274,16 +270,18 @@ class PublicApp:
         form = refusal(error, self._challenges, dpop=seen.dpop)
         await send_json(send, form.status, form.body(seen.request_id), form.headers)
 
-    async def _admitted(self, scope: Scope, receive: Receive, send: Send, seen: _Seen) -> None:
+    async def _admitted(self, scope: Scope, receive: Receive, seen: _Seen) -> None:
         if self._arrivals > self._limits.concurrency * _ARRIVALS_PER_CALL:  # 1
             raise _busy()
         headers = self._checked_headers(scope)  # 2-4
-        refuse_token_in_query(scope["query_string"])  # 5
+        if scope["query_string"]:
+            refuse_token_in_query(scope["query_string"])  # 5
         proving = self._proving
         connection = certificate_of(scope) if proving.connection else ""
         shows = presented(  # 6
             headers, method=scope["method"], certificates=proving.certificates, connection=connection
         )
+        send: Send = seen.send
         if shows.shown is not None:
             seen.dpop = shows.shown.dpop
             send = self._offering(send, shows.shown)
@@ -319,15 +317,13 @@ class PublicApp:
 
         return offering
 
-    async def _answer(self, exchange: Exchange, body: bytes, seen: _Seen, *, legacy: bool) -> None:
+    def _answer(self, exchange: Exchange, body: bytes, seen: _Seen, *, legacy: bool) -> Awaitable[None]:
+        """The answering of what `body` says, which is looked at here and now."""
         message = parse(body, depth=self._limits.depth)
         if not isinstance(message, dict):
             raise RequestRefused("the body is not one JSON-RPC message", hint="send one message per request, no batch")
         seen.request_id = request_id(message)
-        if legacy:  # 10
-            await (await self._older.door()).answer(exchange, body, message)
-        else:
-            await self._modern.answer(exchange, message)
+        return self._older.answer(exchange, body, message) if legacy else self._modern.answer(exchange, message)  # 10
 
     async def _prove(self, exchange: Exchange) -> None:
         """Raises what the house says of the token; whoever it belongs to is not wanted here."""
@@ -357,14 +353,20 @@ class PublicApp:
 
 
 class _Seen:
-    """What is known of one request by the time it is refused."""
+    """What is known of one request by the time it is refused. What goes to its client goes by `send`."""
 
-    __slots__ = ("dpop", "request_id", "started")
+    __slots__ = ("_send", "dpop", "request_id", "started")
 
-    def __init__(self) -> None:
+    def __init__(self, send: Send) -> None:
+        self._send = send
         self.request_id: str | int | None = None
         self.started = False
         self.dpop = False
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """As ASGI's own; from then on there is an answer that cannot be taken back."""
+        self.started = True
+        return self._send(message)
 
 
 def _busy() -> Busy:

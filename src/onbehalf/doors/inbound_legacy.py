@@ -27,8 +27,9 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from pydantic import ValidationError
 
 from onbehalf.config import Limits
+from onbehalf.doors.inbound_gone import within
 from onbehalf.doors.inbound_headers import check_mirrors
-from onbehalf.doors.inbound_mcp import ServerName, idempotency_key, request_id, within
+from onbehalf.doors.inbound_mcp import ServerName, idempotency_key, request_id
 from onbehalf.doors.inbound_older import SessionLimits
 from onbehalf.doors.inbound_seen import brought
 from onbehalf.doors.inbound_wire import Exchange, Message, Receive, listed

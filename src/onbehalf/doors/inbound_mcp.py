@@ -10,16 +10,14 @@ Trust: `clientInfo` is self-reported and goes on record as such; nothing else of
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from onbehalf.config import Limits
+from onbehalf.doors.inbound_gone import UnderWay, within
 from onbehalf.doors.inbound_headers import ParameterHeaders, check_mirrors
 from onbehalf.doors.inbound_seen import brought
-from onbehalf.doors.inbound_wire import ClientGone, Exchange, Receive, listed, send_json
+from onbehalf.doors.inbound_wire import Exchange, listed, send_json
 from onbehalf.doors.mcp_words import (
     CLIENT_CAPABILITIES_META_KEY,
     CLIENT_INFO_META_KEY,
@@ -27,26 +25,15 @@ from onbehalf.doors.mcp_words import (
     PROTOCOL_VERSION_META_KEY,
     SERVER_INFO_META_KEY,
 )
-from onbehalf.errors import (
-    CallTimedOut,
-    HeaderMismatch,
-    ParametersInvalid,
-    RequestRefused,
-    UnknownMethod,
-    VersionUnsupported,
-)
-from onbehalf.model import Json, Tool, ToolRequest, Waiting
+from onbehalf.errors import HeaderMismatch, ParametersInvalid, RequestRefused, UnknownMethod, VersionUnsupported
+from onbehalf.model import Json, Reply, Tool, ToolRequest, Waiting
 from onbehalf.ports import House
 
-__all__ = ["Modern", "ServerName", "agent", "idempotency_key", "request_id", "until_gone", "within"]
+__all__ = ["Modern", "ServerName", "agent", "idempotency_key", "request_id"]
 
-Answer = TypeVar("Answer")
-
-_log = logging.getLogger(__name__)
 _LIST_TTL_MS = 60_000
 _DISCOVER_TTL_MS = 3_600_000
 _MAX_AGENT = 120
-_WATCH_AFTER_SECONDS = 0.05
 _IDEMPOTENCY_KEY = "onbehalf/idempotency-key"
 _MAX_KEY = 255
 
@@ -74,6 +61,7 @@ class Modern:
         self._parameter_headers = ParameterHeaders(tool)
         self._server = server
         self._seconds = limits.call_seconds
+        self._calls = UnderWay(limits.call_seconds)
         self._stamp: dict[str, Json] = {SERVER_INFO_META_KEY: server.info()}
         self._shown: dict[str, tuple[Tool, dict[str, Json]]] = {}
 
@@ -102,7 +90,9 @@ class Modern:
         assert isinstance(params, dict)  # INVARIANT: _envelope raised otherwise
         # 5
         if method == "tools/call":
-            result = await self._call(exchange, params, meta)
+            call = self._house.call(exchange.presented, self._requested(exchange, params, meta))
+            reply = await self._calls.until_gone(exchange.receive, call)
+            result = self._answered(reply, params, meta)
         elif method == "tools/list":
             result = await self._list(exchange, params)
         elif method == "server/discover":
@@ -111,7 +101,7 @@ class Modern:
             raise UnknownMethod("the method is not served", hint="server/discover names what is")
         await send_json(exchange.send, 200, {"jsonrpc": "2.0", "id": identifier, "result": result})
 
-    async def _call(self, exchange: Exchange, params: dict[str, Json], meta: dict[str, Json]) -> dict[str, Json]:
+    def _requested(self, exchange: Exchange, params: dict[str, Json], meta: dict[str, Json]) -> ToolRequest:
         name, arguments = params.get("name"), params.get("arguments")
         if not isinstance(name, str):
             raise ParametersInvalid("`params.name` is not a string", hint="name the tool to call")
@@ -120,7 +110,7 @@ class Modern:
         if not isinstance(arguments, dict):
             raise ParametersInvalid("`params.arguments` is not an object", hint="send arguments as a JSON object")
         self._parameter_headers.check(name, arguments, exchange.headers)
-        request = ToolRequest(
+        return ToolRequest(
             tool=name,
             arguments=arguments,
             protocol=str(meta[PROTOCOL_VERSION_META_KEY]),
@@ -128,8 +118,8 @@ class Modern:
             once=idempotency_key(meta),
             seen=brought(meta),
         )
-        call = self._house.call(exchange.presented, request)
-        reply = await until_gone(exchange.receive, call, seconds=self._seconds)
+
+    def _answered(self, reply: Reply, params: dict[str, Json], meta: dict[str, Json]) -> dict[str, Json]:
         content = reply.content
         # A client that was sent there once answers with what came of it: it is told in words, or it would ask for ever.
         if reply.waiting is not None and _opens_pages(meta) and params.get("inputResponses") is None:
@@ -192,62 +182,6 @@ class Modern:
     def _complete(self, meta: Json = None) -> dict[str, Json]:
         stamped = {**meta, **self._stamp} if isinstance(meta, dict) else self._stamp
         return {"resultType": "complete", "_meta": stamped}
-
-
-async def within(seconds: float, work: Awaitable[Answer]) -> Answer:
-    """Await `work` for at most `seconds`. Raises CallTimedOut."""
-    try:
-        async with asyncio.timeout(seconds) as timer:
-            return await work
-    except TimeoutError as error:
-        if not timer.expired():
-            raise
-        raise _late(seconds) from error
-
-
-async def until_gone(receive: Receive, work: Awaitable[Answer], *, seconds: float) -> Answer:
-    """As `within`; and if the client goes away first, cancel the work and raise ClientGone.
-
-    MCP 2026-07-28 streamable-http: closing the response is how a client cancels. Clock and client are looked after from
-    50 ms on: most calls are over by then, and a second timer and a task for each of them are dear.
-    """
-    loop = asyncio.get_running_loop()
-    here = asyncio.current_task()
-    assert here is not None  # INVARIANT: a coroutine runs in a task
-    until = loop.time() + seconds
-    ended: list[Exception] = []
-    begun: list[asyncio.TimerHandle | asyncio.Task[None]] = []
-
-    def end(why: Exception) -> None:
-        if not ended:
-            ended.append(why)
-            here.cancel()
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        end(ClientGone())
-
-    def look() -> None:
-        begun.extend((loop.create_task(watch()), loop.call_at(until, end, _late(seconds))))
-
-    begun.append(loop.call_later(min(_WATCH_AFTER_SECONDS, seconds), look))
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if ended and here.uncancel() == 0:
-            raise ended[0] from None
-        raise
-    finally:
-        for each in begun:
-            each.cancel()
-
-
-def _late(seconds: float) -> CallTimedOut:
-    return CallTimedOut(
-        f"the call took longer than {seconds:g} s",
-        hint="do not repeat a change before a person has looked at the record",
-    )
 
 
 def request_id(message: Mapping[str, Json]) -> str | int | None:

@@ -28,7 +28,7 @@ from onbehalf.doors.broker_authenticate import Authenticator
 from onbehalf.doors.broker_login import OidcLogin
 from onbehalf.doors.inbound_body import parse, read
 from onbehalf.doors.inbound_browser import BrowserRequest, Page, pairs, read_browser, send_page
-from onbehalf.doors.inbound_mcp import within
+from onbehalf.doors.inbound_gone import within
 from onbehalf.doors.inbound_wire import ClientGone, Receive, Scope, Send, send_json
 from onbehalf.doors.issuer_login import Redirected
 from onbehalf.doors.issuer_proof import DpopProofs

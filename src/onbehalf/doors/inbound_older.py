@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from onbehalf.config import Limits
 from onbehalf.doors.inbound_mcp import ServerName
+from onbehalf.doors.inbound_wire import Exchange
+from onbehalf.model import Json
 from onbehalf.ports import House
 
 if TYPE_CHECKING:
@@ -63,6 +65,10 @@ class Older:
             self._ready = asyncio.get_running_loop().create_future()
             self._holding = asyncio.create_task(self._hold(self._ready, self._over))
         return await asyncio.shield(self._ready)
+
+    async def answer(self, exchange: Exchange, body: bytes, message: dict[str, Json]) -> None:
+        """As the door does, once there is one."""
+        await (await self.door()).answer(exchange, body, message)
 
     async def _hold(self, ready: asyncio.Future[Legacy], over: asyncio.Event) -> None:
         """Enter the SDK's task group and leave it in one task, whichever request came first."""

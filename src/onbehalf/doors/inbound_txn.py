@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote_plus
 from onbehalf.act.further import Further
 from onbehalf.config import Limits
 from onbehalf.doors.inbound_body import read
-from onbehalf.doors.inbound_mcp import within
+from onbehalf.doors.inbound_gone import within
 from onbehalf.doors.inbound_wire import ClientGone, Receive, Scope, Send, send_json
 from onbehalf.errors import OnbehalfError
 from onbehalf.further import Furthering, FurtherRefused, digest_in

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 from onbehalf.config import IssuerSettings
-from onbehalf.doors.outbound_clients import HttpClients, whole
+from onbehalf.doors.outbound_clients import HttpClients
 from onbehalf.doors.outbound_http import DeadlinePassed, HttpFailed, Reply
 from onbehalf.errors import ConfigInvalid
 from onbehalf.identify import KeysRefused, PublicKey, public_keys
@@ -186,7 +186,7 @@ async def _answered(reply: Reply, limit: int, what: str) -> bytes:
         raise FetchFailed(f"{what} was answered with HTTP status {reply.status}", status=reply.status)
     if reply.headers.get("content-encoding", "identity") != "identity":
         raise FetchFailed(f"{what} came packed, which nobody asked for")
-    body = await whole(reply, limit)
+    body = await reply.whole(limit)
     if body is None:
         raise FetchFailed(f"{what} is larger than {limit} bytes")
     return body
@@ -196,7 +196,7 @@ async def _denied(reply: Reply, what: str) -> FetchFailed:
     """Why an endpoint gave nothing, with what it said of it where that can be read."""
     said: Mapping[str, Json] = {}
     with contextlib.suppress(NotStrict):
-        said = strict_object(await whole(reply, _METADATA_BYTES) or b"", depth=_DEPTH)
+        said = strict_object(await reply.whole(_METADATA_BYTES) or b"", depth=_DEPTH)
     return FetchFailed(f"{what} was answered with HTTP status {reply.status}", status=reply.status, said=said)
 
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from onbehalf.doors.outbound_http import HttpClient, Reply, trusting
 
-__all__ = ["HttpClients", "whole"]
+__all__ = ["HttpClients"]
 
 _KEPT = 32
 """URLs come from documents of others: those beyond are asked over a connection of their own, which is then closed."""
@@ -56,14 +56,3 @@ class HttpClients:
         if self._tls is None and url.startswith("https:"):  # read once, and only where it is needed
             self._tls = trusting()
         return HttpClient(url, seconds=self._seconds, tls=self._tls)
-
-
-async def whole(reply: Reply, limit: int) -> bytes | None:
-    """The body of an answer, None where it is larger than `limit` bytes. Raises HttpFailed where it ends too early."""
-    parts, size = [], 0
-    while (piece := await reply.piece()) is not None:
-        size += len(piece)
-        if size > limit:
-            return None
-        parts.append(piece)
-    return b"".join(parts)

@@ -14,8 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -30,6 +29,7 @@ _HEAD_BYTES = 64 * 1024
 _HEADERS = 128
 _AHEAD_BYTES = 256 * 1024
 _KEPT = 256
+_NEVER = float("inf")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -48,28 +48,40 @@ class DeadlinePassed(HttpFailed):
 class Reply:
     """The answer to one request, from its head on. `headers` have lower-case names; one that stands twice is joined."""
 
-    __slots__ = ("_connection", "_pieces", "_size", "client", "headers", "status")
+    __slots__ = ("_connection", "client", "headers", "pieces", "size", "status")
 
     def __init__(self, connection: _Connection, status: int, headers: dict[str, str]) -> None:
         self._connection = connection
         self.client: HttpClient | None = None
-        self._pieces: deque[bytes] = deque()
-        self._size = 0
+        self.pieces: list[bytes] = []
+        """What has come and was not taken, of `size` bytes."""
+        self.size = 0
         self.status = status
         self.headers = headers
 
     async def piece(self) -> bytes | None:
         """Some more of the body, None after its end. Raises HttpFailed where it ends too early."""
-        connection = self._connection
-        while not self._pieces:
-            if connection.whole:
+        while not self.pieces:
+            if self._connection.whole:
                 return None
-            await connection.wait()
-        found = b"".join(self._pieces) if len(self._pieces) > 1 else self._pieces[0]
-        self._pieces.clear()
-        self._size = 0
-        connection.flow()
-        return found
+            await self._connection.more()
+        return self._taken()
+
+    async def whole(self, limit: int) -> bytes | None:
+        """The rest of the body, None where it is, or says that it is, larger than `limit` bytes. Raises HttpFailed as
+        `piece` does."""
+        if self._connection.whole:  # as most are that came with their head
+            return self._taken() if self.size <= limit else None
+        declared = self.headers.get("content-length", "")
+        if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+            return None
+        parts, size = [], 0
+        while (piece := await self.piece()) is not None:
+            size += len(piece)
+            if size > limit:
+                return None
+            parts.append(piece)
+        return b"".join(parts)
 
     def close(self) -> None:
         """Give the connection back. Where the end of the body was not reached, it is dropped."""
@@ -77,11 +89,12 @@ class Reply:
         if client is not None:
             client.put(self._connection)
 
-    def take(self, piece: bytes) -> bool:
-        """Keep a piece until it is asked for. Whether there is room for more."""
-        self._pieces.append(piece)
-        self._size += len(piece)
-        return self._size < _AHEAD_BYTES
+    def _taken(self) -> bytes:
+        found = b"".join(self.pieces)
+        self.pieces.clear()
+        self.size = 0
+        self._connection.flow()
+        return found
 
 
 class HttpClient:
@@ -105,18 +118,29 @@ class HttpClient:
         self._busy: set[_Connection] = set()
         self._closed = False
 
-    async def send(self, method: str, headers: Iterable[tuple[str, str]], body: bytes | None = None) -> Reply:
+    def send(self, method: str, headers: Iterable[tuple[str, str]], body: bytes | None = None) -> Awaitable[Reply]:
+        """As `post`, with a head made for this request."""
+        return self.post(self.head(method, headers), (), body)
+
+    def head(self, method: str, headers: Iterable[tuple[str, str]]) -> bytes:
+        """The beginning of requests, checked once for all of them. Raises ValueError as `post` does."""
+        return method.encode("ascii") + self._target + _lines(headers)
+
+    async def post(self, head: bytes, headers: Iterable[tuple[str, str]], body: bytes | None) -> Reply:
         """Send one request, once; the answer, from its head on, which is the caller's to `close`.
 
-        Raises HttpFailed, as may `Reply.piece`, and ValueError for a header value that is not visible ASCII.
+        `head` is one of `head`; `headers` are those that this request has besides. Raises HttpFailed, as may reading
+        the answer, and ValueError for a header value that is not visible ASCII.
         """
-        whole = self._request(method, headers, body)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._seconds
-        connection = self._take(loop.time()) or await self._connected()
+        lines = _lines(headers)
+        whole = head + lines + (b"\r\n" if body is None else b"content-length: %d\r\n\r\n%b" % (len(body), body))
+        now = asyncio.get_running_loop().time()
+        connection = self._take(now) or await self._connected()
         self._busy.add(connection)
         try:
-            reply = await connection.exchange(whole, until)
+            connection.begin(whole, now + self._seconds)
+            while (reply := connection.reply) is None:
+                await connection.more()
         except BaseException:
             self.put(connection)
             raise
@@ -125,12 +149,11 @@ class HttpClient:
 
     def put(self, connection: _Connection) -> None:
         """Take a connection back after an exchange; only Reply and `send` do so."""
-        now = connection.loop.time()
         self._busy.discard(connection)
         if not connection.release() or self._closed or len(self._free) >= _KEPT:
             connection.drop()
             return
-        connection.since = now
+        now = connection.since = connection.loop.time()
         self._free.append(connection)
         while self._free and now - self._free[0].since >= _IDLE_SECONDS:
             self._free.pop(0).drop()
@@ -141,15 +164,6 @@ class HttpClient:
         for connection in (*self._free, *self._busy):
             connection.drop()
         self._free.clear()
-
-    def _request(self, method: str, headers: Iterable[tuple[str, str]], body: bytes | None) -> bytes:
-        lines = [f"{name}: {value}" for name, value in headers]
-        if body is not None:
-            lines.append(f"content-length: {len(body)}")
-        text = "\r\n".join(lines)
-        if not text.isascii() or not "".join(lines).isprintable():
-            raise ValueError("a header is not visible ASCII")
-        return b"%b%b%b\r\n\r\n%b" % (method.encode("ascii"), self._target, text.encode("ascii"), body or b"")
 
     def _take(self, now: float) -> _Connection | None:
         """The connection that was used last, if it is fresh; all older ones are as stale as it, or staler."""
@@ -185,9 +199,11 @@ class _Connection(asyncio.Protocol):
         """Whether the answer has come to its end; nothing may come before another request."""
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # INVARIANT: set before anything is sent
         self._parser: Any = httptools.HttpResponseParser(self)  # Any: it has no types
+        self.reply: Reply | None = None
+        """The answer, as soon as its head is there."""
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._reply: Reply | None = None
+        self._until = _NEVER
         self._fault: HttpFailed | None = None
         self._headers: dict[str, str] = {}
         self._head = self._fields = 0
@@ -200,25 +216,21 @@ class _Connection(asyncio.Protocol):
         """Whether another request may be sent."""
         return not self._gone and not self._transport.is_closing()
 
-    async def exchange(self, request: bytes, until: float) -> Reply:
-        """Send and wait for the head of the answer. Raises HttpFailed."""
-        self._reply, self._headers, self._head, self._fields = None, {}, 0, 0
+    def begin(self, request: bytes, until: float) -> None:
+        """Send; the answer is to be whole by `until`, which is later for each request."""
+        self.reply, self._headers, self._head, self._fields = None, {}, 0, 0
         self.whole = self._keep = False
-        self._timer = self.loop.call_at(until, self._late)
+        self._until = until
+        if self._timer is None:  # one that is set already goes off before this exchange is late, and is set anew then
+            self._timer = self.loop.call_at(until, self._look)
         self._transport.write(request)
-        while (reply := self._begun()) is None:
-            await self.wait()
-        return reply
 
-    async def wait(self) -> None:
-        """Until something came. Raises HttpFailed where nothing more will."""
+    def more(self) -> asyncio.Future[None]:
+        """What to wait for until something came. Raises HttpFailed where nothing more will."""
         if self._fault is not None:
             raise self._fault
         self._waiter = self.loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def flow(self) -> None:
         """Read on, where reading was held up by a body that nobody took."""
@@ -228,10 +240,8 @@ class _Connection(asyncio.Protocol):
 
     def release(self) -> bool:
         """End the exchange. Whether the connection can take another."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._reply = self._timer = None
-        return self.whole and self._keep and self._fault is None and self.usable
+        self.reply, self._until = None, _NEVER
+        return self.whole and self._keep and not self._gone and not self._paused
 
     def drop(self) -> None:
         """Close at once."""
@@ -246,24 +256,26 @@ class _Connection(asyncio.Protocol):
         if self.whole:  # nobody asked: the next answer would be taken for another's
             self.drop()
             return
-        if self._reply is None:
+        if self.reply is None:
             self._head += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, _Refused, UnicodeError):
             self._fail(HttpFailed("the answer is not HTTP/1.1"))
             return
-        if self._reply is None and self._head > _HEAD_BYTES:
+        if self.reply is not None:
+            self._wake()
+        elif self._head > _HEAD_BYTES:
             self._fail(HttpFailed("the head of the answer is too large"))
 
     def eof_received(self) -> None:
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._gone = True
+        self._end()
         self._parser = None  # it holds us
         unframed = not self._headers.keys() & {"content-length", "transfer-encoding"}
-        if exc is None and self._reply is not None and unframed and not self.whole:
+        if exc is None and self.reply is not None and unframed and not self.whole:
             self.whole = True  # RFC 9112 section 6.3: a body without a length ends with the connection
             self._wake()
         elif not self.whole:
@@ -289,45 +301,50 @@ class _Connection(asyncio.Protocol):
             raise _Refused  # RFC 9112 section 6.3: two lengths are an attack
         if self._parser.get_http_version() not in ("1.1", "1.0"):
             raise _Refused
-        self._reply = Reply(self, status, self._headers)
-        self._wake()
+        self.reply = Reply(self, status, self._headers)
 
     def on_body(self, piece: bytes) -> None:
-        if self._reply is None:
+        reply = self.reply
+        if reply is None:
             return
-        if not self._reply.take(piece) and not self._paused:
+        reply.pieces.append(piece)
+        reply.size += len(piece)
+        if reply.size >= _AHEAD_BYTES and not self._paused:
             self._paused = True
             self._transport.pause_reading()
-        self._wake()
 
     def on_message_complete(self) -> None:
-        if self._reply is None:
+        if self.reply is None:
             return  # that was an interim answer
         self.whole, self._keep = True, self._parser.should_keep_alive()
-        self._wake()
 
     # --- within -------------------------------------------------------------------------------
 
-    def _begun(self) -> Reply | None:
-        return self._reply
-
-    def _late(self) -> None:
-        self._fail(DeadlinePassed("there was no whole answer in time"))
+    def _look(self) -> None:
+        self._timer = None
+        if self._until <= self.loop.time():
+            self._fail(DeadlinePassed("there was no whole answer in time"))
+        elif self._until < _NEVER:
+            self._timer = self.loop.call_at(self._until, self._look)
 
     def _fail(self, fault: HttpFailed) -> None:
         if self._fault is None:
             self._fault = fault
-        self._gone = True
+        self._end()
         self._transport.abort()
         self._wake()
 
+    def _end(self) -> None:
+        self._gone = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _wake(self) -> None:
-        if self._waiter is None or self._waiter.done():
-            return
-        if self._fault is not None:
-            self._waiter.set_exception(self._fault)
-        else:
-            self._waiter.set_result(None)
+        """Let who waits look again, at what came or at the fault."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
 
 class _Refused(Exception):
@@ -335,6 +352,15 @@ class _Refused(Exception):
 
 
 _ONCE = frozenset({"content-length", "transfer-encoding", "content-type", "content-encoding", "mcp-session-id"})
+
+
+def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Headers as they are sent. Raises ValueError for what is not visible ASCII."""
+    lines = [*map(": ".join, headers)]
+    text = "".join(lines)
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("a header is not visible ASCII")
+    return "\r\n".join((*lines, "")).encode("ascii")
 
 
 def _visible(text: str) -> str:

@@ -19,7 +19,6 @@ from collections.abc import Mapping
 import orjson
 
 from onbehalf.config_signals import PollSettings
-from onbehalf.doors.outbound_clients import whole
 from onbehalf.doors.outbound_http import HttpClient, HttpFailed, Reply
 from onbehalf.doors.signals_refusal import err_of
 from onbehalf.doors.signals_stream import SignalStream
@@ -155,7 +154,7 @@ async def _answered(reply: Reply) -> bytes:
         raise PollFailed(f"it answers with HTTP status {reply.status}")
     if reply.headers.get("content-encoding", "identity") != "identity":
         raise PollFailed("its answer came packed, which nobody asked for")
-    body = await whole(reply, _ANSWER_BYTES)
+    body = await reply.whole(_ANSWER_BYTES)
     if body is None:
         raise PollFailed(f"its answer is larger than {_ANSWER_BYTES} bytes")
     return body

@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -105,6 +106,7 @@ class McpUpstreamServer:
         self._endings: set[asyncio.Task[None]] = set()
         self._listed = pinned or Listed(tools={}, odd=(), mirrors={})
         self._numbers = itertools.count(1)
+        self._heads: dict[str, tuple[Line, bytes]] = {}
         self._trouble = ""
 
     @property
@@ -117,21 +119,7 @@ class McpUpstreamServer:
         if token.grant.audience != self._audience or (granted.id, granted.digest) != (call.id, call.digest):
             return Failed(code="wrong_grant", message="the call token is not for this call here", unknown=False)
         departure = _Departure()
-
-        async def ask(line: Line) -> Answer:
-            request_id = self._id(call.id)
-            body, headers = self._call_request(line, request_id, call)
-            wire = self._wired()
-            departure.left = departure.shown = True
-            try:
-                return await wire.ask(request_id, body, headers, token=token.compact)
-            except NotSent:
-                departure.left = departure.shown = False
-                raise
-            except Rejected as error:
-                departure.left = not unread(error)
-                raise
-
+        ask = partial(self._posted, call, token, departure)
         try:
             source = self._authorizer
             one = self._timed(ask, departure) if source is None else self._as_person(source, call, ask, departure)
@@ -164,6 +152,7 @@ class McpUpstreamServer:
                 f"the tools of `{self._url}` cannot be listed: {failed.message}", hint=hint
             ) from error
         self._listed, self._trouble = listed(items, of=f"`{self._url}`"), ""
+        self._heads.clear()  # another list may put a tool's arguments into headers
         return self._listed.tools
 
     async def warm(self) -> None:
@@ -193,16 +182,40 @@ class McpUpstreamServer:
 
     # --- one call ---------------------------------------------------------------------------
 
-    def _call_request(self, line: Line, request_id: str, call: ToolCall) -> tuple[bytes, dict[str, str]]:
+    async def _posted(self, call: ToolCall, token: CallToken, departure: _Departure, line: Line) -> Answer:
+        """Post the call on this line. Raises WireError."""
+        request_id, wire = self._id(call.id), self._wired()
         # the very bytes that the token's digest is over
         params: dict[str, Any] = {"name": call.tool.remote, "arguments": orjson.Fragment(call.arguments)}
-        headers = line.headers("tools/call")
+        head, body = self._head(wire, line, call), request(line, request_id, "tools/call", params)
+        departure.left = departure.shown = True
+        try:
+            return await wire.ask(request_id, body, head, token=token.compact)
+        except NotSent:
+            departure.left = departure.shown = False
+            raise
+        except Rejected as error:
+            departure.left = not unread(error)
+            self._doubted(line, error)
+            raise
+
+    def _head(self, wire: Wire, line: Line, call: ToolCall) -> bytes:
+        """The beginning of the call's request. On the gateway's own line it is one for all calls of a tool, unless
+        arguments stand in it. INVARIANT: what is kept has no person's token."""
+        remote = call.tool.remote
+        kept = self._heads.get(remote)
+        if kept is not None and kept[0] is line:
+            return kept[1]
+        headers, mirror = line.headers("tools/call"), None
         if line.modern:
-            headers["Mcp-Name"] = encode_header(call.tool.remote)
-            mirror = self._listed.mirrors.get(call.tool.remote)
+            headers["Mcp-Name"] = encode_header(remote)
+            mirror = self._listed.mirrors.get(remote)
             if mirror:
                 headers.update(sdk_headers().mcp_param_headers(mirror, orjson.loads(call.arguments)))
-        return request(line, request_id, "tools/call", params), headers
+        head = wire.head(headers)
+        if line is self._line and not mirror:
+            self._heads[remote] = (line, head)
+        return head
 
     def _receipted(self, result: Mapping[str, Json], token: CallToken) -> Done:
         """The result; only with a good receipt, where those are asked for. Raises ReceiptRefused, WireError."""
@@ -283,15 +296,18 @@ class McpUpstreamServer:
 
     # --- the gateway's own line -------------------------------------------------------------
 
-    async def _timed(self, ask: _Ask[Result], departure: _Departure | None = None) -> Result:
-        """Do one exchange on the line there is, or on one made now. Raises WireError, TimeoutError."""
+    def _timed(self, ask: _Ask[Result], departure: _Departure | None = None) -> Awaitable[Result]:
+        """One exchange on the line there is, or on one made now. Raises WireError, TimeoutError."""
         line = self._line
         if line is not None and not line.session:
-            return await self._on(line, ask)  # one exchange, which the client itself bounds by the same time
+            return ask(line)  # one exchange, which the client itself bounds by the same time
+        return self._in_time(ask, departure)
+
+    async def _in_time(self, ask: _Ask[Result], departure: _Departure | None) -> Result:
         async with asyncio.timeout(self._timeout):
             line = self._line or await self._lined(None)
             try:
-                return await self._on(line, ask)
+                return await ask(line)
             except Rejected as error:
                 if error.status != 404 or not line.session:
                     raise
@@ -301,14 +317,6 @@ class McpUpstreamServer:
                     departure.again_s = 0.0
                     raise
                 return await ask(await self._lined(line))
-
-    async def _on(self, line: Line, ask: _Ask[Result]) -> Result:
-        try:
-            return await ask(line)
-        except Rejected as error:
-            if error.status not in (401, 403, 429) and error.status < 500 and error.code in _OTHER_ERA:
-                self._forget(line)  # the server may speak another revision since
-            raise
 
     async def _lined(self, stale: Line | None) -> Line:
         """The line, made anew if it is `stale`, by one of all that wait for it."""
@@ -321,6 +329,11 @@ class McpUpstreamServer:
     def _forget(self, line: Line) -> None:
         if self._line is line:
             self._line = None
+
+    def _doubted(self, line: Line, error: Rejected) -> None:
+        """The server may speak another revision since."""
+        if _of_other_era(error):
+            self._forget(line)
 
     async def _negotiated(self, bearer: str = "") -> Line:
         modern = Line(version=LATEST_MODERN_VERSION, bearer=bearer)
@@ -353,8 +366,13 @@ class McpUpstreamServer:
         return isinstance(versions, list) and LATEST_MODERN_VERSION in versions
 
     async def _asked(self, line: Line, method: str, params: Mapping[str, Json]) -> Answer:
-        request_id = self._id("gateway")
-        return await self._wired().ask(request_id, request(line, request_id, method, params), line.headers(method))
+        request_id, wire = self._id("gateway"), self._wired()
+        body = request(line, request_id, method, params)
+        try:
+            return await wire.ask(request_id, body, wire.head(line.headers(method)))
+        except Rejected as error:
+            self._doubted(line, error)
+            raise
 
     def _id(self, about: str) -> str:
         """An id that no other request of ours ever had: a call and its lookup may go by one session."""

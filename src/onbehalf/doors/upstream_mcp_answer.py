@@ -65,10 +65,9 @@ def done(result: Mapping[str, Json]) -> Done:
     if kind != "complete":
         raise Garbage("the result is of a kind that is not known")
     content = result.get("content", [])
-    if not isinstance(content, list) or not all(
-        isinstance(block, dict) and isinstance(block.get("type"), str) for block in content
-    ):
-        raise Garbage("the result's content is not a list of blocks")
+    for block in content if isinstance(content, list) else (None,):
+        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
+            raise Garbage("the result's content is not a list of blocks")
     is_error = result.get("isError", False)
     if not isinstance(is_error, bool):
         raise Garbage("the result does not say whether it is an error")

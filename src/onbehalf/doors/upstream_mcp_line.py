@@ -29,11 +29,15 @@ INITIALIZED = orjson.dumps({"jsonrpc": "2.0", "method": "notifications/initializ
 _OLDEST = HANDSHAKE_PROTOCOL_VERSIONS.index("2025-03-26")  # the first with this transport
 SPOKEN = HANDSHAKE_PROTOCOL_VERSIONS[_OLDEST:]
 """The revisions with a handshake, oldest first."""
-_MODERN_META: dict[str, Json] = {
-    PROTOCOL_VERSION_META_KEY: LATEST_MODERN_VERSION,
-    CLIENT_CAPABILITIES_META_KEY: {},
-    CLIENT_INFO_META_KEY: CLIENT,
-}
+_MODERN_META = orjson.Fragment(
+    orjson.dumps(
+        {
+            PROTOCOL_VERSION_META_KEY: LATEST_MODERN_VERSION,
+            CLIENT_CAPABILITIES_META_KEY: {},
+            CLIENT_INFO_META_KEY: CLIENT,
+        }
+    )
+)
 _POST = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 

@@ -75,11 +75,14 @@ class Wire:
         self._bytes = response_bytes
         self._client = HttpClient(url, seconds=timeout)
 
-    async def ask(self, request_id: str, body: bytes, headers: Mapping[str, str], *, token: str = "") -> Answer:
+    def head(self, headers: Mapping[str, str]) -> bytes:
+        """The beginning of requests with these headers, which may serve for many. Raises ValueError."""
+        return self._client.head("POST", headers.items())
+
+    async def ask(self, request_id: str, body: bytes, head: bytes, *, token: str = "") -> Answer:
         """Post one request, once, and read until its answer. Raises WireError, Late after `timeout`."""
-        sent = [*headers.items(), ("Txn-Token", token)] if token else headers.items()
         try:
-            reply = await self._client.send("POST", sent, body)
+            reply = await self._client.post(head, (("Txn-Token", token),) if token else (), body)
             try:
                 return await self._answer(reply, request_id)
             finally:
@@ -111,12 +114,12 @@ class Wire:
     async def _answer(self, reply: Reply, request_id: str) -> Answer:
         if reply.headers.get("content-encoding") not in (None, "identity"):
             raise Garbage("the answer is packed, which nobody asked for")
-        kind = (reply.headers.get("content-type") or "").partition(";")[0].strip().lower()
+        kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         if reply.status != 200:
             raise await self._rejection(reply, kind)
-        session = _session(reply.headers.get("mcp-session-id"))
+        session = _session(reply.headers["mcp-session-id"]) if "mcp-session-id" in reply.headers else ""
         if kind == "application/json":
-            return _response(strict(await _whole(reply, self._bytes)), request_id, session)
+            return _response(strict(_bounded(await reply.whole(self._bytes), self._bytes)), request_id, session)
         if kind == "text/event-stream":
             return await self._streamed(reply, request_id, session)
         raise Garbage("the answer is neither JSON nor an event stream")
@@ -126,7 +129,8 @@ class Wire:
         rejected = Rejected(reply.status)
         if kind == "application/json" and 400 <= reply.status < 500:
             try:
-                message = strict(await _whole(reply, min(self._bytes, _ERROR_BYTES)))
+                limit = min(self._bytes, _ERROR_BYTES)
+                message = strict(_bounded(await reply.whole(limit), limit))
             except Garbage:
                 return rejected
             error = message.get("error")
@@ -190,18 +194,10 @@ def _data(event: bytes) -> bytes:
     return b"\n".join(parts) if kind == b"message" else b""
 
 
-async def _whole(reply: Reply, limit: int) -> bytes:
-    declared = reply.headers.get("content-length", "")
-    if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+def _bounded(body: bytes | None, limit: int) -> bytes:
+    if body is None:
         raise Garbage(f"the answer is larger than {limit} bytes")
-    parts: list[bytes] = []
-    size = 0
-    while (chunk := await reply.piece()) is not None:
-        size += len(chunk)
-        if size > limit:
-            raise Garbage(f"the answer is larger than {limit} bytes")
-        parts.append(chunk)
-    return b"".join(parts)
+    return body
 
 
 def _response(message: Mapping[str, Json], request_id: str, session: str) -> Answer:
@@ -228,10 +224,8 @@ def strict(data: bytes) -> dict[str, Json]:
         raise Garbage(f"the answer is refused: {error}") from error
 
 
-def _session(given: str | None) -> str:
-    """A session id, "" for none: visible ASCII (MCP 2025-11-25 transports). Raises Garbage."""
-    if given is None:
-        return ""
+def _session(given: str) -> str:
+    """A session id: visible ASCII (MCP 2025-11-25 transports). Raises Garbage."""
     if len(given) > _MAX_SESSION or _VISIBLE.fullmatch(given) is None:
         raise Garbage("the session id is not visible ASCII")
     return given

@@ -115,12 +115,10 @@ class WitnessClient:
     async def _once(self, request: bytes) -> tuple[int, bytes]:
         reply = await self._client.send("POST", (("content-type", "text/plain; charset=utf-8"),), request)
         try:
-            body = bytearray()
-            while (piece := await reply.piece()) is not None:
-                body += piece
-                if len(body) > _MAX_ANSWER:
-                    raise WitnessFailed("its answer is too long")
-            return reply.status, bytes(body)
+            body = await reply.whole(_MAX_ANSWER)
+            if body is None:
+                raise WitnessFailed("its answer is too long")
+            return reply.status, body
         finally:
             reply.close()
 
