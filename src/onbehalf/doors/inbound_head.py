@@ -90,8 +90,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if self._head_timer is not None:
-            self._unwatch_head()
+        self._unwatch_head()
         if len(self.headers) > HEADERS or (self._head_bytes > HEAD_BYTES and self._size() > HEAD_BYTES):
             self._refuse(b"431 Request Header Fields Too Large")
         if not self.transport.is_closing():
