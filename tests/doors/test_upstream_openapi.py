@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -242,6 +243,17 @@ class Bearers:
 def test_a_write_that_waited_for_a_token_in_vain_is_known_not_to_be_done() -> None:
     slow = {"authorizer": Bearers(3.0), "timeout_seconds": 0.3}
     failed, server = outcome(tools=ADD, arguments={"text": "a"}, **slow)
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.unknown, server.seen) == ("upstream_login_failed", False, [])
+
+
+def test_so_is_one_whose_gateway_came_to_a_standstill_meanwhile() -> None:
+    class Stalled(Bearers):
+        async def bearer(self, call: ToolCall) -> str:
+            time.sleep(0.3)  # all time limits of the call are over when the event loop goes on
+            return await super().bearer(call)
+
+    failed, server = outcome(tools=ADD, arguments={"text": "a"}, authorizer=Stalled(3.0), timeout_seconds=0.2)
     assert isinstance(failed, Failed)
     assert (failed.code, failed.unknown, server.seen) == ("upstream_login_failed", False, [])
 

@@ -14,9 +14,9 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import orjson
 
@@ -28,7 +28,7 @@ from onbehalf.doors.key_file import KeyFile
 from onbehalf.model import Json, ToolCall, UnixTime
 from onbehalf.ports import Clock
 
-__all__ = ["AuthorizationFailed", "Authorizer", "BearerSource", "bearer_within"]
+__all__ = ["AuthorizationFailed", "Authorizer", "BearerSource", "with_bearer"]
 
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -40,6 +40,7 @@ _DEFAULT_S = 60.0
 _MAX_S = 3600.0
 _MAX_TOKEN = 16 * 1024
 _Key = tuple[str, str, str, str]
+_Result = TypeVar("_Result")
 
 
 class BearerSource(Protocol):
@@ -62,14 +63,20 @@ class AuthorizationFailed(Exception):
         self.code = code
 
 
-async def bearer_within(seconds: float, source: BearerSource, call: ToolCall) -> str:
-    """The person's access token, for a call that may take so long in all. Raises AuthorizationFailed."""
+async def with_bearer(
+    ends: float, source: BearerSource, call: ToolCall, exchange: Callable[[str], Awaitable[_Result]]
+) -> _Result:
+    """An exchange with the person's access token, over when the event loop's clock is at `ends`. Getting the token may
+    take nine tenths of what is left. Raises AuthorizationFailed, where nothing was sent, and TimeoutError."""
+    now = asyncio.get_running_loop().time()
     try:
-        # Less than the call's own time, or it would not be known that nothing was sent.
-        async with asyncio.timeout(seconds * 0.9):
-            return await source.bearer(call)
+        # INVARIANT: no other time limit of the call's runs meanwhile, or it would not be known that nothing was sent.
+        async with asyncio.timeout_at(now + (ends - now) * 0.9):
+            bearer = await source.bearer(call)
     except TimeoutError as error:
         raise AuthorizationFailed("the person's access token for it was not given in time") from error
+    async with asyncio.timeout_at(ends):
+        return await exchange(bearer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,7 @@ from onbehalf.doors.mcp_words import (
     encode_header,
     sdk_headers,
 )
-from onbehalf.doors.upstream_authorization import BearerSource, bearer_within
+from onbehalf.doors.upstream_authorization import BearerSource, with_bearer
 from onbehalf.doors.upstream_mcp_answer import (
     UNREAD_CODES,
     Described,
@@ -142,7 +142,7 @@ class McpUpstreamServer:
             return self._pinned.tools
         try:
             async with asyncio.timeout(self._timeout):
-                items = await (self._alone(bearer, self._pages) if bearer else self._timed(self._pages))
+                items = await (self._alone(self._pages, bearer) if bearer else self._timed(self._pages))
         except Exception as error:  # whatever it was, the caller tries again later; it stands in `problems`
             failed = self._failed(error, unknown=False)
             hint = "see that the server runs and try again"
@@ -267,18 +267,23 @@ class McpUpstreamServer:
     ) -> Answer:
         """The exchange with the person's own token there; with another one where it only reads, and the token was over
         before the call itself had left. Raises AuthorizationFailed, WireError, TimeoutError."""
-        async with asyncio.timeout(self._timeout):
-            try:
-                return await self._alone(await bearer_within(self._timeout, source, call), ask)
-            except Rejected as error:
-                if error.status != 401 or not await source.refused(call) or call.tool.writes:
-                    raise
-                if departure.shown:
-                    departure.again_s = 0.0
-                    raise
-            return await self._alone(await bearer_within(self._timeout, source, call), ask)
+        ends = asyncio.get_running_loop().time() + self._timeout
+        exchange = partial(self._alone, ask)
+        try:
+            return await with_bearer(ends, source, call, exchange)
+        except Rejected as error:
+            if error.status != 401:
+                raise
+            async with asyncio.timeout_at(ends):
+                worth_it = await source.refused(call)
+            if not worth_it or call.tool.writes:
+                raise
+            if departure.shown:
+                departure.again_s = 0.0
+                raise
+        return await with_bearer(ends, source, call, exchange)
 
-    async def _alone(self, bearer: str, ask: _Ask[Result]) -> Result:
+    async def _alone(self, ask: _Ask[Result], bearer: str) -> Result:
         """One exchange on a line of its own, with any session it takes. INVARIANT: the line is kept nowhere."""
         line = Line(version=LATEST_MODERN_VERSION, bearer=bearer) if self._modern else await self._negotiated(bearer)
         self._modern = line.modern

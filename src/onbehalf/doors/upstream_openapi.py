@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 
 import orjson
 from pyreqwest.client import Client
@@ -26,7 +27,7 @@ from pyreqwest.response import Response
 
 from onbehalf.doors.outbound import plain_client
 from onbehalf.doors.outbound_address import AddressRefused, pinned
-from onbehalf.doors.upstream_authorization import AuthorizationFailed, BearerSource, bearer_within
+from onbehalf.doors.upstream_authorization import AuthorizationFailed, BearerSource, with_bearer
 from onbehalf.doors.upstream_receipts import Receipts
 from onbehalf.errors import ReceiptRefused
 from onbehalf.model import CallToken, Done, Failed, Json, Outcome, ToolCall, digest
@@ -102,8 +103,7 @@ class OpenapiServer:
             message = str(error) if isinstance(error, Unsendable) else "there is no such operation"
             return Failed(code="arguments_refused", message=message[:300], unknown=False)
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._sent(call, request, token, patient=operation.reads)
+            return await self._sent(call, request, token, patient=operation.reads)
         except _Trouble as error:
             again = error.again if operation.reads and not call.tool.writes else None
             return Failed(code=error.code, message=error.message, unknown=error.sent and effect, again_s=again)
@@ -120,14 +120,26 @@ class OpenapiServer:
         await self._dropped(self._client)
 
     async def _sent(self, call: ToolCall, request: Request, token: CallToken, *, patient: bool) -> Outcome:
+        ends = asyncio.get_running_loop().time() + self._timeout
         try:
-            return await self._once(call, request, token)
+            return await self._once(call, request, token, ends)
         except _Trouble as error:
             if not error.anew or not patient or call.tool.writes:
                 raise
-        return await self._once(call, request, token)
+        return await self._once(call, request, token, ends)
 
-    async def _once(self, call: ToolCall, request: Request, token: CallToken) -> Done:
+    async def _once(self, call: ToolCall, request: Request, token: CallToken, ends: float) -> Done:
+        exchange = partial(self._exchanged, call, request, token)
+        if self._authorizer is None:
+            async with asyncio.timeout_at(ends):
+                return await exchange("")
+        try:
+            return await with_bearer(ends, self._authorizer, call, exchange)
+        except AuthorizationFailed as error:
+            raise _Trouble(error.code, str(error), sent=False) from error
+
+    async def _exchanged(self, call: ToolCall, request: Request, token: CallToken, bearer: str) -> Done:
+        """`bearer` is the person's access token in the API's own domain; "" for none. Raises _Trouble, TimeoutError."""
         client = await self._connected()
         builder = client.request(request.method, self._url + request.target).header("accept", "application/json")
         for name, value in request.headers:
@@ -135,8 +147,8 @@ class OpenapiServer:
         for name, value in self._headers.items():
             builder = builder.header(name, value, is_sensitive=True)
         builder = builder.header("Txn-Token", token.compact, is_sensitive=True)
-        if self._authorizer is not None:
-            builder = builder.header("Authorization", f"Bearer {await self._bearer(call)}", is_sensitive=True)
+        if bearer:
+            builder = builder.header("Authorization", f"Bearer {bearer}", is_sensitive=True)
         if request.body is not None:
             builder = builder.header("content-type", "application/json").body_bytes(request.body)
         try:
@@ -150,14 +162,6 @@ class OpenapiServer:
             if isinstance(error, TimeoutError):
                 raise
             raise _Trouble("upstream_error", "the exchange broke off", sent=True) from error
-
-    async def _bearer(self, call: ToolCall) -> str:
-        """The person's access token in the API's own domain. Raises _Trouble."""
-        assert self._authorizer is not None
-        try:
-            return await bearer_within(self._timeout, self._authorizer, call)
-        except AuthorizationFailed as error:
-            raise _Trouble(error.code, str(error), sent=False) from error
 
     async def _answered(self, call: ToolCall, response: Response, token: CallToken) -> Done:
         status = response.status
