@@ -19,6 +19,7 @@ __all__ = ["NotStrict", "strict_json", "strict_object"]
 _STRING = re.compile(rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+_ESCAPE = ord("\\")
 _ROUND = bytes.maketrans(b"[]{}", b"()()")
 
 
@@ -33,7 +34,7 @@ def strict_json(data: bytes, *, depth: int) -> Json:
     member name that stands twice in one object at any depth (RFC 8259 section 4; RFC 8725 section 2.4). An integer
     beyond 64 bits is read as a float, as most readers do.
     """
-    if b"\\" in data or data.count(b"[") + data.count(b"{") > depth:
+    if _ESCAPE in data or data.count(b"[") + data.count(b"{") > depth:
         bare = _STRING.sub(b"", data)
         _bound_depth(bare, depth)
         value = _parsed(data)

@@ -250,13 +250,12 @@ class CedarEngine:
         return (*self._slices.values(), *self._services.values())
 
     def _asked(self, question: Question, policies: cedarpy.PolicySet, slice_: Slice) -> cedarpy.AuthzResult:
-        request = {
+        request: dict[str, object] = {
             "principal": {"type": question.principal.type, "id": question.principal.id},
             "action": action_of(question.action),
             "resource": {"type": question.resource.type, "id": question.resource.id},
-            "context": "{}",
         }
-        if slice_.context:
+        if slice_.context:  # none is an empty one, which need not be read
             request["context"] = orjson.dumps(
                 {key: value_of(value) for key, value in question.context.items()}
             ).decode()

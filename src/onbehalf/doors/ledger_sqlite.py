@@ -316,12 +316,12 @@ class SqliteLedger:
         for item in batch:
             frontier.append(item.hash)
         head, note = signed(frontier, self._keys)
-        values: list[int | bytes | str | None] = []
+        values: list[int | bytearray | str] = []
         for item in batch:
-            values += (item.index, item.hash, item.entry, item.sealed, None, None)
-        values[-2:] = (head.root, note)
+            values += (item.index, bytearray(item.hash), bytearray(item.entry), bytearray(item.sealed), "", "")
+        values[-2:] = (bytearray(head.root), note)
         rows = _at_least(len(batch))
-        values += (None,) * (6 * (rows - len(batch)))
+        values += ("",) * (6 * (rows - len(batch)))
         self._keys.sealer.settle()  # INVARIANT: no payload is on disk before the key that opens it
         self._failpoint("before_commit")
         self._connection.execute(_entering(rows), values)
@@ -343,9 +343,15 @@ def _at_least(rows: int) -> int:
 
 @cache
 def _entering(rows: int) -> str:
-    """The statement for so many rows; those without an index are left out."""
+    """The statement for so many rows; those without an index are left out.
+
+    What is not there is "", and bytes come as a bytearray: for each None and each bytes, sqlite3 looks for an adapter
+    in vain, and raises and catches an exception for it.
+    """
     places = ",".join(["(?,?,?,?,?,?)"] * rows)
-    return f"INSERT INTO entering SELECT * FROM (VALUES {places}) WHERE column1 IS NOT NULL"  # noqa: S608  # question marks
+    signed = "NULLIF(column5, ''), NULLIF(column6, '')"
+    entered = f"SELECT column1, column2, column3, column4, {signed} FROM (VALUES {places})"  # noqa: S608  # question marks
+    return f"INSERT INTO entering {entered} WHERE column1 <> ''"
 
 
 def _never_preempt() -> None:

@@ -351,14 +351,14 @@ class _Refused(Exception):
     """Raised within the parser: the answer may not be read on."""
 
 
+_PRINTABLE = bytes(range(0x20, 0x7F))
 _ONCE = frozenset({"content-length", "transfer-encoding", "content-type", "content-encoding", "mcp-session-id"})
 
 
 def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
     """Headers as they are sent. Raises ValueError for what is not visible ASCII."""
     lines = [*map(": ".join, headers)]
-    text = "".join(lines)
-    if not (text.isascii() and text.isprintable()):
+    if "".join(lines).encode("utf-8", "surrogatepass").translate(None, _PRINTABLE):
         raise ValueError("a header is not visible ASCII")
     return "\r\n".join((*lines, "")).encode("ascii")
 
