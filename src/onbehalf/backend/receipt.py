@@ -6,7 +6,6 @@ where explain/backend_receipt.py reads it. Must not hold what was answered, or k
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from nacl.signing import SigningKey
 
 from onbehalf.backend.verify import VerifiedCall
+from onbehalf.base64url import base64url
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json, UnixTime, canonical, digest
 
@@ -42,8 +42,8 @@ def receipt_key(secret: bytes) -> ReceiptKey:
     if len(secret) != 32:
         raise ConfigInvalid(f"a receipt key has 32 bytes, not {len(secret)}", hint="make one: openssl rand 32")
     key = SigningKey(secret)
-    bare: dict[str, Json] = {"crv": "Ed25519", "kty": "OKP", "x": _encoded(bytes(key.verify_key))}
-    key_id = _encoded(hashlib.sha256(canonical(bare)).digest())
+    bare: dict[str, Json] = {"crv": "Ed25519", "kty": "OKP", "x": base64url(bytes(key.verify_key))}
+    key_id = base64url(hashlib.sha256(canonical(bare)).digest())
     return ReceiptKey(id=key_id, public={**bare, "kid": key_id, "use": "sig", "alg": "EdDSA"}, secret=key)
 
 
@@ -65,9 +65,5 @@ def make_receipt(
         "arguments": call.arguments, "outcome": outcome,
     }  # fmt: skip
     header: dict[str, Json] = {"typ": KIND, "alg": "EdDSA", "kid": key.id}
-    signed = ".".join(_encoded(json.dumps(part, separators=(",", ":")).encode()) for part in (header, said))
-    return f"{signed}.{_encoded(key.secret.sign(signed.encode()).signature)}"
-
-
-def _encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    signed = ".".join(base64url(json.dumps(part, separators=(",", ":")).encode()) for part in (header, said))
+    return f"{signed}.{base64url(key.secret.sign(signed.encode()).signature)}"

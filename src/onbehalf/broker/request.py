@@ -6,14 +6,13 @@ scopes are those that its tools have. Must not know who asks or keep what was as
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from onbehalf.base64url import s256
 from onbehalf.broker.refused import OauthRefused
 
 __all__ = ["Authorization", "authorization", "pkce_fits", "scope_within"]
@@ -91,8 +90,7 @@ def pkce_fits(verifier: str, challenge: str) -> bool:
     """Whether a code verifier is the one of an S256 challenge (RFC 7636 section 4.6)."""
     if not _VERIFIER.fullmatch(verifier):
         return False
-    hashed = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=")
-    return hmac.compare_digest(hashed, challenge.encode())
+    return hmac.compare_digest(s256(verifier.encode()).encode(), challenge.encode())
 
 
 def _granted(asked: str, scopes: Collection[str]) -> tuple[str, ...]:

@@ -8,8 +8,6 @@ State is in memory and bounded. Must not know the gateway beyond its resource id
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
 import hmac
 import json
 import secrets
@@ -30,6 +28,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from onbehalf.base64url import s256
 from onbehalf.demo.data import DemoPerson, world
 from onbehalf.demo.login_page import error_page, headers, login_page
 from onbehalf.demo.oauth_state import Box, Client, Code, Login, Refresh, redirect_allowed, redirect_matches
@@ -238,7 +237,7 @@ class _Issuer:
         if asked.get("redirect_uri") != login.redirect_uri:
             raise _Refused("invalid_grant", "redirect_uri differs from the authorization request")
         verifier = asked.get("code_verifier", "")
-        hashed = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        hashed = s256(verifier.encode())
         if not 43 <= len(verifier) <= 128 or not hmac.compare_digest(hashed, login.challenge):
             raise _Refused("invalid_grant", "the code_verifier does not fit the code_challenge")
         if asked.get("resource") != login.resource:

@@ -8,12 +8,11 @@ Trust: as broker_login.py. The token never leaves the process.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import secrets
 
 import orjson
 
+from onbehalf.base64url import s256
 from onbehalf.broker.grant import Granted, access_claims
 from onbehalf.config import IssuerSettings
 from onbehalf.doors.broker_login import OidcLogin
@@ -61,4 +60,4 @@ class PagesLogin:
 
 def _nonce(verifier: str) -> str:
     """One for each login: it follows from what nobody else knows of it, and tells nothing of that."""
-    return base64.urlsafe_b64encode(hashlib.sha256(f"nonce {verifier}".encode()).digest()).rstrip(b"=").decode()
+    return s256(f"nonce {verifier}".encode())

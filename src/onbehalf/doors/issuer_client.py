@@ -8,7 +8,6 @@ Trust: whoever reads the secret or key can ask the issuer as this gateway.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import secrets
@@ -22,6 +21,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 from msgspec import UnsetType
 
+from onbehalf.base64url import base64url
 from onbehalf.doors.issuer_fetch import basic
 from onbehalf.doors.secret_reference import resolved
 from onbehalf.errors import ConfigInvalid
@@ -129,7 +129,7 @@ def _pem(text: str) -> tuple[_Key, str, dict[str, str]]:
     named: dict[str, str] = {}
     if certificate := _PEM_CERTIFICATE.search(text):
         mark = x509.load_pem_x509_certificate(certificate[0].encode()).fingerprint(SHA256())
-        named["x5t#S256"] = base64.urlsafe_b64encode(mark).rstrip(b"=").decode()
+        named["x5t#S256"] = base64url(mark)
     return made, _sound(made, ""), named
 
 

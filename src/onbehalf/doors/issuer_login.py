@@ -9,8 +9,6 @@ Trust: the issuer says who logged in, and only in a token that it signed; the br
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +16,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import urlencode
 
+from onbehalf.base64url import s256
 from onbehalf.config import IssuerSettings, LoginSettings
 from onbehalf.doors.issuer_fetch import FetchFailed, IssuerFetcher, basic
 from onbehalf.errors import LoginFailed
@@ -68,7 +67,7 @@ class CodeLogin:
         methods = metadata.get("code_challenge_methods_supported", ["S256"])  # some that take it do not say so
         if not isinstance(methods, list) or "S256" not in methods:
             raise LoginFailed("the issuer does not take PKCE with S256", hint="tell whoever runs the gateway")
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        challenge = s256(verifier.encode())
         asked = {
             **more, "response_type": "code", "client_id": self.client_id, "redirect_uri": self._redirect_uri,
             "state": state, "code_challenge": challenge, "code_challenge_method": "S256", **self._asked,

@@ -11,10 +11,8 @@ Former keys are kept as public keys only.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import fcntl
-import hashlib
 import os
 import secrets
 import stat
@@ -28,6 +26,7 @@ import orjson
 from nacl.bindings import crypto_sign, crypto_sign_BYTES, crypto_sign_seed_keypair
 from nacl.signing import SigningKey
 
+from onbehalf.base64url import base64url, s256
 from onbehalf.doors.folder_sync import sync_folder
 from onbehalf.errors import ConfigInvalid, SignerUnavailable
 from onbehalf.explain.key_set import CallKey
@@ -39,7 +38,6 @@ CACHE_S = 300
 """How long a reader may keep a JWK Set before it asks again."""
 _MAX_FILE_BYTES = 16_384
 _MAX_FORMER = 16
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 _Base64 = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{43}$")]
 
@@ -75,7 +73,7 @@ class _Ring:
     stored: _Stored = field(repr=False)
     key: bytes = field(repr=False)
     """What libsodium signs with: the seed and the public key."""
-    header: bytes
+    header: str
     """The encoded header and its dot: the same for all tokens of a key."""
     kids: tuple[str, ...]
 
@@ -112,9 +110,9 @@ class KeyFile:
     def sign(self, payload: bytes) -> str:
         """The compact JWS of a payload, signed with the current key (RFC 7515 section 7.1)."""
         ring = self._ring
-        signed = ring.header + _url_safe(payload)
-        signature = crypto_sign(signed, ring.key)[:crypto_sign_BYTES]
-        return (signed + b"." + _url_safe(signature)).decode("ascii")
+        signed = ring.header + base64url(payload)
+        signature = crypto_sign(signed.encode("ascii"), ring.key)[:crypto_sign_BYTES]
+        return f"{signed}.{base64url(signature)}"
 
     def states(self) -> tuple[CallKey, ...]:
         """Each published key with its state and times, in the order of `kids`."""
@@ -174,7 +172,7 @@ def _rotated(stored: _Stored, now: UnixTime, *, overlap_s: int) -> _Stored:
 
 
 def _fresh(now: UnixTime) -> _Secret:
-    return _Secret(seed=_encode(secrets.token_bytes(32)), made_at=now)
+    return _Secret(seed=base64url(secrets.token_bytes(32)), made_at=now)
 
 
 def _ring(stored: _Stored, kind: str) -> _Ring:
@@ -183,7 +181,7 @@ def _ring(stored: _Stored, kind: str) -> _Ring:
         raise SignerUnavailable("the key file holds one key twice", hint="restore it, or delete it for new keys")
     header = orjson.dumps({"typ": kind, "alg": "EdDSA", "kid": kids[1]})
     _, key = crypto_sign_seed_keypair(_decode(stored.current.seed))
-    return _Ring(stored=stored, key=key, header=_url_safe(header) + b".", kids=kids)
+    return _Ring(stored=stored, key=key, header=base64url(header) + ".", kids=kids)
 
 
 def _publics(stored: _Stored) -> tuple[str, ...]:
@@ -191,25 +189,16 @@ def _publics(stored: _Stored) -> tuple[str, ...]:
 
 
 def _public(key: _Secret) -> str:
-    return _encode(bytes(SigningKey(_decode(key.seed)).verify_key))
+    return base64url(bytes(SigningKey(_decode(key.seed)).verify_key))
 
 
 def _kid(public: str) -> str:
     """The key's RFC 7638 thumbprint: another key can never have the same id."""
-    return _encode(hashlib.sha256(f'{{"crv":"Ed25519","kty":"OKP","x":"{public}"}}'.encode()).digest())
+    return s256(f'{{"crv":"Ed25519","kty":"OKP","x":"{public}"}}'.encode())
 
 
 def _jwk(public: str) -> dict[str, Json]:
     return {"kty": "OKP", "crv": "Ed25519", "x": public, "kid": _kid(public), "use": "sig", "alg": "EdDSA"}
-
-
-def _encode(data: bytes) -> str:
-    return _url_safe(data).decode("ascii")
-
-
-def _url_safe(data: bytes) -> bytes:
-    """Base64url without padding (RFC 7515 section 2)."""
-    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=")
 
 
 def _decode(text: str) -> bytes:

@@ -15,6 +15,7 @@ from pathlib import Path
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from onbehalf.base64url import base64url
 from onbehalf.errors import ConfigInvalid
 from onbehalf.explain.backend_receipt import Expected, read_receipt
 from onbehalf.identify.keys import KeysRefused, public_keys
@@ -34,8 +35,7 @@ class Receipts:
 
     def public(self) -> dict[str, str]:
         """The keys as JWK members `x`, by id."""
-        encoded = {kid: base64.urlsafe_b64encode(key) for kid, key in self._keys.items()}
-        return {kid: each.rstrip(b"=").decode("ascii") for kid, each in encoded.items()}
+        return {kid: base64url(key) for kid, key in self._keys.items()}
 
     def require(self, compact: str | None, token: CallToken, *, answer: bytes, status: int) -> str:
         """The receipt, proven to be of this sending and this answer. Raises ReceiptRefused, also for none."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from nacl.exceptions import CryptoError
 from nacl.signing import VerifyKey
 
+from onbehalf.base64url import base64url
 from onbehalf.errors import ReceiptRefused
 from onbehalf.model import Digest, Json, UnixTime, canonical
 from onbehalf.strict_json import NotStrict, strict_object
@@ -124,7 +125,7 @@ def _decoded(part: str) -> bytes:
     if not _PART.fullmatch(part) or len(part) % 4 == 1:
         raise _refused("a part of it is not base64url without padding")
     data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    if base64.urlsafe_b64encode(data).rstrip(b"=") != part.encode("ascii"):
+    if base64url(data) != part:
         raise _refused("a part of it has stray trailing bits")
     return data
 

@@ -8,7 +8,6 @@ whoever ended TLS; its dates and names say nothing about a token (RFC 8705 secti
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from typing import Literal
 from urllib.parse import unquote_to_bytes
@@ -17,6 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from onbehalf.base64url import s256
 from onbehalf.errors import ProofMissing
 
 __all__ = ["MAX_CERTIFICATE_BYTES", "Spelling", "certificate_thumbprint"]
@@ -39,7 +39,7 @@ def certificate_thumbprint(header: str, *, spelling: Spelling) -> str:
         x509.load_der_x509_certificate(der)  # one certificate and nothing beside it, or it raises
     except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
         raise _none("it cannot be read") from error
-    return base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()
+    return s256(der)
 
 
 def _der(header: str, spelling: Spelling) -> bytes:

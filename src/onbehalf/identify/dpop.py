@@ -6,13 +6,12 @@ what the token is bound to. Signature before claims. Must not know nonces, or wh
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
+from onbehalf.base64url import s256
 from onbehalf.errors import DpopRefused, IdentifyError
 from onbehalf.identify.compact import Parts, parts_of
 from onbehalf.identify.keys import brought_key
@@ -131,7 +130,7 @@ def _signed(parts: Parts) -> str:
 
 
 def _check_token(said: object, token: str) -> None:
-    digest = base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).rstrip(b"=").decode()
+    digest = s256(token.encode())
     if not isinstance(said, str) or not hmac.compare_digest(said.encode("utf-8", "replace"), digest.encode()):
         raise refused("`ath` is not the hash of this access token")
 

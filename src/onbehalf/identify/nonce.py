@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hmac
 
+from onbehalf.base64url import base64url
 from onbehalf.model import UnixTime
 
 __all__ = ["NONCE_RENEWED_S", "NONCE_S", "nonce_age", "nonce_at"]
@@ -25,7 +26,7 @@ _PURPOSE = b"onbehalf dpop nonce 1"
 def nonce_at(now: UnixTime, *, key: bytes) -> str:
     """The nonce of this second: 30 characters of base64url (RFC 9449 section 8.1)."""
     time = now.to_bytes(_TIME_BYTES, "big")
-    return base64.urlsafe_b64encode(time + _mark(time, key)).rstrip(b"=").decode()
+    return base64url(time + _mark(time, key))
 
 
 def nonce_age(nonce: str, *, key: bytes, now: UnixTime) -> int | None:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from onbehalf.base64url import base64url
 from onbehalf.errors import CursorInvalid
 from onbehalf.model import Digest, Json, Page, Pages, Predicate, ToolCall, canonical
 
@@ -87,7 +88,7 @@ def sealed(call: ToolCall, end: Json, *, key: bytes, policy: Digest) -> str:
         return ""
     until = call.at + _LIFETIME_S
     found = _cipher(key).encrypt(orjson.dumps([until, end]), [_bound(call, policy)])
-    cursor = base64.urlsafe_b64encode(found).rstrip(b"=").decode()
+    cursor = base64url(found)
     return cursor if len(cursor) <= _MAX_CURSOR else ""
 
 
