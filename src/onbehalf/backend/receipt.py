@@ -6,14 +6,13 @@ where explain/backend_receipt.py reads it. Must not hold what was answered, or k
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 
 from nacl.signing import SigningKey
 
 from onbehalf.backend.verify import VerifiedCall
-from onbehalf.base64url import base64url
+from onbehalf.base64url import base64url, s256
 from onbehalf.errors import ConfigInvalid
 from onbehalf.model import Json, UnixTime, canonical, digest
 
@@ -43,7 +42,7 @@ def receipt_key(secret: bytes) -> ReceiptKey:
         raise ConfigInvalid(f"a receipt key has 32 bytes, not {len(secret)}", hint="make one: openssl rand 32")
     key = SigningKey(secret)
     bare: dict[str, Json] = {"crv": "Ed25519", "kty": "OKP", "x": base64url(bytes(key.verify_key))}
-    key_id = base64url(hashlib.sha256(canonical(bare)).digest())
+    key_id = s256(canonical(bare))
     return ReceiptKey(id=key_id, public={**bare, "kid": key_id, "use": "sig", "alg": "EdDSA"}, secret=key)
 
 

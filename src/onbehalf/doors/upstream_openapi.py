@@ -132,14 +132,14 @@ class OpenapiServer:
         exchange = partial(self._exchanged, call, request, token)
         if self._authorizer is None:
             async with asyncio.timeout_at(ends):
-                return await exchange("")
+                return await exchange(None)
         try:
             return await with_bearer(ends, self._authorizer, call, exchange)
         except AuthorizationFailed as error:
             raise _Trouble(error.code, str(error), sent=False) from error
 
-    async def _exchanged(self, call: ToolCall, request: Request, token: CallToken, bearer: str) -> Done:
-        """`bearer` is the person's access token in the API's own domain; "" for none. Raises _Trouble, TimeoutError."""
+    async def _exchanged(self, call: ToolCall, request: Request, token: CallToken, bearer: str | None) -> Done:
+        """`bearer` is the person's access token in the API's own domain. Raises _Trouble, TimeoutError."""
         client = await self._connected()
         builder = client.request(request.method, self._url + request.target).header("accept", "application/json")
         for name, value in request.headers:
@@ -147,7 +147,7 @@ class OpenapiServer:
         for name, value in self._headers.items():
             builder = builder.header(name, value, is_sensitive=True)
         builder = builder.header("Txn-Token", token.compact, is_sensitive=True)
-        if bearer:
+        if bearer is not None:
             builder = builder.header("Authorization", f"Bearer {bearer}", is_sensitive=True)
         if request.body is not None:
             builder = builder.header("content-type", "application/json").body_bytes(request.body)
